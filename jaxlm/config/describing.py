@@ -1,0 +1,39 @@
+"""The text of `--help`, made from the annotations of the settings."""
+
+import dataclasses
+import textwrap
+import typing
+
+from jaxlm.config.building import section_kinds
+
+
+def describe_options(width: int = 100) -> str:
+    """Every field with its meaning, choices and default, by section: the body of `--help`."""
+    paragraphs = []
+    for name, kind in section_kinds().items():
+        lines = [f"{name}: {kind.__doc__}"]
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for option in dataclasses.fields(kind):
+            base, meaning = typing.get_args(hints[option.name])
+            described = f"{meaning}{describe_choices(base)} [{describe_default(option.default)}]"
+            lines += textwrap.wrap(
+                described,
+                width,
+                initial_indent=f"  --{name}.{option.name}".ljust(30) + " ",
+                subsequent_indent=" " * 31,
+                break_on_hyphens=False,
+            )
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def describe_choices(base: object) -> str:
+    kinds = (base, *typing.get_args(base))  # a Literal, or a union of one with None
+    choices = [c for kind in kinds for c in typing.get_args(kind) if isinstance(c, str)]
+    return f" ({' | '.join(choices)})" if len(choices) > 1 else ""
+
+
+def describe_default(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,253 @@
+"""The settings of a run as frozen dataclasses, each field with its default and its meaning."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from jaxlm.config.rules import DERIVED, Derived, check, fill, filled, require
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run is kept and how it starts."""
+
+    name: Annotated[Derived[str], "name of the run; null: the config file's stem"] = DERIVED
+    dir: Annotated[Derived[str], "the run directory; null: runs/<run.name>"] = DERIVED
+    seed: Annotated[int, "initial weights, data order and dropout each derive a key from it"] = 0
+    resume: Annotated[
+        Literal["never", "auto", "must"],
+        "never: refuse to continue what run.dir holds; auto: continue it; must: insist on that",
+    ] = "auto"
+    overwrite: Annotated[bool, "delete what run.dir holds and start anew"] = False
+
+    def __post_init__(self):
+        check(self, "run", "in [0, 2**32)", "seed")
+        check(self, "run", "a text that is not empty", "name", "dir")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes, structure and numerics of one transformer."""
+
+    preset: Annotated[
+        str | None, "named family and size whose values the other fields override"
+    ] = None
+    vocab_size: Annotated[Derived[int], "number of tokens; null: the tokenizer's"] = DERIVED
+    d_model: Annotated[int, "width of the residual stream"] = 128
+    num_layers: Annotated[int, "number of blocks"] = 4
+    num_heads: Annotated[int, "query heads"] = 4
+    num_kv_heads: Annotated[Derived[int], "key and value heads; null: num_heads"] = DERIVED
+    head_dim: Annotated[Derived[int], "width of one head; null: d_model / num_heads"] = DERIVED
+    d_ff: Annotated[
+        Derived[int],
+        "width of the feed-forward; null: 4 d_model, or gated 8/3 d_model to a multiple of 32",
+    ] = DERIVED
+    max_seq_len: Annotated[Derived[int], "context limit; null: data.seq_len"] = DERIVED
+    norm: Annotated[Literal["layernorm", "rmsnorm"], "kind of normalisation"] = "layernorm"
+    norm_position: Annotated[Literal["pre", "post"], "before a sublayer or after its sum"] = "pre"
+    positions: Annotated[
+        Literal["learned", "rotary", "sinusoidal", "none"], "how positions are told"
+    ] = "learned"
+    activation: Annotated[
+        Literal["gelu_tanh", "gelu", "silu", "relu", "relu_squared"], "feed-forward nonlinearity"
+    ] = "gelu_tanh"
+    gated: Annotated[bool, "multiply the activation by a second projection (GLU)"] = False
+    bias: Annotated[bool, "biases in dense layers and layer norms"] = True
+    qkv_bias: Annotated[Derived[bool], "biases of queries, keys and values; null: bias"] = DERIVED
+    qk_norm: Annotated[bool, "RMS-normalise queries and keys per head"] = False
+    tie_embeddings: Annotated[bool, "the output head shares the token embedding"] = True
+    zero_init_head: Annotated[bool, "an untied head starts at zero"] = False
+    norm_eps: Annotated[float, "epsilon inside the norms"] = 1e-5
+    rope_theta: Annotated[float, "base wavelength of rotary positions"] = 10000.0
+    dropout: Annotated[float, "rate on embeddings, attention and residual branches"] = 0.0
+    compute_dtype: Annotated[
+        Derived[Literal["float32", "bfloat16"]],
+        "type of activations; null: bfloat16 on GPU and TPU, else float32",
+    ] = DERIVED
+    scan_layers: Annotated[bool, "scan over the blocks: compiles faster when deep"] = False
+    remat: Annotated[bool, "recompute activations in the backward pass to save memory"] = False
+
+    def __post_init__(self):
+        check(self, "model", "positive", "d_model", "num_layers", "num_heads")
+        require(
+            self.head_dim is not None or self.d_model % self.num_heads == 0,
+            "model.d_model",
+            f"a multiple of num_heads ({self.num_heads}) unless head_dim is given",
+            self.d_model,
+        )
+        gated_d_ff = 32 * math.ceil(8 * self.d_model / 3 / 32)
+        fill(
+            self,
+            num_kv_heads=self.num_heads,
+            head_dim=self.d_model // self.num_heads,
+            d_ff=gated_d_ff if self.gated else 4 * self.d_model,
+            qkv_bias=self.bias,
+        )
+        check(self, "model", "positive", "vocab_size", "num_kv_heads", "head_dim", "d_ff")
+        check(self, "model", "positive", "max_seq_len", "norm_eps", "rope_theta")
+        check(self, "model", "in [0, 1)", "dropout")
+        require(
+            self.num_heads % self.num_kv_heads == 0,
+            "model.num_kv_heads",
+            f"a divisor of num_heads ({self.num_heads})",
+            self.num_kv_heads,
+        )
+        require(
+            self.positions != "rotary" or self.head_dim % 2 == 0,
+            "model.head_dim",
+            "even with rotary positions",
+            self.head_dim,
+        )
+        require(
+            not (self.zero_init_head and self.tie_embeddings),
+            "model.zero_init_head",
+            "false when tie_embeddings is true (the embedding cannot start at zero)",
+            self.zero_init_head,
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """From text to batches of tokens."""
+
+    source: Annotated[
+        str, "a file, folder or glob (txt, jsonl, csv, tsv, parquet), sample:NAME, or hf:NAME"
+    ] = "sample:tinyshakespeare"
+    text_column: Annotated[str, "the column that holds the text of a row"] = "text"
+    hf_config: Annotated[str | None, "configuration of an hf: data set"] = None
+    hf_split: Annotated[str, "split of an hf: data set"] = "train"
+    max_documents: Annotated[int | None, "read no more rows than this"] = None
+    normalize: Annotated[Literal["none", "NFC", "NFKC"], "Unicode normal form of the text"] = "none"
+    tokenizer: Annotated[
+        str, "char, bpe, wordpiece or unigram, trained on the text; or a tokenizer's file or folder"
+    ] = "char"
+    vocab_size: Annotated[int, "size of a bpe, wordpiece or unigram vocabulary to train"] = 4096
+    val_fraction: Annotated[float, "share of the text held out for validation; 0: none"] = 0.1
+    seq_len: Annotated[int, "tokens a training window holds"] = 64
+    mask_documents: Annotated[bool, "attention and positions start anew at each document"] = False
+
+    def __post_init__(self):
+        check(self, "data", "positive", "seq_len", "vocab_size", "max_documents")
+        check(self, "data", "in [0, 1)", "val_fraction")
+        check(self, "data", "a text that is not empty", "source", "text_column", "tokenizer")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the model learns to predict."""
+
+    name: Annotated[Literal["clm"], "clm: predict the next token"] = "clm"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The update rule and the course of its learning rate."""
+
+    name: Annotated[
+        Literal["adamw", "muon", "lion", "adafactor", "schedule_free"], "the update rule"
+    ] = "adamw"
+    learning_rate: Annotated[float, "peak learning rate (muon: of the matrices)"] = 1e-3
+    adam_learning_rate: Annotated[
+        Derived[float],
+        "peak rate of what muon leaves to Adam (embeddings, norms, head); null: a third",
+    ] = DERIVED
+    schedule: Annotated[
+        Literal["cosine", "linear", "wsd", "constant", "inverse_sqrt"], "course after the warm-up"
+    ] = "cosine"
+    warmup_steps: Annotated[int, "steps of linear warm-up"] = 100
+    decay_fraction: Annotated[float, "wsd: share of all steps that the final decay takes"] = 0.2
+    final_fraction: Annotated[float, "learning rate at the end, as a share of the peak"] = 0.0
+    weight_decay: Annotated[float, "decoupled decay of kernels and embeddings"] = 0.1
+    clip_norm: Annotated[float | None, "global gradient norm to clip to; null: no clipping"] = 1.0
+    beta1: Annotated[float, "decay of the first moment"] = 0.9
+    beta2: Annotated[float, "decay of the second moment"] = 0.95
+    eps: Annotated[float, "Adam's epsilon"] = 1e-8
+    momentum: Annotated[float, "muon: decay of the momentum"] = 0.95
+    ema_decay: Annotated[float | None, "evaluate an exponential moving average of weights"] = None
+
+    def __post_init__(self):
+        fill(self, adam_learning_rate=self.learning_rate / 3)
+        check(self, "optim", "at least 0", "learning_rate", "adam_learning_rate", "eps")
+        check(self, "optim", "at least 0", "warmup_steps", "weight_decay")
+        check(self, "optim", "in [0, 1)", "beta1", "beta2", "momentum")
+        check(self, "optim", "in [0, 1]", "decay_fraction", "final_fraction")
+        check(self, "optim", "in (0, 1)", "ema_decay")
+        check(self, "optim", "positive", "clip_norm")
+        require(
+            self.ema_decay is None or self.name != "schedule_free",
+            "optim.ema_decay",
+            "null with schedule_free, which averages the weights itself",
+            self.ema_decay,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, and what to do on the way."""
+
+    steps: Annotated[int, "updates to make"] = 2000
+    batch_size: Annotated[int, "windows in one update"] = 12
+    accumulate_steps: Annotated[int, "micro-batches that one update is summed over"] = 1
+    eval_every: Annotated[int, "steps between passes over the validation split"] = 250
+    checkpoint_every: Annotated[int, "steps between checkpoints of the last state"] = 500
+    log_every: Annotated[int, "steps between rows of metrics.jsonl"] = 10
+    patience: Annotated[
+        int | None, "stop after this many evaluations without a better val loss; null: never"
+    ] = None
+    deterministic: Annotated[bool, "on a GPU, choose kernels that repeat bit for bit"] = False
+
+    def __post_init__(self):
+        check(self, "train", "positive", "steps", "batch_size", "accumulate_steps", "patience")
+        check(self, "train", "positive", "eval_every", "checkpoint_every", "log_every")
+        require(
+            self.batch_size % self.accumulate_steps == 0,
+            "train.accumulate_steps",
+            f"a divisor of batch_size ({self.batch_size})",
+            self.accumulate_steps,
+        )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Text that the model writes while it trains."""
+
+    prompts: Annotated[tuple[str, ...] | None, "texts to continue; null: start of a text"] = None
+    every: Annotated[Derived[int], "steps between samples; null: eval_every; 0: none"] = DERIVED
+    max_new_tokens: Annotated[int, "tokens to sample"] = 128
+    temperature: Annotated[float, "0 is greedy"] = 0.8
+    top_k: Annotated[int | None, "sample among the k likeliest tokens; null: all"] = 40
+    top_p: Annotated[float | None, "sample from the likeliest share of probability"] = None
+
+    def __post_init__(self):
+        check(self, "sample", "at least 0", "every", "temperature")
+        check(self, "sample", "positive", "max_new_tokens", "top_k")
+        check(self, "sample", "in (0, 1]", "top_p")
+        require(self.prompts != (), "sample.prompts", "at least one text or null", [])
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, whole: what `python train.py` reads and what a run directory records."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self):
+        name = self.run.name or "run"
+        run = filled(self.run, name=name, dir=f"runs/{name}")
+        sample = filled(self.sample, every=self.train.eval_every)
+        model = filled(self.model, max_seq_len=self.data.seq_len)
+        for section, value in (("run", run), ("sample", sample), ("model", model)):
+            object.__setattr__(self, section, value)
+        limit = self.model.max_seq_len
+        require(
+            self.data.seq_len <= limit,
+            "data.seq_len",
+            f"at most model.max_seq_len ({limit})",
+            self.data.seq_len,
+        )
