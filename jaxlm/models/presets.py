@@ -1,0 +1,71 @@
+"""Published families and sizes as ModelConfig fields, and parameter counts without parameters."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import ModelConfig, build_config
+from jaxlm.models.decoder import CausalLM
+
+GPT2 = {
+    "vocab_size": 50257,
+    "d_model": 768,
+    "num_layers": 12,
+    "num_heads": 12,
+    "max_seq_len": 1024,
+    "norm": "layernorm",
+    "positions": "learned",
+    "activation": "gelu_tanh",
+    "tie_embeddings": True,
+}
+LLAMA = {
+    "vocab_size": 32000,
+    "d_model": 4096,
+    "num_layers": 32,
+    "num_heads": 32,
+    "d_ff": 11008,
+    "max_seq_len": 4096,
+    "norm": "rmsnorm",
+    "norm_eps": 1e-5,
+    "positions": "rotary",
+    "activation": "silu",
+    "gated": True,
+    "bias": False,
+    "tie_embeddings": False,
+}
+QWEN2 = LLAMA | {
+    "vocab_size": 151936,
+    "d_model": 896,
+    "num_layers": 24,
+    "num_heads": 14,
+    "num_kv_heads": 2,
+    "d_ff": 4864,
+    "max_seq_len": 32768,
+    "norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "qkv_bias": True,
+    "tie_embeddings": True,
+}
+
+PRESETS: dict[str, Mapping[str, object]] = {
+    "gpt2": GPT2,
+    "gpt2_medium": GPT2 | {"d_model": 1024, "num_layers": 24, "num_heads": 16},
+    "gpt2_large": GPT2 | {"d_model": 1280, "num_layers": 36, "num_heads": 20},
+    "gpt2_xl": GPT2 | {"d_model": 1600, "num_layers": 48, "num_heads": 25},
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+}
+
+
+def preset(name: str, **overrides: object) -> ModelConfig:
+    """The ModelConfig of a named family and size, with fields overridden; ConfigError if unknown."""
+    return build_config({"model": {"preset": name, **overrides}}, PRESETS).model
+
+
+def num_params(config: ModelConfig) -> int:
+    """Parameters of the causal model of this config, counted without allocating them."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(CausalLM(config).init, jax.random.key(0), ids)
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

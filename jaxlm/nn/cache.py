@@ -1,0 +1,54 @@
+"""The KV cache: what decoding remembers of the tokens before."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxlm.config import ModelConfig
+from jaxlm.nn.layers import compute_dtype
+
+
+@flax.struct.dataclass
+class LayerCache:
+    """Keys and values of one layer; slot s of a row holds its position s."""
+
+    key: Float[Array, "B K S H"]
+    value: Float[Array, "B K S H"]
+
+    def write(
+        self,
+        key: Float[Array, "B K T H"],
+        value: Float[Array, "B K T H"],
+        start: Int[Array, " B"],
+    ) -> "LayerCache":
+        """The cache with T new entries in each row from its `start`, which must leave room for T."""
+
+        def put(row: Array, new: Array, at: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(row, new.astype(row.dtype), at, axis=1)
+
+        put = jax.vmap(put)
+        return LayerCache(put(self.key, key, start), put(self.value, value, start))
+
+
+@flax.struct.dataclass
+class KVCache:
+    """One LayerCache a layer, and how many positions of each row are filled."""
+
+    layers: tuple[LayerCache, ...]
+    lengths: Int[Array, " B"]
+
+    @property
+    def num_slots(self) -> int:
+        return self.layers[0].key.shape[2]
+
+
+def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
+    """An empty cache of `num_slots` positions a row."""
+    shape = (batch_size, config.num_kv_heads, num_slots, config.head_dim)
+    dtype = compute_dtype(config)
+    layers = tuple(
+        LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        for _ in range(config.num_layers)
+    )
+    return KVCache(layers, jnp.zeros(batch_size, jnp.int32))

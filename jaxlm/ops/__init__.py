@@ -1,0 +1,1 @@
+"""Pure array functions without parameters: attention, masks, positions, norms, losses, dropout."""

@@ -1,0 +1,118 @@
+"""Scaled dot-product attention over grouped heads, and the boolean masks it takes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxlm.ops.random import dropout
+
+MASKED = -1e30  # finite, so that a row with nothing to attend to stays finite
+
+
+def attention(
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
+    mask: Bool[Array, "#B #T S"] | None = None,
+    *,
+    causal: bool = False,
+    dropout_rate: float = 0.0,
+    dropout_key: Array | None = None,
+    tap: Callable[[str, Array], Array] | None = None,
+) -> Float[Array, "B K G T H"]:
+    """Softmax attention of grouped query heads (Vaswani et al. 2017; Ainslie et al. 2023).
+
+    `mask` is True where a query may attend and applies on top of `causal`, which lets query t
+    see keys up to t. Scores and softmax are in fp32. `tap` receives the probabilities as
+    "weights" (B, K, G, T, S).
+    """
+    T, S = query.shape[-2], key.shape[-2]
+    plain = mask is None and dropout_key is None and tap is None
+    if plain and query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
+        return fused_attention(query, key, value, causal=causal)
+    # Later keys than a block's last query are never looked at, so a block leaves them out: with
+    # four blocks 5/8 of the scores remain, and on a CPU forward and backward take half the time.
+    num_blocks = 4 if causal and tap is None and T == S and T % 4 == 0 and T >= 64 else 1
+    size, outputs = T // num_blocks, []
+    for i in range(num_blocks):
+        rows = slice(i * size, (i + 1) * size)
+        num_keys = (i + 1) * size if num_blocks > 1 else S
+        allowed = causal_mask(size, num_keys, i * size)[None] if causal else None
+        if mask is not None:
+            part = mask[:, rows if mask.shape[1] > 1 else slice(None), :num_keys]
+            allowed = part if allowed is None else part & allowed
+        outputs.append(
+            attend(
+                query[..., rows, :],
+                key[..., :num_keys, :],
+                value[..., :num_keys, :],
+                allowed,
+                dropout_rate,
+                None if dropout_key is None else jax.random.fold_in(dropout_key, i),
+                tap,
+            )
+        )
+    return outputs[0] if num_blocks == 1 else jnp.concatenate(outputs, axis=-2)
+
+
+def attend(
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
+    mask: Bool[Array, "#B #T S"] | None,
+    dropout_rate: float,
+    dropout_key: Array | None,
+    tap: Callable[[str, Array], Array] | None,
+) -> Float[Array, "B K G T H"]:
+    """One block of queries over all the keys given: scores, softmax, weighted values."""
+    scores = jnp.einsum(
+        "bkgth,bksh->bkgts",
+        query * query.shape[-1] ** -0.5,
+        key,
+        preferred_element_type=jnp.float32,
+    )
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1)
+    if tap is not None:
+        weights = tap("weights", weights)
+    if dropout_key is not None:
+        weights = dropout(weights, dropout_rate, dropout_key)
+    return jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value)
+
+
+def fused_attention(
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
+    *,
+    causal: bool,
+    implementation: str = "cudnn",
+) -> Float[Array, "B K G T H"]:
+    """The same attention by a fused kernel of JAX's, for unmasked or causal input only."""
+    B, K, G, T, H = query.shape
+    out = jax.nn.dot_product_attention(
+        query.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H),
+        key.swapaxes(1, 2),
+        value.swapaxes(1, 2),
+        is_causal=causal,
+        implementation=implementation,  # pyright: ignore[reportArgumentType]
+    )
+    return out.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
+
+
+def causal_mask(num_queries: int, num_keys: int, first: int = 0) -> Bool[Array, "T S"]:
+    """True where key s lies at or before query first + t."""
+    return jnp.arange(num_keys) <= first + jnp.arange(num_queries)[:, None]
+
+
+def position_mask(positions: Int[Array, "B T"], num_slots: int) -> Bool[Array, "B T S"]:
+    """True where a cache slot lies at or before the query's position; slot s holds position s."""
+    return jnp.arange(num_slots) <= positions[:, :, None]
+
+
+def segment_mask(query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+    """True where query and key belong to the same segment of a packed row."""
+    return query[:, :, None] == key[:, None, :]

@@ -1,0 +1,30 @@
+"""Rotary and sinusoidal positions."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# One rotation may serve every row.
+Rotation = tuple[Float[Array, "#B T H2"], Float[Array, "#B T H2"]]
+
+
+def rotary_angles(positions: Int[Array, "B T"], head_dim: int, theta: float) -> Rotation:
+    """Cosines and sines by which each position turns the H / 2 planes of a head (Su et al. 2021)."""
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[:, :, None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B N T H"], rotation: Rotation) -> Float[Array, "B N T H"]:
+    """Turn each plane (i, i + H / 2) of every head by its position's angle, in fp32."""
+    cos, sin = (part[:, None] for part in rotation)
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def sinusoids(positions: Int[Array, "B T"], d_model: int) -> Float[Array, "B T D"]:
+    """Sines in even and cosines in odd dims, of wavelengths 2 pi to 20,000 pi (Vaswani et al. 2017)."""
+    planes = jnp.arange((d_model + 1) // 2, dtype=jnp.float32)
+    angles = positions[:, :, None] * 10000.0 ** (-2 * planes / d_model)
+    pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return pairs.reshape(*positions.shape, -1)[:, :, :d_model]
