@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import ModelConfig, build_config
+from jaxlm.config import ModelConfig
+from jaxlm.config.building import build_section, expand_preset
 from jaxlm.models.decoder import CausalLM
 
 GPT2 = {
@@ -60,8 +61,9 @@ PRESETS: dict[str, Mapping[str, object]] = {
 
 
 def preset(name: str, **overrides: object) -> ModelConfig:
-    """The ModelConfig of a named family and size, with fields overridden; ConfigError if unknown."""
-    return build_config({"model": {"preset": name, **overrides}}, PRESETS).model
+    """A named family's ModelConfig, with fields overridden; ConfigError if there is none."""
+    fields = expand_preset({"preset": name, **overrides}, PRESETS)
+    return build_section("model", ModelConfig, fields)
 
 
 def num_params(config: ModelConfig) -> int:

@@ -22,7 +22,7 @@ class LayerCache:
         value: Float[Array, "B K T H"],
         start: Int[Array, " B"],
     ) -> "LayerCache":
-        """The cache with T new entries in each row from its `start`, which must leave room for T."""
+        """The cache with T new entries a row from its `start`, which must leave room for T."""
 
         def put(row: Array, new: Array, at: Array) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(row, new.astype(row.dtype), at, axis=1)

@@ -28,7 +28,7 @@ def identity(name: str, x: Array) -> Array:
 
 
 def scoped(tap: Tap, scope: str) -> Tap:
-    """The tap under a prefix: what a submodule calls `weights` its caller sees as `scope/weights`."""
+    """The tap under a prefix: a submodule's `weights` reaches its caller as `scope/weights`."""
     return tap if tap is identity else lambda name, x: tap(f"{scope}/{name}", x)
 
 
@@ -92,7 +92,7 @@ class Dropout(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with an activation between; gated: times a second projection (Shazeer 2020)."""
+    """Two dense layers around an activation; gated: times a second projection (Shazeer 2020)."""
 
     config: ModelConfig
 

@@ -14,8 +14,9 @@ def layer_norm(
     """Subtract the mean, divide by the standard deviation, scale and shift (Ba et al. 2016)."""
     x = x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
-    # One pass over x instead of two; fp32 sums of activations lose nothing that matters.
-    variance = (x * x).mean(-1, keepdims=True) - mean * mean
+    # One pass over x instead of two; fp32 sums of activations lose nothing that matters, but may
+    # round the variance of a nearly constant row below zero.
+    variance = jnp.maximum((x * x).mean(-1, keepdims=True) - mean * mean, 0)
     y = (x - mean) * jax.lax.rsqrt(variance + eps) * scale
     return y if bias is None else y + bias
 

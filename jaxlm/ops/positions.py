@@ -8,7 +8,7 @@ Rotation = tuple[Float[Array, "#B T H2"], Float[Array, "#B T H2"]]
 
 
 def rotary_angles(positions: Int[Array, "B T"], head_dim: int, theta: float) -> Rotation:
-    """Cosines and sines by which each position turns the H / 2 planes of a head (Su et al. 2021)."""
+    """Cosines and sines of each position's turn in the H / 2 planes of a head (Su et al. 2021)."""
     frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angles = positions[:, :, None] * frequencies
     return jnp.cos(angles), jnp.sin(angles)
@@ -23,7 +23,7 @@ def rotate(x: Float[Array, "B N T H"], rotation: Rotation) -> Float[Array, "B N 
 
 
 def sinusoids(positions: Int[Array, "B T"], d_model: int) -> Float[Array, "B T D"]:
-    """Sines in even and cosines in odd dims, of wavelengths 2 pi to 20,000 pi (Vaswani et al. 2017)."""
+    """Sines in even, cosines in odd dims, wavelengths 2 pi to 20,000 pi (Vaswani et al. 2017)."""
     planes = jnp.arange((d_model + 1) // 2, dtype=jnp.float32)
     angles = positions[:, :, None] * 10000.0 ** (-2 * planes / d_model)
     pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)

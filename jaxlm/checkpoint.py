@@ -1,0 +1,124 @@
+"""Checkpoints through Orbax: saved asynchronously, last and best kept; and the lock of a run."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import JaxlmError
+
+STATE, PARAMS, META = "state", "params", "meta"
+
+
+class CheckpointError(JaxlmError):
+    """A checkpoint that is missing or cannot be read."""
+
+
+class Checkpoints:
+    """The folder `checkpoints/<step>/` of a run; each step is complete in itself.
+
+    A step holds `params` (those to evaluate with), `state` (what training needs besides) and
+    `meta` (JSON: config, tokenizer, data fingerprint, val loss).
+    """
+
+    def __init__(self, folder: Path):
+        # Orbax costs over a second to import: a run meets it first when it saves or restores.
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as managers
+
+        self._args = ocp.args
+        best = managers.BestN(
+            get_metric_fn=val_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(self, step: int, params: Any, state: Any, meta: dict[str, Any]) -> None:
+        """Begin to write a checkpoint; the arrays may be donated as soon as this returns."""
+        params, state = jax.tree.map(jnp.copy, (params, state))
+        items = self._args.Composite(
+            params=self._args.StandardSave(params),
+            state=self._args.StandardSave(state),
+            meta=self._args.JsonSave(meta),
+        )
+        loss = meta.get("val_loss")
+        self._manager.save(step, args=items, metrics=None if loss is None else {"val_loss": loss})
+
+    def restore(self, step: int, params: Any, state: Any) -> tuple[Any, Any]:
+        """The saved (params, state) in the shapes, types and places of the given trees."""
+        items = self._args.Composite(
+            params=self._args.StandardRestore(params), state=self._args.StandardRestore(state)
+        )
+        restored = self._manager.restore(step, args=items)
+        return restored.params, restored.state
+
+    def wait(self) -> None:
+        """Block until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def val_loss(metrics: dict[str, float]) -> float:
+    return metrics["val_loss"]
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the finished checkpoints under a folder, without importing Orbax."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and is_checkpoint(p))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one finished checkpoint."""
+    return (folder / META / "metadata").is_file() and (folder / PARAMS).is_dir()
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """The JSON that travels with a checkpoint's weights."""
+    try:
+        return json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint} is not a readable checkpoint: {error}") from None
+
+
+def read_params(checkpoint: Path, shapes: Any) -> Any:
+    """The params of one checkpoint, as the tree of ShapeDtypeStructs tells, on the first device."""
+    import orbax.checkpoint as ocp
+
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
+    try:
+        return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot restore {checkpoint}: {reason}") from None
+
+
+class RunLock:
+    """An exclusive lock on a run directory, which the system drops however the process ends."""
+
+    def __init__(self, folder: Path):
+        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise CheckpointError(
+                f"another process is training in {folder}; wait for it or choose another run.dir"
+            ) from None
+
+    def release(self) -> None:
+        os.close(self._file)

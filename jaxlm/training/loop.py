@@ -1,0 +1,128 @@
+"""The training command as a function: config in, run directory and Loaded out."""
+
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import optax
+
+from jaxlm.artifact import Loaded
+from jaxlm.checkpoint import saved_steps
+from jaxlm.config import Config, ConfigError
+from jaxlm.data import prepare, user_cache
+from jaxlm.loading import load
+from jaxlm.models import CausalLM
+from jaxlm.tokenizer import Tokenizer
+from jaxlm.training.objectives import OBJECTIVES, Objective
+from jaxlm.training.optimizers import make_optimizer, make_schedule
+from jaxlm.training.rundir import RunDirectory
+from jaxlm.training.state import TrainState, init_state
+from jaxlm.training.trainer import Trainer
+
+
+def fit(
+    config: Config,
+    objective: Objective | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Loaded:
+    """Train as the config says and return the best checkpoint: `train.py` as a function.
+
+    The same config again continues an unfinished run, and leaves a finished one as it is. An own
+    `objective` or `optimizer` takes the place of the config's; give the same one when resuming.
+    Raises JaxlmError on a mistake in the config or the data, KeyboardInterrupt when interrupted
+    (after saving).
+    """
+    set_up_jax(config)
+    with RunDirectory(config) as run:
+        todo = run.decide()
+        if todo == "finished":
+            print(f"{run.path} is finished; --run.overwrite true trains it anew")
+            return load(run.path)
+        data = prepare(config.data, config.run.seed)
+        config = with_vocabulary(config, data.tokenizer)
+        state = new_state(config, objective, optimizer)
+        trainer = Trainer(run, config, data, state)
+        if todo == "start":
+            run.start(config, data.tokenizer)
+        else:
+            trainer.restore(saved_steps(run.checkpoints)[-1])
+        with interruption() as interrupted:
+            trainer.train(interrupted)
+        trainer.finish()
+    return load(run.path)
+
+
+def set_up_jax(config: Config) -> None:
+    """What a run asks of JAX itself, before its first use."""
+    if config.train.deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    keep_compiled_programs()
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache, so that a second command starts at once."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with model.vocab_size taken from the tokenizer, or checked against it."""
+    size = config.model.vocab_size
+    if size is None:
+        model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+        return dataclasses.replace(config, model=model)
+    if size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {size}, but the tokenizer has {tokenizer.vocab_size} tokens; "
+            "leave it null or raise it"
+        )
+    return config
+
+
+def new_state(
+    config: Config, objective: Objective | None, optimizer: optax.GradientTransformation | None
+) -> TrainState:
+    """The state at step 0, built by one compiled program."""
+    train, optim = config.train, config.optim
+    schedule = None
+    if optimizer is None:
+        optimizer = make_optimizer(optim, train.steps)
+        schedule = make_schedule(optim, train.steps, optim.learning_rate)
+    init = jax.jit(
+        lambda key: init_state(
+            CausalLM(config.model),
+            optimizer,
+            objective or OBJECTIVES[config.objective.name],
+            key,
+            accumulate_steps=train.accumulate_steps,
+            ema_decay=optim.ema_decay,
+            schedule=schedule,
+        )
+    )
+    return init(jax.random.key(config.run.seed))
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C or SIGTERM came; a second one interrupts at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+
+    def note(number: int, _: object) -> None:
+        came.set()
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,168 @@
+"""The run directory: what is written where, and whether a command starts, resumes or is done."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import yaml
+
+from jaxlm import __version__
+from jaxlm.checkpoint import RunLock, saved_steps
+from jaxlm.config import Config, JaxlmError, build_config, to_settings, to_yaml
+from jaxlm.tokenizer import Tokenizer
+
+Row = dict[str, Any]
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
+# Two runs that differ in these alone take the same steps.
+NOT_COMPARED = ("run.dir", "run.resume", "run.overwrite", "train.log_every")
+NOT_COMPARED += ("train.checkpoint_every", "sample.")
+
+
+class RunError(JaxlmError):
+    """A run directory that the command must not write to as it stands."""
+
+
+class RunDirectory:
+    """One run's folder, locked while open; files are named as in the README."""
+
+    def __init__(self, config: Config):
+        self.path = Path(config.run.dir)
+        self.config = config
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"run.dir {self.path} is a file; choose another run.dir")
+        self._created = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = RunLock(self.path)
+        except OSError as error:
+            raise RunError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
+        self.checkpoints = self.path / "checkpoints"
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        """Give the lock back; a directory that this run made and never filled goes away."""
+        if error is not None and self._created and not (self.path / "config.yaml").exists():
+            shutil.rmtree(self.path)
+        self._lock.release()
+
+    def decide(self) -> Literal["start", "resume", "finished"]:
+        """What this command is to do here; RunError where it would harm what is there."""
+        run = self.config.run
+        strangers = [p.name for p in self.path.iterdir() if p.name not in (".lock", "config.yaml")]
+        if not (self.path / "config.yaml").exists():
+            if strangers:
+                raise RunError(f"{self.path} holds other files; choose an empty run.dir")
+            if run.resume == "must":
+                raise RunError(f"run.resume is must, but {self.path} holds no run")
+            return "start"
+        if run.overwrite:
+            return "start"
+        if run.resume == "never":
+            raise RunError(
+                f"{self.path} holds a run and run.resume is never; "
+                "choose another run.dir or --run.overwrite true"
+            )
+        finished = (self.path / "summary.json").exists()
+        if not finished and not saved_steps(self.checkpoints):
+            return "start"
+        self._refuse_changes()
+        return "finished" if finished else "resume"
+
+    def _refuse_changes(self) -> None:
+        text = (self.path / "config.yaml").read_text(encoding="utf-8")
+        then = dict(flat(to_settings(build_config(yaml.safe_load(text)))))
+        now = dict(flat(to_settings(self.config)))
+        if now["model.vocab_size"] is None:  # the run took it from its tokenizer
+            now["model.vocab_size"] = then["model.vocab_size"]
+        changes = [
+            f"{name}: {then[name]} -> {now[name]}"
+            for name in now
+            if not name.startswith(NOT_COMPARED) and now[name] != then[name]
+        ]
+        if changes:
+            raise RunError(
+                f"{self.path} holds a run with another config ({'; '.join(changes)}); "
+                "choose another run.dir, or --run.overwrite true to delete it"
+            )
+
+    def start(self, config: Config, tokenizer: Tokenizer) -> None:
+        """Empty the directory and write what a run begins with."""
+        for old in self.path.iterdir():
+            if old.name != ".lock":
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.write("config.yaml", to_yaml(config))
+        tokenizer.save(self.path)
+        self.write("environment.json", to_json(environment()))
+
+    def rewind(self, step: int) -> list[Row]:
+        """Cut metrics and samples after a step, and a torn last line; return the metrics left."""
+        rows = {}
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            rows[name] = [r for r in read_rows(self.path / name) if r["step"] <= step]
+            self.write(name, "".join(to_json(row, indent=None) for row in rows[name]))
+        return rows["metrics.jsonl"]
+
+    def append(self, name: str, row: Row) -> None:
+        """Add one line to a .jsonl file; it outlives this process from here on."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(to_json(row, indent=None))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.path / name)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a .jsonl file; a last line that a crash tore is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the source's commit: what a number in the run may depend on."""
+    source = Path(__file__).parent
+    git = shutil.which("git")
+    commit = (
+        git
+        and subprocess.run(
+            [git, "-C", str(source), "log", "-1", "--format=%H", "--", "."],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "jaxlm": __version__,
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "commit": commit or None,
+    }

@@ -1,0 +1,136 @@
+"""TrainState and the pure training step."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxlm.training.objectives import Batch, Objective, Params, Sums
+from jaxlm.training.optimizers import Schedule
+
+Metrics = dict[str, Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in training, and beside it the functions that change it."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any
+    key: Array
+    ema: Params | None
+    model: nn.Module = flax.struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
+    objective: Objective = flax.struct.field(pytree_node=False)
+    accumulate_steps: int = flax.struct.field(pytree_node=False, default=1)
+    ema_decay: float | None = flax.struct.field(pytree_node=False, default=None)
+    schedule: Schedule | None = flax.struct.field(pytree_node=False, default=None)
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """One update from the batch; metrics are that batch's means before the update."""
+    key = jax.random.fold_in(state.key, state.step)
+    grads, sums = accumulated_gradients(state, batch, key)
+    count = jnp.maximum(sums.pop("count"), 1)
+    grads = jax.tree.map(lambda g: g / count, grads)
+    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if state.ema_decay is not None:
+        ema = jax.tree.map(lambda e, p: e + (1 - state.ema_decay) * (p - e), ema, params)
+    metrics = {name: value / count for name, value in sums.items()}
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    if state.schedule is not None:
+        metrics["learning_rate"] = jnp.asarray(state.schedule(state.step), jnp.float32)
+    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+    return state, metrics
+
+
+def accumulated_gradients(state: TrainState, batch: Batch, key: Array) -> tuple[Params, Sums]:
+    """Gradients of the summed loss, and the sums, over all micro-batches.
+
+    Summing, not averaging averages, keeps ragged micro-batches exact: `train_step` divides once.
+    """
+
+    def loss(params: Params, part: Batch, key: Array) -> tuple[Float[Array, ""], Sums]:
+        sums = state.objective(state.model, params, part, key)
+        return sums["loss"], sums
+
+    gradient = jax.grad(loss, has_aux=True)
+    num = state.accumulate_steps
+    if num == 1:
+        return gradient(state.params, batch, key)
+    parts = jax.tree.map(lambda x: x.reshape(num, x.shape[0] // num, *x.shape[1:]), dict(batch))
+
+    def add(total: tuple, part: tuple) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, gradient(state.params, *part)), None
+
+    keys = jax.random.split(key, num)
+    first = jax.tree.map(lambda x: x[0], (parts, keys))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, state.params, *first)
+    )
+    return jax.lax.scan(add, zeros, (parts, keys))[0]
+
+
+def evaluation_params(state: TrainState) -> Params:
+    """The params to evaluate, sample and ship with: averaged where the run averages them."""
+    if state.ema is not None:
+        return state.ema
+    for inner in jax.tree.leaves(state.opt_state, is_leaf=is_schedule_free):
+        if is_schedule_free(inner):
+            return optax.contrib.schedule_free_eval_params(inner, state.params)
+    return state.params
+
+
+def is_schedule_free(opt_state: Any) -> bool:
+    return isinstance(opt_state, optax.contrib.ScheduleFreeState)
+
+
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    key: Array,
+    *,
+    accumulate_steps: int = 1,
+    ema_decay: float | None = None,
+    schedule: Schedule | None = None,
+) -> TrainState:
+    """A state at step 0; weights and the step's randomness come from different folds of the key."""
+    init_key, step_key = jax.random.split(key)
+    params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(step_key),
+        ema=None if ema_decay is None else jax.tree.map(jnp.copy, params),
+        model=model,
+        optimizer=optimizer,
+        objective=objective,
+        accumulate_steps=accumulate_steps,
+        ema_decay=ema_decay,
+        schedule=schedule,
+    )
+
+
+def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
+    """What a checkpoint holds: the params to evaluate with, and the rest of the state.
+
+    Raw params are part of the rest only where they differ, so nothing is stored twice.
+    """
+    params = evaluation_params(state)
+    rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
+    return params, rest if params is state.params else rest | {"params": state.params}
+
+
+def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
+    """The state whose `to_items` these are; `state` lends its functions."""
+    ema = None if state.ema is None else params
+    return state.replace(**({"params": params} | rest), ema=ema)

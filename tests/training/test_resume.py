@@ -1,0 +1,165 @@
+"""The same command again: exact continuation, refusals, and what a crash may leave behind."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from jaxlm.checkpoint import RunLock, saved_steps
+from jaxlm.config import JaxlmError
+from jaxlm.training import fit
+from jaxlm.training.trainer import Trainer
+from tests.training.runs import TEXT, assert_same_run, contents, rows, tiny
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    fit(tiny(folder))
+    return folder / "run"
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process Ctrl-C while a step's row is written."""
+    log = Trainer._log
+
+    def log_and_interrupt(self: Trainer, at: int, metrics: dict) -> None:
+        log(self, at, metrics)
+        if at == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_log", log_and_interrupt)
+
+
+def interrupted(folder: Path, step: int, **sections: dict) -> Path:
+    """A run directory that Ctrl-C left at a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(step, patch)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(folder, **sections))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("step", [2, 14])
+def test_ctrl_c_saves_and_the_same_command_goes_on_exactly(
+    tmp_path: Path, undisturbed: Path, step: int
+):
+    run = interrupted(tmp_path, step)
+    assert saved_steps(run / "checkpoints")[-1] == step
+    fit(tiny(tmp_path))
+    assert_same_run(run, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "optim", [{"name": "muon", "ema_decay": 0.9}, {"name": "schedule_free"}, {"name": "adafactor"}]
+)
+def test_every_kind_of_optimizer_state_resumes_exactly(tmp_path: Path, optim: dict):
+    train = {"steps": 8, "accumulate_steps": 2}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    fit(tiny(tmp_path / "whole", optim=optim, train=train))
+    run = interrupted(tmp_path / "parts", 4, optim=optim, train=train)
+    fit(tiny(tmp_path / "parts", optim=optim, train=train))
+    assert_same_run(run, tmp_path / "whole" / "run")
+
+
+def test_rows_after_the_restored_step_and_a_torn_line_are_cut_off(
+    tmp_path: Path, undisturbed: Path
+):
+    run = interrupted(tmp_path, 8)
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 10, "split": "train", "loss": 0.5}\n{"step": 12, "spl')
+    with (run / "samples.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 12, "prompt": "今天", "te')
+    fit(tiny(tmp_path))
+    assert_same_run(run, undisturbed)
+
+
+def test_an_unfinished_checkpoint_is_ignored(tmp_path: Path, undisturbed: Path):
+    run = interrupted(tmp_path, 8)
+    (run / "checkpoints" / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+    (run / "checkpoints" / "10").mkdir()
+    fit(tiny(tmp_path))
+    assert_same_run(run, undisturbed)
+
+
+def test_a_run_without_a_checkpoint_starts_again(tmp_path: Path, undisturbed: Path):
+    fit(tiny(tmp_path, train={"steps": 2}))
+    run = tmp_path / "run"
+    (run / "summary.json").unlink()
+    for step in saved_steps(run / "checkpoints"):
+        (run / "checkpoints" / str(step)).rename(run / f"gone{step}")
+    fit(tiny(tmp_path))
+    assert_same_run(run, undisturbed)
+
+
+def test_a_crash_before_the_summary_is_mended_by_the_same_command(
+    tmp_path: Path, undisturbed: Path
+):
+    fit(tiny(tmp_path))
+    (tmp_path / "run" / "summary.json").unlink()
+    fit(tiny(tmp_path))
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(
+    undisturbed: Path, capsys: pytest.CaptureFixture
+):
+    before = contents(undisturbed)
+    fit(tiny(undisturbed.parent))
+    assert "is finished" in capsys.readouterr().out
+    assert contents(undisturbed) == before
+
+
+def test_a_changed_config_is_refused_with_its_difference(undisturbed: Path):
+    before = contents(undisturbed)
+    with pytest.raises(JaxlmError, match=r"optim\.learning_rate: 0\.01 -> 0\.1"):
+        fit(tiny(undisturbed.parent, optim={"learning_rate": 0.1}))
+    with pytest.raises(JaxlmError, match=r"optim\.clip_norm: 1\.0 -> None"):
+        fit(tiny(undisturbed.parent, optim={"clip_norm": None}))
+    assert contents(undisturbed) == before
+
+
+def test_cadence_and_samples_may_change_when_resuming(tmp_path: Path):
+    run = interrupted(tmp_path, 8)
+    changed = {"train": {"log_every": 3, "checkpoint_every": 9}, "sample": {"prompts": ["写"]}}
+    fit(tiny(tmp_path, **changed))
+    assert [row["step"] for row in rows(run)][-3:] == [21, 24, 24]
+
+
+def test_changed_text_is_refused(tmp_path: Path):
+    interrupted(tmp_path, 8)
+    config = tiny(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT.replace("quick", "brown"), encoding="utf-8")
+    with pytest.raises(JaxlmError, match="text or tokenizer"):
+        fit(config)
+
+
+def test_resume_and_overwrite_decide_what_happens_to_an_old_run(tmp_path: Path):
+    with pytest.raises(JaxlmError, match="run.resume is must"):
+        fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "resume": "must"}))
+    assert not (tmp_path / "run").exists()
+    fit(tiny(tmp_path, train={"steps": 2}))
+    with pytest.raises(JaxlmError, match="run.resume is never"):
+        fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "resume": "never"}))
+    fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "overwrite": True}, train={"steps": 4}))
+    assert [row["step"] for row in rows(tmp_path / "run")] == [2, 4, 4]
+
+
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(JaxlmError, match="holds other files"):
+            fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "overwrite": overwrite}))
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    lock = RunLock(tmp_path / "run")
+    with pytest.raises(JaxlmError, match="another process is training"):
+        fit(tiny(tmp_path))
+    lock.release()
+    fit(tiny(tmp_path, train={"steps": 2}))
