@@ -1,0 +1,162 @@
+"""Keys and values into a Config: what is refused, derived, and kept when written back."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from jaxlm.config import Config, ConfigError, ModelConfig, build_config, load_config, to_yaml
+
+PRESETS = {"small": {"d_model": 96, "num_heads": 6, "vocab_size": 1000, "norm": "rmsnorm"}}
+
+
+def refused(section: str, **fields: object) -> str:
+    with pytest.raises(ConfigError) as error:
+        build_config({section: fields})
+    return str(error.value)
+
+
+def test_an_unknown_key_names_the_nearest():
+    assert refused("model", d_modle=3) == (
+        "model.d_modle is not a known field; did you mean model.d_model?"
+    )
+
+
+def test_a_field_of_another_section_names_that_section():
+    assert "did you mean optim.learning_rate?" in refused("train", learning_rate=1)
+    assert "did you mean train.batch_size?" in refused("model", batch_size=1)
+    assert "run.name or objective.name or optim.name?" in refused("model", name="x")
+
+
+def test_a_mistyped_field_of_another_section_is_found_too():
+    assert "did you mean data.val_fraction?" in refused("train", valfraction=1)
+
+
+def test_a_key_like_no_other_points_to_the_help():
+    assert "train.py --help" in refused("train", zzz=1)
+
+
+@pytest.mark.parametrize("value", ["1.5", "true", True, "nan", "inf", "1e999", "abc", [1], "0x10"])
+def test_a_whole_number_is_one(value):
+    assert "train.steps must be a whole number" in refused("train", steps=value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "abc", False, [1.0], "1,5", 10**400])
+def test_a_number_is_finite(value):
+    assert "optim.learning_rate must be a number" in refused("optim", learning_rate=value)
+
+
+def test_a_large_whole_number_loses_no_digit():
+    assert "got 9007199254740993" in refused("run", seed="9007199254740993")
+    assert build_config({"run": {"seed": "4294967295"}}).run.seed == 2**32 - 1
+
+
+def test_a_choice_names_what_is_allowed():
+    assert refused("model", norm="batchnorm") == (
+        "model.norm must be one of layernorm, rmsnorm, got 'batchnorm'"
+    )
+    assert "float32, bfloat16, null" in refused("model", compute_dtype="fp16")
+    assert "must be one of" in refused("model", norm=["layernorm"])
+
+
+def test_a_text_is_not_a_number():
+    assert refused("run", name=5) == "run.name must be a text, got 5"
+
+
+def test_a_value_out_of_range_names_the_range():
+    assert refused("model", dropout=1) == "model.dropout must be in [0, 1), got 1.0"
+    assert refused("train", steps=0) == "train.steps must be positive, got 0"
+    assert refused("optim", ema_decay=1) == "optim.ema_decay must be in (0, 1), got 1.0"
+    assert refused("sample", top_p=0) == "sample.top_p must be in (0, 1], got 0.0"
+    assert refused("run", seed=-1) == "run.seed must be in [0, 2**32), got -1"
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ("model", {"d_model": 100, "num_heads": 3}, "multiple of num_heads"),
+        ("model", {"num_heads": 4, "num_kv_heads": 3}, "divisor of num_heads"),
+        ("model", {"positions": "rotary", "head_dim": 3}, "even with rotary"),
+        ("model", {"zero_init_head": True}, "false when tie_embeddings is true"),
+        ("optim", {"ema_decay": 0.9, "name": "schedule_free"}, "null with schedule_free"),
+        ("train", {"batch_size": 12, "accumulate_steps": 5}, "divisor of batch_size"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(section, fields, message):
+    assert message in refused(section, **fields)
+
+
+def test_a_window_longer_than_the_context_is_refused():
+    with pytest.raises(ConfigError, match=r"data.seq_len must be at most model.max_seq_len \(32\)"):
+        build_config({"model": {"max_seq_len": 32}, "data": {"seq_len": 64}})
+
+
+def test_null_sizes_are_derived():
+    config = build_config({"model": {"d_model": 96, "num_heads": 6}, "data": {"seq_len": 48}})
+    model = config.model
+    assert (model.head_dim, model.num_kv_heads, model.d_ff, model.max_seq_len) == (16, 6, 384, 48)
+    assert ModelConfig(d_model=96, gated=True).d_ff == 256
+    assert ModelConfig(bias=False).qkv_bias is False
+    assert config.optim.adam_learning_rate == config.optim.learning_rate / 3
+    assert config.sample.every == config.train.eval_every
+    assert config.model.vocab_size is None  # the tokenizer's, known only with the data
+
+
+def test_a_given_size_is_not_derived():
+    model = build_config({"model": {"head_dim": 5, "qkv_bias": "true", "bias": "false"}}).model
+    assert model.head_dim == 5
+    assert model.qkv_bias
+    assert not model.bias
+
+
+def test_a_preset_gives_its_fields_and_explicit_ones_override_it():
+    model = build_config({"model": {"preset": "small", "num_heads": 3}}, PRESETS).model
+    assert (model.d_model, model.num_heads, model.norm, model.head_dim) == (96, 3, "rmsnorm", 32)
+
+
+@pytest.mark.parametrize("preset", ["large", ["small"], 5])
+def test_an_unknown_preset_names_the_known(preset):
+    with pytest.raises(ConfigError, match=r"model\.preset must be one of small, got"):
+        build_config({"model": {"preset": preset}}, PRESETS)
+
+
+def test_a_preset_is_never_silently_ignored():
+    with pytest.raises(ConfigError, match=r"model.preset"):
+        build_config({"model": {"preset": "small"}})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"model": {"preset": "small", "norm_eps": 1e-6, "vocab_size": None}},
+        {"run": {"name": "null-ish: #1"}, "sample": {"prompts": ["春眠\n", "[a", "null", " x"]}},
+        {"run": {"name": "3e-4", "seed": 2**32 - 1}, "optim": {"eps": 1e-30, "clip_norm": None}},
+    ],
+)
+def test_a_written_config_reads_back_equal_even_without_the_presets(tmp_path, settings):
+    config = build_config(settings, PRESETS)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+    assert load_config(path, presets=PRESETS) == config
+
+
+def test_a_written_config_holds_every_field_and_its_format():
+    written = yaml.safe_load(to_yaml(Config()))
+    assert written.pop("run_format") == 1
+    for section in dataclasses.fields(Config):
+        names = [f.name for f in dataclasses.fields(getattr(Config(), section.name))]
+        assert list(written[section.name]) == names
+
+
+def test_another_run_format_is_refused():
+    with pytest.raises(ConfigError, match="this jaxlm reads run_format 1, not 2"):
+        build_config({"run_format": 2})
+
+
+def test_a_config_cannot_be_changed_and_may_be_a_key():
+    config = Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.d_model = 3  # pyright: ignore
+    assert {config: 1}[Config()] == 1
