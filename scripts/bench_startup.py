@@ -47,7 +47,7 @@ def import_seconds(statement: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="gpt_tiny")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -31,9 +31,12 @@ LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.1, 1.0
 
 
 def jaxlm_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
-    names = ("num_layers", "num_heads", "d_model")
     config = ModelConfig(
-        **{name: shape[name] for name in names}, vocab_size=shape["V"], max_seq_len=shape["T"]
+        vocab_size=shape["V"],
+        max_seq_len=shape["T"],
+        d_model=shape["d_model"],
+        num_layers=shape["num_layers"],
+        num_heads=shape["num_heads"],
     )
     optim = OptimConfig(
         learning_rate=LEARNING_RATE,
@@ -106,7 +109,7 @@ def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("--seeds", type=int, default=3)
     arguments, overrides = parser.parse_known_args()

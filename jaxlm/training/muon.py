@@ -26,9 +26,9 @@ def scale_by_muon(decay: float) -> optax.GradientTransformation:
     def init(params: Any) -> MuonState:
         return MuonState(jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
-        momentum = jax.tree.map(lambda m, g: decay * m + g, state.momentum, grads)
-        ahead = jax.tree.map(lambda m, g: decay * m + g, momentum, grads)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MuonState]:
+        momentum = jax.tree.map(lambda m, g: decay * m + g, state.momentum, updates)
+        ahead = jax.tree.map(lambda m, g: decay * m + g, momentum, updates)
         leaves, structure = jax.tree.flatten(ahead)
         return structure.unflatten(orthogonal_updates(leaves)), MuonState(momentum)
 

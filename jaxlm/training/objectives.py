@@ -21,15 +21,15 @@ Objective = Callable[[nn.Module, Params, Batch, Array | None], Sums]
 
 def causal_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None = None) -> Sums:
     """Next-token cross-entropy of `ids` (B, T) against `targets` (B, T), weighted by `weights`."""
-    optional = {name: batch[name] for name in ("positions", "segment_ids") if name in batch}
-    logits = model.apply(
+    logits: Any = model.apply(
         {"params": params},
         batch["ids"],
-        **optional,
+        positions=batch.get("positions"),
+        segment_ids=batch.get("segment_ids"),
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key},
     )
-    targets = batch["targets"]
+    targets = jnp.asarray(batch["targets"])
     weights = batch.get("weights", jnp.ones(targets.shape, jnp.float32))
     sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
     if key is None:

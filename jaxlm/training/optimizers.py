@@ -57,8 +57,8 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 def update_rule(
     config: OptimConfig, steps: int, schedule: Schedule
 ) -> optax.GradientTransformation:
-    decay = {"weight_decay": config.weight_decay, "mask": decays}
-    adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.eps} | decay
+    decay: dict[str, Any] = {"weight_decay": config.weight_decay, "mask": decays}
+    adam: dict[str, Any] = {"b1": config.beta1, "b2": config.beta2, "eps": config.eps} | decay
     if config.name == "lion":
         return optax.lion(schedule, b1=config.beta1, b2=config.beta2, **decay)
     if config.name == "adafactor":
@@ -67,7 +67,7 @@ def update_rule(
             optax.add_decayed_weights(config.weight_decay, decays),
         )
     if config.name == "schedule_free":
-        base = optax.adamw(schedule, **(adam | {"b1": 0.0}))
+        base = optax.adamw(schedule, b1=0.0, b2=config.beta2, eps=config.eps, **decay)
         return optax.contrib.schedule_free(base, schedule, b1=config.beta1)
     if config.name == "muon":
         matrices = optax.chain(
@@ -76,8 +76,7 @@ def update_rule(
             optax.scale_by_learning_rate(schedule),
         )
         rest = optax.adamw(make_schedule(config, steps, config.adam_learning_rate), **adam)
-        rules = {"matrix": matrices, "table": rest, "vector": rest}
-        return optax.partition(rules, parameter_kinds)
+        return optax.partition({"matrix": matrices, "table": rest, "vector": rest}, parameter_kinds)
     return optax.adamw(schedule, **adam)
 
 

@@ -13,7 +13,11 @@ def plot_losses(path: Path, rows: list[dict[str, Any]], baselines: Mapping[str, 
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for split, style in (("train", {"linewidth": 0.8, "alpha": 0.6}), ("val", {"marker": "o"})):
+    styles: dict[str, dict[str, Any]] = {
+        "train": {"linewidth": 0.8, "alpha": 0.6},
+        "val": {"marker": "o"},
+    }
+    for split, style in styles.items():
         points = [(row["step"], row["loss"]) for row in rows if row["split"] == split]
         if points:
             axes.plot(*zip(*points, strict=True), label=split, **style)

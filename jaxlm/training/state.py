@@ -1,5 +1,6 @@
 """TrainState and the pure training step."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -40,14 +41,16 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     grads = jax.tree.map(lambda g: g / count, grads)
     updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if state.ema_decay is not None:
-        ema = jax.tree.map(lambda e, p: e + (1 - state.ema_decay) * (p - e), ema, params)
+    ema, decay = state.ema, state.ema_decay
+    if decay is not None:
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
     metrics = {name: value / count for name, value in sums.items()}
     metrics["grad_norm"] = optax.tree.norm(grads)
     if state.schedule is not None:
         metrics["learning_rate"] = jnp.asarray(state.schedule(state.step), jnp.float32)
-    state = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+    )
     return state, metrics
 
 
@@ -133,4 +136,4 @@ def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
 def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
     """The state whose `to_items` these are; `state` lends its functions."""
     ema = None if state.ema is None else params
-    return state.replace(**({"params": params} | rest), ema=ema)
+    return dataclasses.replace(state, **({"params": params} | rest), ema=ema)

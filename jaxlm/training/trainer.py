@@ -172,9 +172,7 @@ class Trainer:
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
         data = self.config.data
-        row["epoch"] = epochs_at(
-            self.data.train, step, self.config.train.batch_size, data.seq_len
-        )
+        row["epoch"] = epochs_at(self.data.train, step, self.config.train.batch_size, data.seq_len)
         self._record(row)
         self.console.advance(step, values["loss"], speed)
         if not math.isfinite(values["loss"]):

@@ -1,0 +1,24 @@
+"""Raw text to batches: read, clean, tokenize into flat stores, cut windows; n-gram baselines."""
+
+from jaxlm.data.batches import epochs_at, eval_batches, train_batch
+from jaxlm.data.clean import clean
+from jaxlm.data.dataset import Dataset, prepare, user_cache
+from jaxlm.data.errors import DataError
+from jaxlm.data.ngrams import witten_bell
+from jaxlm.data.reading import Corpus, read_corpus
+from jaxlm.data.store import TokenStore
+
+__all__ = [
+    "Corpus",
+    "DataError",
+    "Dataset",
+    "TokenStore",
+    "clean",
+    "epochs_at",
+    "eval_batches",
+    "prepare",
+    "read_corpus",
+    "train_batch",
+    "user_cache",
+    "witten_bell",
+]

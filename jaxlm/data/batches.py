@@ -1,0 +1,103 @@
+"""Batches as pure functions of a store, a seed and a step: what resuming exactly rests on."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxlm.data.errors import DataError
+from jaxlm.data.store import TokenStore
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batch(
+    store: TokenStore,
+    seed: int,
+    step: int,
+    batch_size: int,
+    seq_len: int,
+    host: int = 0,
+    num_hosts: int = 1,
+    mask_documents: bool = False,
+) -> Batch:
+    """The windows of one step, drawn without replacement; of them, the rows of one host.
+
+    In each epoch the windows lie end to end from a random phase and come in a random order. Gives
+    int32 `ids` and `targets` (B, T), B = batch_size / num_hosts; with `mask_documents` also
+    `segment_ids` and `positions` (B, T), which restart at each document, and float32 `weights`
+    (B, T), 0 where the target belongs to the next document.
+    """
+    if batch_size % num_hosts:
+        raise DataError(f"a batch of {batch_size} rows cannot be shared by {num_hosts} hosts")
+    rows = batch_size // num_hosts
+    place = step * batch_size + host * rows + np.arange(rows)
+    epoch, i = divmod(place, num_windows(len(store), seq_len))
+    starts = np.empty(rows, np.int64)
+    for e in np.unique(epoch):
+        starts[epoch == e] = epoch_starts(len(store), seq_len, seed, int(e))[i[epoch == e]]
+    batch = cut_windows(store, starts, seq_len)
+    if mask_documents:
+        batch |= document_arrays(store, starts, seq_len)
+    return batch
+
+
+def eval_batches(
+    store: TokenStore, batch_size: int, seq_len: int, mask_documents: bool = False
+) -> Iterator[Batch]:
+    """Every token but the first as a target, once and in order, in batches of one shape.
+
+    As `train_batch`, always with `weights`: 0 in what pads the last window and the last batch.
+    """
+    all_starts = np.arange(0, len(store) - 1, seq_len)
+    for first in range(0, len(all_starts), batch_size):
+        starts = np.full(batch_size, len(store) - 1)
+        present = all_starts[first : first + batch_size]
+        starts[: len(present)] = present
+        batch = cut_windows(store, starts, seq_len)
+        held = starts[:, None] + np.arange(seq_len) < len(store) - 1
+        if mask_documents:
+            batch |= document_arrays(store, starts, seq_len)
+        else:
+            batch["weights"] = np.ones(held.shape, np.float32)
+        yield {name: np.where(held, array, 0) for name, array in batch.items()}
+
+
+def epochs_at(store: TokenStore, step: int, batch_size: int, seq_len: int) -> float:
+    """How many times the store has been passed through after `step` steps."""
+    return step * batch_size / num_windows(len(store), seq_len)
+
+
+def num_windows(num_tokens: int, seq_len: int) -> int:
+    """Windows of an epoch: one fewer than fit, so that the phase is free to vary."""
+    return max(1, (num_tokens - seq_len) // seq_len)
+
+
+@lru_cache(maxsize=2)
+def epoch_starts(num_tokens: int, seq_len: int, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
+    """Where the windows of an epoch start, in their order. Two are kept: a batch may straddle."""
+    random = np.random.default_rng([seed, epoch])
+    count = num_windows(num_tokens, seq_len)
+    phase = random.integers(num_tokens - count * seq_len)
+    return phase + seq_len * random.permutation(count)
+
+
+def cut_windows(store: TokenStore, starts: Int[np.ndarray, " B"], seq_len: int) -> Batch:
+    places = starts[:, None] + np.arange(seq_len + 1)
+    windows = store.tokens.take(places, mode="clip").astype(np.int32)
+    # Copies: as views of one array, a change to the inputs would change the targets.
+    return {"ids": windows[:, :-1].copy(), "targets": windows[:, 1:].copy()}
+
+
+def document_arrays(store: TokenStore, starts: Int[np.ndarray, " B"], seq_len: int) -> Batch:
+    places = starts[:, None] + np.arange(seq_len + 1)
+    documents = np.searchsorted(store.document_starts, places, side="right") - 1
+    begins = np.maximum(store.document_starts[documents], starts[:, None])
+    # Counted from 1 in each window; 0 is for padding.
+    segments = (documents - documents[:, :1] + 1).astype(np.int32)
+    return {
+        "segment_ids": segments[:, :-1],
+        "positions": (places - begins)[:, :-1].astype(np.int32),
+        "weights": (segments[:, 1:] == segments[:, :-1]).astype(np.float32),
+    }

@@ -1,0 +1,178 @@
+"""From the settings to token stores: read, clean, split, train a tokenizer, encode, keep."""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from jaxlm.config import DataConfig
+from jaxlm.data.errors import DataError
+from jaxlm.data.reading import (
+    Corpus,
+    find_files,
+    fingerprint_source,
+    is_plain_text,
+    read_corpus,
+)
+from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
+from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The two splits in tokens; `fingerprint` is a hash of both and of the tokenizer."""
+
+    tokenizer: Tokenizer
+    train: TokenStore
+    val: TokenStore | None
+    fingerprint: str
+
+
+def prepare(
+    config: DataConfig,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Dataset:
+    """Open the token stores that the settings ask for, made first if the cache has none.
+
+    `seed` shuffles rows before the split. `tokenizer` takes the place of `data.tokenizer`. The
+    cache is `cache_dir`, else $JAXLM_CACHE, else ~/.cache/jaxlm; the contents of the files are
+    part of its key, so it is never stale (a Hub data set is taken not to change).
+    Raises DataError or TokenizerError on whatever is wrong with the text or the settings.
+    """
+    if tokenizer is None and config.tokenizer not in KINDS:
+        tokenizer = load_tokenizer(config.tokenizer)
+    key = cache_key(config, seed, tokenizer)
+    folder = (cache_dir or user_cache()) / "tokens" / key
+    dataset = open_dataset(folder, tokenizer)
+    if dataset is None:
+        corpus = read_corpus(config)
+        try:
+            build(config, corpus, seed, folder, tokenizer)
+        except OSError as error:
+            raise DataError(
+                f"tokens cannot be kept in {folder.parent}: {error.strerror}; "
+                "set JAXLM_CACHE to a folder that can be written"
+            ) from None
+        dataset = open_dataset(folder, tokenizer)
+        assert dataset is not None
+    check_lengths(dataset, config)
+    return dataset
+
+
+def user_cache() -> Path:
+    """Where tokens and compiled programs are kept between runs: $JAXLM_CACHE or ~/.cache/jaxlm."""
+    return Path(os.environ.get("JAXLM_CACHE") or "~/.cache/jaxlm").expanduser()
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    near = difflib.get_close_matches(name, KINDS, 1)
+    if near and not Path(name).exists():
+        raise TokenizerError(f"data.tokenizer {name!r} is no kind and no file: is it {near[0]}?")
+    return Tokenizer.load(Path(name).expanduser())
+
+
+def cache_key(config: DataConfig, seed: int, tokenizer: Tokenizer | None) -> str:
+    """A hash of all that the stores depend on, window length apart."""
+    hub = config.source.startswith("hf:")
+    rows = hub or not is_plain_text(find_files(config.source))
+    trained = [config.tokenizer, config.vocab_size, tokenizers.__version__]
+    parts = {
+        "format": STORE_FORMAT,
+        "source": fingerprint_source(config.source),
+        "hub": [config.hf_config, config.hf_split] if hub else None,
+        "rows": [config.text_column, seed] if rows else None,
+        "max_documents": config.max_documents,
+        "normalize": config.normalize,
+        "val_fraction": config.val_fraction,
+        "tokenizer": tokenizer.fingerprint if tokenizer else trained,
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
+    """The stores in a folder of the cache; None if one is missing or damaged."""
+    train, val = open_store(folder / "train"), open_store(folder / "val")
+    if train is None or val is None:
+        return None
+    try:
+        tokenizer = tokenizer or Tokenizer.load(folder)
+    except TokenizerError:
+        return None
+    prints = [tokenizer.fingerprint, train.fingerprint, val.fingerprint]
+    fingerprint = hashlib.sha256(" ".join(prints).encode()).hexdigest()[:16]
+    return Dataset(tokenizer, train, val if val.num_bytes else None, fingerprint)
+
+
+def build(
+    config: DataConfig, corpus: Corpus, seed: int, folder: Path, tokenizer: Tokenizer | None
+) -> None:
+    """Write both stores, and the tokenizer if it is trained here, into a folder of the cache."""
+    train, val = split(corpus, config.val_fraction, seed)
+    if not train:
+        raise DataError(
+            f"{config.source} holds too little text to keep {config.val_fraction} of it for "
+            "validation: give more, or lower data.val_fraction"
+        )
+    many = not corpus.plain_text or len(corpus.documents) > 1
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        used = tokenizer
+        if used is None:
+            # A character that only validation holds would be an unknown token there.
+            texts = corpus.documents if config.tokenizer == "char" else train
+            specials = (END_OF_TEXT,) if many else ()
+            used = train_tokenizer(config.tokenizer, texts, config.vocab_size, specials)
+            used.save(temporary)
+        end = used.eos_id if many else None
+        write_store(temporary / "train", train, used, end)
+        write_store(temporary / "val", val, used, end)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            # What stands there is damaged, unless another process was faster with the same.
+            if open_dataset(folder, tokenizer) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def split(corpus: Corpus, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """Training and validation documents: the last characters of plain text, or shuffled rows."""
+    documents = corpus.documents
+    if not corpus.plain_text:
+        order = np.random.default_rng(seed).permutation(len(documents))
+        cut = int(len(documents) * (1 - val_fraction))
+        return [documents[i] for i in order[:cut]], [documents[i] for i in order[cut:]]
+    left = int(sum(map(len, documents)) * (1 - val_fraction))
+    train, val = [], []
+    for text in documents:
+        train.append(text[:left])
+        val.append(text[left:])
+        left = max(0, left - len(text))
+    return list(filter(None, train)), list(filter(None, val))
+
+
+def check_lengths(dataset: Dataset, config: DataConfig) -> None:
+    held = len(dataset.train)
+    if held <= config.seq_len:
+        raise DataError(
+            f"{config.source} leaves {held} tokens to train on, but one window takes "
+            f"{config.seq_len + 1}: lower data.seq_len or give more text"
+        )
+    held = len(dataset.val) if dataset.val else 0
+    if config.val_fraction > 0 and held < 2:
+        raise DataError(
+            f"{config.source} leaves {held} tokens to validate on, but there must be 2: "
+            "raise data.val_fraction, or set it to 0"
+        )

@@ -1,0 +1,192 @@
+"""Text to token ids and back: one class around the `tokenizers` library."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from jaxlm.config import JaxlmError
+
+END_OF_TEXT = "<|endoftext|>"
+# The usual spellings of each role, for vocabularies that come without a tokenizer_config.json.
+ROLES = {
+    "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
+    "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
+    "bos_token": ("<s>", "<bos>"),
+    "unk_token": ("<unk>", "[UNK]"),
+}
+# After a lone newline between two lines, the second of which starts with a word.
+CUT = re.compile(r"\S\n(?=\w)")
+
+
+class TokenizerError(JaxlmError):
+    """A tokenizer that cannot be found, read or trained, or a text that it cannot encode."""
+
+
+class Tokenizer:
+    """A vocabulary with its rules: `encode` and `decode`, and the ids of the special tokens.
+
+    `eos_id`, `pad_id`, `bos_id` and `unk_id` are None where the vocabulary has no such token.
+    `config` holds the fields of Hugging Face's tokenizer_config.json and is saved with it.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any] | None = None):
+        # Files often carry the padding and truncation of whoever saved them.
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.config = dict(config or {})
+        self._vocab = backend.get_vocab()
+        self.vocab_size = max(self._vocab.values(), default=-1) + 1
+        self.eos_id = self._role_id("eos_token")
+        self.pad_id = self._role_id("pad_token")
+        self.bos_id = self._role_id("bos_token")
+        self.unk_id = self._role_id("unk_token")
+
+    def _role_id(self, role: str) -> int | None:
+        usual = next((token for token in ROLES[role] if token in self._vocab), None)
+        token = self.config.setdefault(role, usual)
+        # Older files write a token as a mapping with its stripping rules.
+        token = token["content"] if isinstance(token, dict) else token
+        return None if token is None else self._vocab.get(token)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, nothing added; TokenizerError if the vocabulary lacks a character."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, computed in parallel."""
+        try:
+            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:
+            raise self._encoding_error("".join(texts), error) from None
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
+        """The text of ids; a WordPiece text comes back with its own spacing between words."""
+        return self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """Cut a long text into pieces whose ids join to the whole's."""
+        return cut(text) if self._breaks_at_newlines else iter([text])
+
+    @cached_property
+    def _breaks_at_newlines(self) -> bool:
+        """Whether no token can span a CUT, and none depends on what lies before it."""
+        splitter, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
+        if splitter is None:
+            return False
+
+        def words(text: str) -> list[str]:
+            text = normalizer.normalize_str(text) if normalizer else text
+            return [word for word, _ in splitter.pre_tokenize_str(text)]
+
+        before, after = "One, two.\n", "three four"
+        return words(before + after) == words(before) + words(after)
+
+    def _encoding_error(self, text: str, error: Exception) -> TokenizerError:
+        missing = next((c for c in text if c not in self._vocab), None)
+        if isinstance(self.backend.model, models.WordLevel) and missing is not None:
+            return TokenizerError(
+                f"the tokenizer's vocabulary has no {missing!r} (U+{ord(missing):04X}): leave it "
+                "out, or train a tokenizer on text that holds it"
+            )
+        return TokenizerError(f"the text cannot be encoded: {error}")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the vocabulary, the rules and the special tokens."""
+        # The library reads the scores of a file with an error in the last of 17 digits.
+        rules = json.loads(self.backend.to_str(), parse_float=lambda x: round(float(x), 6))
+        content = [rules, self.eos_id, self.pad_id, self.bos_id, self.unk_id]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def save(self, directory: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json as Hugging Face lays them out."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        defaults = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+        }
+        config = json.dumps(defaults | self.config, ensure_ascii=False, indent=2)
+        for name, content in {
+            "tokenizer.json": self.backend.to_str(pretty=True),
+            "tokenizer_config.json": config + "\n",
+        }.items():
+            temporary = directory / f".{name}.{os.getpid()}"
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(directory / name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read a tokenizer.json, or a folder that holds one or GPT-2's vocab.json and merges.txt.
+
+        A run directory is such a folder. Raises TokenizerError if there is none or it is broken.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            backend = read_backend(file)
+        except FileNotFoundError:
+            raise TokenizerError(
+                f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one or "
+                "both vocab.json and merges.txt"
+            ) from None
+        except Exception as error:
+            raise TokenizerError(f"{path} is not a tokenizer that can be read: {error}") from None
+        config = {}
+        if file.name == "tokenizer.json":
+            for name in ("special_tokens_map.json", "tokenizer_config.json"):
+                config |= read_mapping(file.parent / name)
+        return cls(backend, config)
+
+
+def read_backend(file: Path) -> tokenizers.Tokenizer:
+    vocab, merges = file.with_name("vocab.json"), file.with_name("merges.txt")
+    if file.is_file():
+        return tokenizers.Tokenizer.from_file(str(file))
+    if file.name != "tokenizer.json" or not (vocab.is_file() and merges.is_file()):
+        raise FileNotFoundError(file)
+    backend = byte_level(models.BPE.from_file(str(vocab), str(merges)))
+    if backend.token_to_id(END_OF_TEXT) is not None:
+        backend.add_special_tokens([END_OF_TEXT])
+    return backend
+
+
+def cut(text: str, size: int = 1 << 15) -> Iterator[str]:
+    """Pieces of about `size` characters, or longer where there is no place to cut."""
+    start = 0
+    while place := CUT.search(text, start + size):
+        yield text[start : place.end()]
+        start = place.end()
+    yield text[start:]
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping a JSON file holds; an empty one if there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} must hold a JSON mapping")
+    return content
+
+
+def byte_level(model: Any) -> tokenizers.Tokenizer:
+    """GPT-2's rules around a model: words by its regular expression, spelled in bytes."""
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend

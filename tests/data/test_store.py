@@ -1,0 +1,78 @@
+import json
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from jaxlm.config import DataConfig
+from jaxlm.data import read_corpus
+from jaxlm.data.store import open_store, write_store
+from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
+
+POEMS = read_corpus(DataConfig(source="sample:songci", max_documents=200)).documents
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer("char", POEMS, specials=[END_OF_TEXT])
+
+
+def test_the_store_holds_each_document_and_its_end(tmp_path, tokenizer):
+    write_store(tmp_path / "store", POEMS, tokenizer, tokenizer.eos_id)
+    store = open_store(tmp_path / "store")
+    expected = [[*tokenizer.encode(poem), tokenizer.eos_id] for poem in POEMS]
+    assert store.tokens.tolist() == list(chain.from_iterable(expected))
+    found = np.split(store.tokens, store.document_starts[1:])
+    assert [part.tolist() for part in found] == expected
+    assert store.num_bytes == sum(len(poem.encode()) for poem in POEMS)
+    assert store.tokens.dtype == np.uint16
+    assert not store.tokens.flags.writeable
+
+
+def test_a_long_document_has_the_tokens_of_its_encoding(tmp_path):
+    text = read_corpus(DataConfig()).documents[0][:400_000]
+    tokenizer = train_tokenizer("bpe", [text[:100_000]], 512, [END_OF_TEXT])
+    write_store(tmp_path / "store", [text, text[:1000]], tokenizer, tokenizer.eos_id)
+    store = open_store(tmp_path / "store")
+    first, second = (tokenizer.encode(part + END_OF_TEXT) for part in (text, text[:1000]))
+    assert store.tokens.tolist() == first + second
+    assert store.document_starts.tolist() == [0, len(first)]
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(tmp_path):
+    characters = [chr(0x4E00 + i) for i in range(20_000)] + [
+        chr(0x20000 + i) for i in range(46_000)
+    ]
+    tokenizer = train_tokenizer("char", ["".join(characters)])
+    write_store(tmp_path / "store", ["".join(characters[-9:])], tokenizer)
+    store = open_store(tmp_path / "store")
+    assert store.tokens.tolist() == list(range(65_991, 66_000))
+    assert store.tokens.dtype == np.uint32
+
+
+def test_meta_tells_what_is_stored(tmp_path, tokenizer):
+    write_store(tmp_path / "store", POEMS, tokenizer)
+    meta = json.loads((tmp_path / "store" / "meta.json").read_text())
+    store = open_store(tmp_path / "store")
+    assert meta == {
+        "store_format": 1,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": "uint16",
+        "num_tokens": len(store),
+        "num_bytes": store.num_bytes,
+        "fingerprint": store.fingerprint,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+    }
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "documents.npy", "meta.json"])
+@pytest.mark.parametrize("damage", [cut, lambda file: file.unlink()], ids=["cut", "gone"])
+def test_a_damaged_store_does_not_open(tmp_path, tokenizer, name, damage):
+    write_store(tmp_path / "store", POEMS, tokenizer)
+    assert open_store(tmp_path / "store") is not None
+    damage(tmp_path / "store" / name)
+    assert open_store(tmp_path / "store") is None
