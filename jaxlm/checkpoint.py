@@ -60,7 +60,7 @@ class Checkpoints:
             params=self._args.StandardRestore(params), state=self._args.StandardRestore(state)
         )
         restored = self._manager.restore(step, args=items)
-        return restored.params, restored.state
+        return restored["params"], restored["state"]
 
     def wait(self) -> None:
         """Block until what was saved is on disk."""

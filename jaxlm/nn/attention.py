@@ -48,7 +48,7 @@ class Attention(nn.Module):
         query = tap("query", project(x, "query", K * G)).reshape(B, K, G, T, H)
         key = tap("key", project(source, "key", K))
         value = tap("value", project(source, "value", K))
-        if cache is not None:
+        if cache is not None and start is not None:
             cache = cache.write(key, value, start)
             key, value = cache.key, cache.value
         drop = not deterministic and config.dropout > 0

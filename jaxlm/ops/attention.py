@@ -1,6 +1,7 @@
 """Scaled dot-product attention over grouped heads, and the boolean masks it takes."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def fused_attention(
     value: Float[Array, "B K S H"],
     *,
     causal: bool,
-    implementation: str = "cudnn",
+    implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B K G T H"]:
     """The same attention by a fused kernel of JAX's, for unmasked or causal input only."""
     B, K, G, T, H = query.shape
@@ -98,7 +99,7 @@ def fused_attention(
         key.swapaxes(1, 2),
         value.swapaxes(1, 2),
         is_causal=causal,
-        implementation=implementation,  # pyright: ignore[reportArgumentType]
+        implementation=implementation,
     )
     return out.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
 

@@ -11,7 +11,9 @@ import numpy as np
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config, build_config
 
-TEXT = "今天天气真好，写代码的中年人天天写代码。\nThe quick brown fox jumps over the lazy dog.\n" * 12
+TEXT = (
+    "今天天气真好，写代码的中年人天天写代码。\nThe quick brown fox jumps over the lazy dog.\n" * 12
+)
 TIMES = ("seconds", "tokens_per_second", "mfu")
 
 
@@ -38,7 +40,9 @@ def settings(folder: Path) -> dict[str, dict[str, Any]]:
 def tiny(folder: Path, **sections: dict[str, Any]) -> Config:
     """The config of `settings` with fields replaced, section by section."""
     base = settings(folder)
-    return build_config({name: base.get(name, {}) | sections.get(name, {}) for name in {*base, *sections}})
+    return build_config(
+        {name: base.get(name, {}) | sections.get(name, {}) for name in {*base, *sections}}
+    )
 
 
 def rows(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

@@ -68,9 +68,7 @@ def test_a_run_killed_during_a_save_goes_on_exactly(tmp_path: Path, undisturbed:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_at_random_moments_is_exact(
-    tmp_path: Path, undisturbed: Path
-):
+def test_a_run_killed_again_and_again_at_random_moments_is_exact(tmp_path: Path, undisturbed: Path):
     folder = tmp_path / "killed"
     random = np.random.default_rng(0)
     kills, reached = 0, 0

@@ -1,0 +1,7 @@
+"""Generation: sampling rules, the decoding loop, and text in and out."""
+
+from jaxlm.generation.decode import generate_tokens
+from jaxlm.generation.settings import GenerationError, Settings
+from jaxlm.generation.text import generate
+
+__all__ = ["GenerationError", "Settings", "generate", "generate_tokens"]

@@ -1,0 +1,108 @@
+"""Rules that choose the next token: pure functions of logits (B, V), with settings for each row.
+
+The settings are arrays, so a new temperature compiles nothing. No rule sorts a vocabulary, which
+takes more than ten times as long as finding the value where its cut lies.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+# Below this a temperature is as good as zero, and differences of logits may overflow.
+COLDEST = 1e-6
+
+
+@flax.struct.dataclass
+class Sampling:
+    """Settings for each row: temperature 0 is greedy; top_k V and top_p 1 keep every token."""
+
+    temperature: Float[Array, " B"]
+    top_k: Int[Array, " B"]
+    top_p: Float[Array, " B"]
+
+
+def choose(
+    logits: Float[Array, "B V"], sampling: Sampling, keys: Key[Array, " B"]
+) -> Int[Array, " B"]:
+    """The next token of each row: its likeliest, or one drawn with its own key.
+
+    Temperature applies first, then top-k, then top-p to the probabilities that top-k has left.
+    """
+
+    def draw() -> Int[Array, " B"]:
+        drawn = jax.vmap(jax.random.categorical)(keys, restrict(logits, sampling))
+        return jnp.where(sampling.temperature < COLDEST, greedy(logits), drawn)
+
+    return jax.lax.cond(jnp.any(sampling.temperature >= COLDEST), draw, lambda: greedy(logits))
+
+
+def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """The likeliest token of each row, the first of equals."""
+    return jnp.argmax(logits, axis=-1)
+
+
+def restrict(logits: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
+    """The logits whose softmax is the distribution that a row is sampled from."""
+    logits = scale(logits, sampling.temperature)
+    # A rule that no row asks for costs nothing.
+    logits = jax.lax.cond(
+        jnp.any(sampling.top_k < logits.shape[-1]),
+        keep_top_k,
+        lambda x, _: x,
+        logits,
+        sampling.top_k,
+    )
+    return jax.lax.cond(
+        jnp.any(sampling.top_p < 1), keep_top_p, lambda x, _: x, logits, sampling.top_p
+    )
+
+
+def scale(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Logits, less their maximum, over the temperature (Ackley et al. 1985)."""
+    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+    return logits / jnp.maximum(temperature, COLDEST)[:, None]
+
+
+def keep_top_k(logits: Float[Array, "B V"], top_k: Int[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity for every token with `top_k` or more tokens above it (Fan et al. 2018).
+
+    So tokens that tie with the last one kept are kept as well.
+    """
+    return cut(logits, jnp.ones_like(logits), top_k.astype(logits.dtype))
+
+
+def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity where the tokens above hold `top_p` of the probability (Holtzman et al. 2020).
+
+    So tokens that tie with the last one kept are kept as well, and one token always is.
+    """
+    # Sums of rounded probabilities may reach 1 too early: all of it is never enough.
+    enough = jnp.where(top_p < 1, top_p, jnp.inf)
+    return cut(logits, jax.nn.softmax(logits, axis=-1), enough)
+
+
+def cut(
+    logits: Float[Array, "B V"], weights: Float[Array, "B V"], enough: Float[Array, " B"]
+) -> Float[Array, "B V"]:
+    """Keep each row's largest logits, as few as weigh `enough` together, and all where none do.
+
+    The largest sufficient threshold is found bit by bit in the order of floats, hence exactly.
+    """
+
+    def set_bit(i: Int[Array, ""], ranks: Array) -> Array:
+        trial = ranks | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        above = logits >= value_of(trial)[:, None]
+        sufficient = jnp.sum(jnp.where(above, weights, 0), axis=-1) >= enough
+        return jnp.where(sufficient, trial, ranks)
+
+    ranks = jax.lax.fori_loop(0, 32, set_bit, jnp.zeros(logits.shape[0], jnp.uint32))
+    threshold = value_of(ranks)
+    return jnp.where(logits < threshold[:, None], -jnp.inf, logits)
+
+
+def value_of(rank: Array) -> Float[Array, "..."]:
+    """The float of a 32-bit rank: ranks order floats, as a sign and a magnitude do not."""
+    sign = jnp.uint32(1 << 31)
+    bits = jnp.where(rank & sign, rank ^ sign, ~rank)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

@@ -1,0 +1,232 @@
+"""Cached, batched, compiled generation gives the tokens that the slow way gives."""
+
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.config import JaxlmError
+from jaxlm.generation import Settings, generate_tokens
+from jaxlm.generation.decode import generate_chunks
+from jaxlm.generation.programs import compiles
+from jaxlm.models import CausalLM
+from tests.fixtures.tiny import tiny_model
+from tests.generation.reference import Reference, likeliest, ragged, stacked
+
+LIMIT, NEW = 256, 200
+SHORT = 21  # an odd context, for generation far past it
+STRUCTURES = ("learned", "rotary")
+
+
+@pytest.fixture(scope="module", params=STRUCTURES)
+def long(request) -> Reference:
+    return Reference(request.param, LIMIT)
+
+
+@pytest.fixture(scope="module", params=STRUCTURES)
+def short(request) -> Reference:
+    return Reference(request.param, SHORT)
+
+
+@pytest.fixture(scope="module")
+def rotary() -> Reference:
+    return Reference("rotary", SHORT)
+
+
+def tokens(reference: Reference, prompts: list[list[int]], num_tokens: int, **settings) -> list:
+    """What generate_tokens makes of the prompts as one batch; greedy unless told otherwise."""
+    settings = {"temperature": 0.0} | settings
+    out = generate_tokens(
+        reference.model, reference.params, **stacked(prompts), max_new_tokens=num_tokens, **settings
+    )
+    assert out.dtype == np.int32
+    assert out.shape == (len(prompts), num_tokens)
+    return out.tolist()
+
+
+def test_cached_greedy_equals_uncached_greedy_over_200_tokens(long):
+    (prompt,) = ragged([LIMIT - NEW], vocab_size=19)
+    assert tokens(long, [prompt], NEW) == [long.generate(prompt, NEW, likeliest)]
+
+
+def test_rows_of_a_ragged_batch_slide_past_the_context_each_as_the_rule_says(short):
+    # Shorter than the context, as long, longer, and a single token; over several dispatches.
+    prompts = ragged([3, SHORT, 2 * SHORT + 5, 1, SHORT + 1, 12], vocab_size=19)
+    expected = [short.generate(prompt, 80, likeliest) for prompt in prompts]
+    assert tokens(short, prompts, 80) == expected
+    # And a row alone as in the batch.
+    assert tokens(short, prompts[2:3], 80) == expected[2:3]
+
+
+def test_token_t_of_row_i_is_drawn_with_its_own_key(rotary):
+    prompts = ragged([3, 9, 5, 6, 2], vocab_size=19)
+
+    def pick(row: int):
+        key = jax.random.fold_in(jax.random.key(11), row)
+
+        def draw(logits: np.ndarray, t: int) -> int:
+            logits = jnp.asarray(logits - logits.max()) / 0.8
+            return int(jax.random.categorical(jax.random.fold_in(key, t), logits))
+
+        return draw
+
+    expected = [rotary.generate(prompt, 30, pick(i)) for i, prompt in enumerate(prompts)]
+    assert tokens(rotary, prompts, 30, temperature=0.8, seed=11) == expected
+
+
+def test_a_row_does_not_depend_on_its_neighbours(rotary):
+    prompts = ragged([4, 17, 2, 30, 8], vocab_size=19)
+    settings = {"temperature": 0.9, "top_k": 7, "top_p": 0.95, "seed": 5}
+    batch = tokens(rotary, prompts, 40, **settings)
+    assert tokens(rotary, prompts[:1], 40, **settings) == batch[:1]
+    assert tokens(rotary, prompts[:3], 40, **settings) == batch[:3]
+    others = prompts[:2] + ragged([9, 21, 1], vocab_size=19, seed=8)
+    assert tokens(rotary, others, 40, **settings)[:2] == batch[:2]
+    assert tokens(rotary, prompts, 40, **settings | {"seed": 6}) != batch
+
+
+def test_more_tokens_only_add_to_fewer(rotary):
+    prompts = ragged([4, 17, 3, 8, 1], vocab_size=19)
+    more = tokens(rotary, prompts, 70, temperature=1.0)
+    assert [row[:9] for row in more] == tokens(rotary, prompts, 9, temperature=1.0)
+
+
+def test_the_stop_token_is_included_and_pad_follows(rotary):
+    prompts = ragged([6, 2, 11, 1, 5], vocab_size=19)
+    free = tokens(rotary, prompts, 40)
+    stops = [free[0][12], free[1][25]]
+    stopped = tokens(rotary, prompts, 40, stop_tokens=stops, pad_id=-9)
+    assert stopped != free
+    for row, whole in zip(stopped, free, strict=True):
+        end = next((t + 1 for t, token in enumerate(whole) if token in stops), 40)
+        assert row == whole[:end] + [-9] * (40 - end)
+
+
+def test_decoding_ends_when_all_rows_have_stopped(rotary):
+    prompts = [np.asarray(prompt) for prompt in ragged([6, 2, 11, 1, 5], vocab_size=19)]
+    settings = Settings(max_new_tokens=1000, temperature=0.0)
+    free = tokens(rotary, [prompt.tolist() for prompt in prompts], 40)
+    stops = [row[20] for row in free]
+    last = max(next(t for t, token in enumerate(row) if token in stops) for row in free)
+    chunks = generate_chunks(rotary.model, rotary.params, prompts, settings, stops, 0)
+    assert sum(chunk.shape[1] for chunk in chunks) == last + 1
+
+
+@contextlib.contextmanager
+def counted():
+    """Counts XLA's compilations, whoever asks for them, next to the library's own counter."""
+    seen = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    before = compiles.total()
+    count = {}
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    jax.monitoring.unregister_event_duration_listener(listen)
+    count["xla"], count["library"] = len(seen), compiles.total() - before
+
+
+def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
+    model, variables = tiny_model("learned", max_seq_len=256, num_layers=1)
+    lengths = range(3, 223, 11)
+    assert len(lengths) == 20
+
+    def request(length: int, **settings) -> None:
+        ids = np.ones((1, length), np.int32)
+        settings = {"max_new_tokens": 20} | settings
+        generate_tokens(model, variables["params"], ids, **settings)
+
+    with counted() as count:
+        for length in lengths:
+            request(length)
+    assert 0 < count["library"] <= 6
+    assert count["library"] == count["xla"]
+    with counted() as count:
+        request(5, temperature=0.0)
+        request(6, temperature=0.3, top_k=4)
+        request(7, top_p=0.5, seed=9)
+        request(8, top_k=11, top_p=0.7, stop_tokens=(3, 4), pad_id=5)
+        request(9, max_new_tokens=33)
+        equal = CausalLM(dataclasses.replace(model.config))  # the same model, made again
+        generate_tokens(equal, variables["params"], np.ones((1, 5), np.int32))
+    assert count == {"xla": 0, "library": 0}
+
+
+def test_batches_of_near_sizes_share_their_programs(rotary):
+    tokens(rotary, ragged([3] * 8, vocab_size=19), 5)
+    with counted() as count:
+        for size in (5, 6, 7):
+            tokens(rotary, ragged([4] * size, vocab_size=19), 5)
+    assert count == {"xla": 0, "library": 0}
+
+
+def test_bfloat16_decodes_what_it_computes():
+    model, variables = tiny_model("rotary", max_seq_len=64, num_layers=1, compute_dtype="bfloat16")
+    prompts = stacked(ragged([5, 9], vocab_size=19))
+    out = generate_tokens(model, variables["params"], **prompts, max_new_tokens=6, temperature=0.0)
+    logits = jax.jit(model.apply)(variables, jnp.asarray(prompts["ids"]))
+    for row, length, scores in zip(out, prompts["lengths"], np.asarray(logits), strict=True):
+        scores = scores[length - 1]
+        assert scores.max() - scores[row[0]] < 0.1  # an eighth bit of a logit
+        assert ((row >= 0) & (row < 19)).all()
+
+
+def test_refuse_raises_only_where_sliding_would_be_needed(rotary):
+    prompts = ragged([6, 11, 3, 2, 1], vocab_size=19)
+    fits = SHORT - 11 + 1  # the last new token takes no place
+    refused = {"past_context": "refuse"}
+    assert tokens(rotary, prompts, fits, **refused) == tokens(rotary, prompts, fits)
+    with pytest.raises(JaxlmError, match="do not fit the model's context of 21"):
+        tokens(rotary, prompts, fits + 1, **refused)
+    with pytest.raises(JaxlmError, match="a prompt of 22 tokens and 1 new"):
+        tokens(rotary, ragged([SHORT + 1], vocab_size=19), 1, **refused)
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "message"),
+    [
+        ([[1, 2]], [0], "row 0 of ids has length 0"),
+        ([[1, 2], [3, 4]], [2, 3], "row 1 of ids has length 3"),
+        ([[1, 2], [3, 19]], None, "row 1 of ids holds 19, but the model's tokens are 0 to 18"),
+        ([[1, -1]], None, "holds -1"),
+    ],
+)
+def test_rows_that_are_no_prompts_are_refused(rotary, ids, lengths, message):
+    lengths = None if lengths is None else np.asarray(lengths)
+    with pytest.raises(JaxlmError, match=message):
+        generate_tokens(rotary.model, rotary.params, np.asarray(ids), lengths)
+
+
+def test_padding_may_hold_anything(rotary):
+    ids = np.asarray([[1, 2, 99, -5]])
+    out = generate_tokens(rotary.model, rotary.params, ids, np.asarray([2]), 4, 0.0)
+    bare = generate_tokens(rotary.model, rotary.params, jnp.asarray([[1, 2]]), None, 4, 0.0)
+    np.testing.assert_array_equal(out, bare)
+
+
+def test_no_rows_give_no_rows(rotary):
+    ids = np.zeros((0, 4), np.int32)
+    assert generate_tokens(rotary.model, rotary.params, ids, max_new_tokens=3).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"temperature": -0.5}, "temperature must be finite and at least 0, got -0.5"),
+        ({"temperature": float("nan")}, "temperature must be"),
+        ({"temperature": float("inf")}, "temperature must be"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
+        ({"top_p": 1.5}, "top_p must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(JaxlmError, match=message):
+        Settings(**settings)

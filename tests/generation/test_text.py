@@ -1,0 +1,90 @@
+"""Texts go in and their continuations come out, whatever the tokenizer."""
+
+import numpy as np
+import pytest
+
+from jaxlm.artifact import Loaded
+from jaxlm.config import JaxlmError
+from jaxlm.generation import generate, generate_tokens
+from jaxlm.generation.text import continuation
+from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
+from tests.fixtures.tiny import tiny_model
+
+TEXT = "今天天气真好，写代码。the cats walk, the dogs walked"
+PROMPTS = ["今天", "the cat", "代码写", "w", "天"]
+WORDS = ["the cat walks and talks, the dog walked and talked. cats and dogs"] * 9
+
+
+def make(specials: list[str]) -> Loaded:
+    tokenizer = train_tokenizer("char", [TEXT], specials=specials)
+    model, variables = tiny_model("learned", vocab_size=tokenizer.vocab_size, max_seq_len=32)
+    return Loaded(model, variables["params"], tokenizer, model.config)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return make([END_OF_TEXT])
+
+
+@pytest.fixture(scope="module")
+def without_eos() -> Loaded:
+    return make([])
+
+
+def test_texts_are_the_tokens_up_to_eos_decoded(loaded):
+    settings = {"max_new_tokens": 48, "temperature": 1.5, "top_k": 9, "seed": 4}
+    texts = generate(loaded, PROMPTS, **settings)
+    rows = [loaded.tokenizer.encode(prompt) for prompt in PROMPTS]
+    ids = np.array([row + [0] * (9 - len(row)) for row in rows], np.int32)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    out = generate_tokens(loaded.model, loaded.params, ids, lengths, **settings).tolist()
+    eos = loaded.tokenizer.eos_id
+    ends = [row.index(eos) if eos in row else len(row) for row in out]
+    assert min(ends) < 48, "a fixture in which no text ends: choose another seed"
+    expected = [loaded.tokenizer.decode(row[:end]) for row, end in zip(out, ends, strict=True)]
+    assert texts == expected
+    assert generate(loaded, PROMPTS, **settings) == texts
+
+
+def test_a_text_ends_before_eos_whatever_follows(loaded):
+    prompt, rest = loaded.tokenizer.encode("the cat"), loaded.tokenizer.encode("walk")
+    new = [*rest[:2], loaded.tokenizer.eos_id, *rest[2:]]
+    assert continuation(loaded.tokenizer, prompt, new) == "wa"
+
+
+def test_an_empty_prompt_starts_from_the_token_that_opens_a_text(loaded):
+    texts = generate(loaded, [""], max_new_tokens=5, temperature=0.0)
+    ids = np.array([[loaded.tokenizer.eos_id]], np.int32)
+    out = generate_tokens(loaded.model, loaded.params, ids, max_new_tokens=5, temperature=0.0)
+    assert texts == [loaded.tokenizer.decode(out[0])]
+
+
+def test_an_empty_prompt_without_such_a_token_is_an_error(without_eos):
+    with pytest.raises(JaxlmError, match="the prompt is empty"):
+        generate(without_eos, ["天", ""])
+
+
+def test_an_unknown_character_is_an_error_that_names_it(without_eos):
+    with pytest.raises(JaxlmError, match="'é'"):
+        generate(without_eos, ["天é"])
+
+
+def test_no_prompts_give_no_texts(loaded):
+    assert generate(loaded, []) == []
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
+def test_prompt_and_continuation_join_to_the_whole_text(kind):
+    tokenizer: Tokenizer = train_tokenizer(kind, WORDS, vocab_size=400)
+    ids = tokenizer.encode("the dog walked and talks")
+    whole = tokenizer.decode(ids)
+    for cut in range(1, len(ids)):
+        text = continuation(tokenizer, ids[:cut], ids[cut:])
+        assert tokenizer.decode(ids[:cut]) + text == whole
+
+
+def test_a_cut_inside_a_character_loses_no_later_text():
+    tokenizer = train_tokenizer("bpe", WORDS, vocab_size=256)  # one token a byte
+    ids = tokenizer.encode("天 a")
+    assert len(ids) == 5
+    assert continuation(tokenizer, ids[:1], ids[1:]).endswith(" a")

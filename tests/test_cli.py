@@ -1,0 +1,125 @@
+"""`jaxlm VERB`, run as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import jaxlm
+from jaxlm.cli import main
+from jaxlm.training import fit
+from tests.training.runs import tiny
+
+COMMAND = [sys.executable, "-m", "jaxlm.cli"]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> str:
+    """The directory of a run that was trained for a moment."""
+    folder = tmp_path_factory.mktemp("cli")
+    config = tiny(folder, train={"steps": 1}, sample={"every": 0})
+    fit(config)
+    return config.run.dir
+
+
+def start(*words: str, **keywords) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | keywords
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    return subprocess.Popen([*COMMAND, *words], env=env, **pipes)
+
+
+def refusal(capsys, *words: str) -> str:
+    """The one sentence on stderr with which a command ends."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    return captured.err
+
+
+def test_generate_prints_each_prompt_with_its_continuation(run, capsys):
+    words = ["generate", run, "--prompt", "今天", "--prompt", "fox", "--max-new-tokens", "9"]
+    words += ["--temperature", "0.8", "--top-k", "5", "--top-p", "0.9", "--seed", "3"]
+    words += ["--num-samples", "2"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    samples = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sample["prompt"] for sample in samples] == ["今天", "今天", "fox", "fox"]
+    assert shown == "---\n".join(f"{s['prompt']}{s['text']}\n" for s in samples)
+    expected = jaxlm.generate(
+        jaxlm.load(run),
+        ["今天", "今天", "fox", "fox"],
+        max_new_tokens=9,
+        temperature=0.8,
+        top_k=5,
+        top_p=0.9,
+        seed=3,
+    )
+    assert [sample["text"] for sample in samples] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "required: VERB"),
+        (["genrate"], "jaxlm has no verb 'genrate'; did you mean generate?"),
+        (["xyz"], "the verbs are: generate"),
+        (["generate"], "RUN, --prompt"),
+        (["generate", "nowhere", "--prompt", "a"], "nowhere"),
+        (["generate", "nowhere", "--prompt", "a", "--temperature", "abc"], "'abc'"),
+        (["generate", "nowhere", "--prompt", "a", "--temperature", "-1"], "temperature must be"),
+        (["generate", "nowhere", "--prompt", "a", "--top-p", "0"], "top_p must be in (0, 1]"),
+        (["generate", "nowhere", "--prompt", "a", "--top-p", "2"], "top_p must be in (0, 1]"),
+        (["generate", "nowhere", "--prompt", "a", "--top-k", "0"], "top_k must be at least 1"),
+        (["generate", "nowhere", "--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens must"),
+        (["generate", "nowhere", "--prompt", "a", "--num-samples", "0"], "num_samples must be"),
+        (["generate", "nowhere", "--prompt", "a", "--bogus", "1"], "--bogus"),
+    ],
+)
+def test_a_mistake_ends_with_status_2_and_one_sentence(capsys, words, sentence):
+    assert sentence in refusal(capsys, *words)
+
+
+@pytest.mark.parametrize(("prompt", "sentence"), [("é", "'é'"), ("", "the prompt is empty")])
+def test_a_prompt_that_cannot_be_continued_is_refused(run, capsys, prompt, sentence):
+    assert sentence in refusal(capsys, "generate", run, "--prompt", prompt)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["--version"]])
+def test_help_does_not_wait_for_jax(words):
+    program = (
+        f"import sys, jaxlm.cli\ntry: jaxlm.cli.main({words})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print('jax' in sys.modules, 'flax' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    *text, loaded = done.stdout.splitlines()
+    assert loaded == "False False"
+    assert text[0].startswith(("usage: jaxlm", f"jaxlm {jaxlm.__version__}"))
+
+
+def test_a_closed_pipe_is_quiet(run):
+    command = start("generate", run, "--prompt", "今天")
+    assert command.stdout is not None
+    command.stdout.close()  # as `head` does when it has seen enough
+    assert command.stderr is not None
+    assert command.stderr.read() == ""
+    assert command.wait() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.4, 4.0])
+def test_interrupting_is_quiet(run, seconds):
+    command = start("generate", run, "--prompt", "今天", "--max-new-tokens", "10000000")
+    time.sleep(seconds)  # while it imports JAX, and while it makes its ten million tokens
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out, err) == (130, "", "")
