@@ -1,5 +1,7 @@
 """Train a model: python train.py --config gpt_tiny.yaml [--section.field value ...]"""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -29,9 +31,10 @@ def main(words: list[str]) -> int:
     if "--help" in words or "-h" in words:
         print(USAGE + describe_options())
         return 0
+    # Until training begins there is nothing to save, and an import in C may swallow the interrupt.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         name, overrides = read_arguments(words)
-        # JAX takes a second to import: a mistyped name is told at once.
         from jaxlm.models import PRESETS
 
         folder = Path(__file__).resolve().parent / "configs"

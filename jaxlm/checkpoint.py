@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,8 @@ class Checkpoints:
         items = self._args.Composite(
             params=self._args.StandardRestore(params), state=self._args.StandardRestore(state)
         )
-        restored = self._manager.restore(step, args=items)
+        with readable(f"step {step} of the run"):
+            restored = self._manager.restore(step, args=items)
         return restored["params"], restored["state"]
 
     def wait(self) -> None:
@@ -100,11 +103,18 @@ def read_params(checkpoint: Path, shapes: Any) -> Any:
 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
-    try:
+    with readable(str(checkpoint)):
         return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot restore {checkpoint}: {reason}") from None
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn what Orbax raises on a damaged checkpoint into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"the checkpoint {what} is damaged: {reason}") from None
 
 
 class RunLock:

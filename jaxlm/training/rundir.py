@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import yaml
 
 from jaxlm import __version__
 from jaxlm.checkpoint import RunLock, saved_steps
-from jaxlm.config import Config, JaxlmError, build_config, to_settings, to_yaml
+from jaxlm.config import Config, JaxlmError, build_config, read_yaml, to_settings, to_yaml
 from jaxlm.tokenizer import Tokenizer
 
 Row = dict[str, Any]
@@ -78,8 +77,8 @@ class RunDirectory:
         return "finished" if finished else "resume"
 
     def _refuse_changes(self) -> None:
-        text = (self.path / "config.yaml").read_text(encoding="utf-8")
-        then = dict(flat(to_settings(build_config(yaml.safe_load(text)))))
+        old = build_config(read_yaml(self.path / "config.yaml"))
+        then = dict(flat(to_settings(old)))
         now = dict(flat(to_settings(self.config)))
         if now["model.vocab_size"] is None:  # the run took it from its tokenizer
             now["model.vocab_size"] = then["model.vocab_size"]
