@@ -35,7 +35,7 @@ def attention(
         return fused_attention(query, key, value, causal=causal)
     # Later keys than a block's last query are never looked at, so a block leaves them out: with
     # four blocks 5/8 of the scores remain, and on a CPU forward and backward take half the time.
-    num_blocks = 4 if causal and tap is None and T == S and T % 4 == 0 and T >= 64 else 1
+    num_blocks = 4 if causal and tap is None and T == S and T % 4 == 0 and T >= 128 else 1
     size, outputs = T // num_blocks, []
     for i in range(num_blocks):
         rows = slice(i * size, (i + 1) * size)

@@ -63,7 +63,7 @@ def orthogonalise(x: Float[Array, "N R C"]) -> Float[Array, "N R C"]:
     a, b, c = COEFFICIENTS
     x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-7)
 
-    def iterate(_: int, x: Array) -> Array:
+    def iterate(_: Any, x: Array) -> Array:
         gram = jnp.einsum("nrc,nsc->nrs", x, x)
         return a * x + (b * gram + c * gram @ gram) @ x
 

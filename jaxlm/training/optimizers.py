@@ -63,8 +63,10 @@ def update_rule(
         return optax.lion(schedule, b1=config.beta1, b2=config.beta2, **decay)
     if config.name == "adafactor":
         return optax.chain(
-            optax.adafactor(schedule, multiply_by_parameter_scale=False, clipping_threshold=1.0),
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
             optax.add_decayed_weights(config.weight_decay, decays),
+            optax.scale_by_learning_rate(schedule),
         )
     if config.name == "schedule_free":
         base = optax.adamw(schedule, b1=0.0, b2=config.beta2, eps=config.eps, **decay)

@@ -137,11 +137,11 @@ def test_changed_text_is_refused(tmp_path: Path):
 
 
 def test_resume_and_overwrite_decide_what_happens_to_an_old_run(tmp_path: Path):
-    with pytest.raises(JaxlmError, match="run.resume is must"):
+    with pytest.raises(JaxlmError, match=r"run\.resume is must"):
         fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "resume": "must"}))
     assert not (tmp_path / "run").exists()
     fit(tiny(tmp_path, train={"steps": 2}))
-    with pytest.raises(JaxlmError, match="run.resume is never"):
+    with pytest.raises(JaxlmError, match=r"run\.resume is never"):
         fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "resume": "never"}))
     fit(tiny(tmp_path, run={"dir": str(tmp_path / "run"), "overwrite": True}, train={"steps": 4}))
     assert [row["step"] for row in rows(tmp_path / "run")] == [2, 4, 4]

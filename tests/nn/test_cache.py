@@ -1,0 +1,29 @@
+"""The KV cache is written where it is told to, and nowhere else."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.nn.cache import LayerCache, init_cache
+from tests.fixtures.tiny import tiny_config
+
+
+def test_rows_are_written_from_their_own_starts():
+    old = LayerCache(jnp.zeros((2, 1, 4, 1)), jnp.full((2, 1, 4, 1), 9.0))
+    key = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2, 1)
+    new = old.write(key, -key, jnp.array([0, 2]))
+    np.testing.assert_array_equal(new.key[..., 0], [[[1, 2, 0, 0]], [[0, 0, 3, 4]]])
+    np.testing.assert_array_equal(new.value[..., 0], [[[-1, -2, 9, 9]], [[9, 9, -3, -4]]])
+
+
+def test_an_empty_cache_has_the_shape_and_type_of_the_config():
+    cache = init_cache(tiny_config(compute_dtype="bfloat16"), 3, 5)
+    assert (len(cache.layers), cache.num_slots) == (2, 5)
+    assert cache.layers[0].key.shape == cache.layers[1].value.shape == (3, 2, 5, 6)
+    assert cache.layers[0].key.dtype == jnp.bfloat16
+    assert cache.lengths.tolist() == [0, 0, 0]
+
+
+def test_new_entries_take_the_type_of_the_cache():
+    cache = init_cache(tiny_config(compute_dtype="bfloat16"), 1, 2).layers[0]
+    entry = jnp.ones((1, 2, 1, 6))
+    assert cache.write(entry, entry, jnp.array([1])).value.dtype == jnp.bfloat16

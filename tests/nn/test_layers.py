@@ -1,0 +1,102 @@
+"""Dense, Norm, embeddings and the feed-forward compute their formulas."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.nn.embeddings import Embeddings
+from jaxlm.nn.layers import ACTIVATIONS, Dense, FeedForward, Norm, kernel_init
+from jaxlm.ops.norms import layer_norm, rms_norm
+from tests.fixtures.tiny import params_of, random_ids, tiny_config
+
+
+def random_input(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("gelu", lambda x: x * (1 + math.erf(x / 2**0.5)) / 2),
+        (
+            "gelu_tanh",
+            lambda x: x / 2 * (1 + math.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+        ("relu", lambda x: max(x, 0)),
+        ("relu_squared", lambda x: max(x, 0) ** 2),
+    ],
+)
+def test_activations_equal_their_formulas(name, formula):
+    x = np.linspace(-4, 4, 17)
+    expected = [formula(value) for value in x]
+    out = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dense_is_an_affine_map_of_the_last_dim(use_bias):
+    x, module = random_input(2, 3, 4), Dense(5, tiny_config(), use_bias)
+    params = params_of(module, x)
+    assert set(params) == ({"kernel", "bias"} if use_bias else {"kernel"})
+    expected = np.asarray(x) @ np.asarray(params["kernel"]) + np.asarray(params.get("bias", 0.0))
+    np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-6)
+
+
+def test_dense_computes_in_bfloat16_with_float32_params():
+    x, module = random_input(2, 4), Dense(5, tiny_config(compute_dtype="bfloat16"), True)
+    params = params_of(module, x)
+    assert params["kernel"].dtype == jnp.float32
+    assert module.apply({"params": params}, x).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_bias"),
+    [({}, True), ({"bias": False}, False), ({"norm": "rmsnorm"}, False)],
+)
+def test_norm_follows_the_config(overrides, has_bias):
+    config, x = tiny_config(norm_eps=0.1, **overrides), random_input(3, 8)
+    params = params_of(Norm(config), x)
+    assert set(params) == ({"scale", "bias"} if has_bias else {"scale"})
+    if config.norm == "rmsnorm":
+        expected = rms_norm(x, params["scale"], 0.1)
+    else:
+        expected = layer_norm(x, params["scale"], params.get("bias"), 0.1)
+    np.testing.assert_array_equal(Norm(config).apply({"params": params}, x), expected)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_feed_forward_gates_what_it_activates(gated):
+    config = tiny_config(gated=gated, activation="relu")
+    x, module = random_input(2, 3, 16), FeedForward(config)
+    params = params_of(module, x)
+
+    def dense(y, name):
+        return np.asarray(y) @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
+
+    hidden = dense(x, "up")
+    hidden = np.maximum(dense(x, "gate"), 0) * hidden if gated else np.maximum(hidden, 0)
+    out = module.apply({"params": params}, x)
+    np.testing.assert_allclose(out, dense(hidden, "down"), atol=1e-5)
+
+
+def test_embeddings_add_position_vectors():
+    ids, positions = random_ids(2, 3), jnp.array([[0, 1, 2], [5, 3, 4]])
+    learned = Embeddings(tiny_config())
+    params = params_of(learned, ids, positions, True)
+    out = learned.apply({"params": params}, ids, positions, True)
+    expected = np.asarray(params["tokens"])[ids] + np.asarray(params["positions"])[positions]
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    for kind in ("rotary", "none"):
+        bare = Embeddings(tiny_config(positions=kind))
+        out = bare.apply({"params": {"tokens": params["tokens"]}}, ids, positions, True)
+        np.testing.assert_array_equal(out, params["tokens"][ids])
+
+
+def test_initial_weights_are_wider_in_narrow_models_and_smaller_in_residual_outputs():
+    key, shape, config = jax.random.key(0), (64, 512), tiny_config(d_model=768 // 4, num_layers=8)
+    assert kernel_init(config)(key, shape).std() == pytest.approx(0.04, rel=0.02)
+    assert kernel_init(config, residual=True)(key, shape).std() == pytest.approx(0.01, rel=0.02)

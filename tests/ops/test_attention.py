@@ -1,0 +1,152 @@
+"""Attention against a NumPy oracle, and masks against literal matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.ops.attention import (
+    attention,
+    causal_mask,
+    fused_attention,
+    position_mask,
+    segment_mask,
+)
+
+B, K, G, T, S, H = 2, 2, 3, 4, 5, 7
+LONG = 64  # from here on a causal forward goes block by block
+
+
+def heads(num_queries=T, num_keys=S):
+    generator = np.random.default_rng(0)
+    shapes = ((B, K, G, num_queries, H), (B, K, num_keys, H), (B, K, num_keys, H))
+    return [jnp.asarray(generator.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def oracle(query, key, value, mask):
+    """One row, head and query at a time, in double precision."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    out = np.zeros_like(query)
+    for b, k, g, t in np.ndindex(query.shape[:4]):
+        scores = key[b, k] @ query[b, k, g, t] / np.sqrt(H)
+        scores[~mask[b, t]] = -np.inf
+        weights = np.exp(scores - scores.max())
+        out[b, k, g, t] = weights / weights.sum() @ value[b, k]
+    return out
+
+
+def ragged_mask(shape=(B, T, S)):
+    mask = np.random.default_rng(3).random(shape) < 0.6
+    mask[..., 0] = True  # every query may attend to something
+    return mask
+
+
+@pytest.mark.parametrize("shape", [(B, T, S), (1, T, S), (B, 1, S)])
+def test_masked_attention_equals_the_oracle(shape):
+    query, key, value = heads()
+    mask = ragged_mask(shape)
+    out = attention(query, key, value, jnp.asarray(mask))
+    expected = oracle(query, key, value, np.broadcast_to(mask, (B, T, S)))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [S, LONG])
+@pytest.mark.parametrize(("rows", "queries"), [(B, True), (1, True), (B, False)])
+def test_a_mask_applies_on_top_of_causal(length, rows, queries):
+    query, key, value = heads(length, length)
+    mask = ragged_mask((rows, length if queries else 1, length))
+    out = attention(query, key, value, jnp.asarray(mask), causal=True)
+    expected = oracle(query, key, value, mask & np.tril(np.ones((B, length, length), bool)))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_going_block_by_block_changes_no_value_and_no_gradient():
+    inputs, weights = heads(LONG, LONG), heads(LONG, LONG)[0]
+
+    def score(inputs, tap):
+        return (attention(*inputs, causal=True, tap=tap) * weights).sum()
+
+    blocks = jax.jit(jax.value_and_grad(lambda x: score(x, None)))(inputs)
+    whole = jax.jit(jax.value_and_grad(lambda x: score(x, lambda name, x: x)))(inputs)
+    for ours, theirs in zip(*map(jax.tree.leaves, (blocks, whole)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_blocks_drop_independently():
+    alike = jnp.zeros((1, 1, 1, LONG, LONG)), jnp.zeros((1, 1, LONG, LONG))
+    value = jnp.eye(LONG)[None, None]  # so the output is the dropped probabilities
+    key = jax.random.key(0)
+    out = attention(*alike, value, causal=True, dropout_rate=0.5, dropout_key=key)[0, 0, 0]
+    first_rows = np.asarray(out > 0)[LONG // 4 :: LONG // 4, : LONG // 4]
+    assert (first_rows[1:] != first_rows[:-1]).any(-1).all()  # where bits would coincide
+
+
+def test_bfloat16_attention_scores_in_float32():
+    query, key, value = (x.astype(jnp.bfloat16) for x in heads())
+    seen = {}
+    out = attention(query, key, value, tap=lambda name, x: seen.setdefault(name, x))
+    assert (seen["weights"].dtype, out.dtype) == (jnp.float32, jnp.bfloat16)
+    expected = oracle(query, key, value, np.ones((B, T, S), bool))
+    np.testing.assert_allclose(np.asarray(out, np.float32), expected, atol=0.02)
+
+
+def test_a_query_that_may_attend_to_nothing_stays_finite():
+    query, key, value = heads()
+    mask = jnp.zeros((B, T, S), bool)
+    out, gradient = jax.value_and_grad(lambda q: attention(q, key, value, mask).sum())(query)
+    assert np.isfinite(out)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_tap_sees_the_probabilities_and_may_edit_them():
+    query, key, value = heads()
+    seen = {}
+
+    def first_key_only(name, x):
+        seen[name] = x
+        return jnp.zeros_like(x).at[..., 0].set(1)
+
+    out = attention(query, key, value, tap=first_key_only)
+    assert seen["weights"].shape == (B, K, G, T, S)
+    np.testing.assert_allclose(seen["weights"].sum(-1), 1, atol=1e-6)
+    np.testing.assert_array_equal(out, np.broadcast_to(value[:, :, None, :1], out.shape))
+
+
+def test_dropout_of_the_probabilities_is_unbiased():
+    query, key, value = heads()
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drop = lambda k: attention(query, key, value, dropout_rate=0.3, dropout_key=k)  # noqa: E731
+    dropped = jax.jit(jax.vmap(drop))(keys)
+    assert dropped.std(0).min() > 0.01
+    np.testing.assert_allclose(dropped.mean(0), attention(query, key, value), atol=0.08)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("causal", "num_queries"), [(True, S), (False, T)])
+def test_the_fused_kernel_equals_ours(dtype, tolerance, causal, num_queries):
+    query, key, value = (x.astype(dtype) for x in heads(num_queries))
+    fused = fused_attention(query, key, value, causal=causal, implementation="xla")
+    ours = attention(query, key, value, causal=causal)
+    assert fused.dtype == ours.dtype
+    difference = np.abs(np.asarray(fused, np.float32) - np.asarray(ours, np.float32))
+    assert difference.max() < tolerance
+
+
+def test_causal_mask_is_literal():
+    assert causal_mask(3, 4).astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert causal_mask(2, 4, 1).astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
+
+
+def test_position_mask_is_literal():
+    positions = jnp.array([[0, 1], [2, 3]])
+    assert position_mask(positions, 5).astype(int).tolist() == [
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]],
+        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]],
+    ]
+
+
+def test_segment_mask_is_literal():
+    query, key = jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1, 2]])
+    assert segment_mask(query, key).astype(int).tolist() == [
+        [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
+    ]
