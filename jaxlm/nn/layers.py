@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.config import ModelConfig
 from jaxlm.ops.norms import layer_norm, rms_norm
-from jaxlm.ops.random import dropout
+from jaxlm.ops.random import dropout, normal
 
 Tap = Callable[[str, Array], Array]
 
@@ -41,7 +41,9 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
 def kernel_init(config: ModelConfig, *, residual: bool = False) -> nn.initializers.Initializer:
     """Normal of GPT-2's 0.02 at width 768, wider below it; residual outputs shrink with depth."""
     std = 0.02 * (768 / config.d_model) ** 0.5
-    return nn.initializers.normal(std / (2 * config.num_layers) ** 0.5 if residual else std)
+    if residual:
+        std /= (2 * config.num_layers) ** 0.5
+    return lambda key, shape, dtype=jnp.float32: (std * normal(key, shape)).astype(dtype)
 
 
 class Dense(nn.Module):

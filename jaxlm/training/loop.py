@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import optax
@@ -14,15 +15,15 @@ import optax
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config, ConfigError
-from jaxlm.data import prepare, user_cache
+from jaxlm.data import Dataset, prepare, user_cache
 from jaxlm.loading import load
 from jaxlm.models import CausalLM
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.training.objectives import OBJECTIVES, Objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.rundir import RunDirectory
-from jaxlm.training.state import TrainState, init_state
-from jaxlm.training.trainer import Trainer
+from jaxlm.training.state import TrainState, init_state, train_step
+from jaxlm.training.trainer import Trainer, Update, batch_at
 
 
 def fit(
@@ -45,8 +46,7 @@ def fit(
             return load(run.path)
         data = prepare(config.data, config.run.seed)
         config = with_vocabulary(config, data.tokenizer)
-        state = new_state(config, objective, optimizer)
-        trainer = Trainer(run, config, data, state)
+        trainer = Trainer(run, config, data, *compile_and_start(config, data, objective, optimizer))
         if todo == "start":
             run.start(config, data.tokenizer)
         else:
@@ -99,10 +99,13 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
     return config
 
 
-def new_state(
-    config: Config, objective: Objective | None, optimizer: optax.GradientTransformation | None
-) -> TrainState:
-    """The state at step 0, built by one compiled program."""
+def compile_and_start(
+    config: Config,
+    data: Dataset,
+    objective: Objective | None,
+    optimizer: optax.GradientTransformation | None,
+) -> tuple[TrainState, Update]:
+    """The state at step 0, built by one compiled program, and the compiled training step."""
     train, optim = config.train, config.optim
     schedule = None
     if optimizer is None:
@@ -119,7 +122,14 @@ def new_state(
             schedule=schedule,
         )
     )
-    return init(jax.random.key(config.run.seed))
+    key = jax.random.key(config.run.seed)
+    shapes = init.eval_shape(key)
+    # XLA compiles outside Python's lock, so init is compiled while the step is traced.
+    with ThreadPoolExecutor(1) as beside:
+        state = beside.submit(init, key)
+        lowered = jax.jit(train_step, donate_argnums=0).lower(shapes, batch_at(config, data, 0))
+        update = lowered.compile()
+        return state.result(), update
 
 
 @contextlib.contextmanager

@@ -30,11 +30,13 @@ from jaxlm.training.state import (
     evaluation_params,
     from_items,
     to_items,
-    train_step,
 )
 
 EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
 BASELINE_TOKENS = 50_000_000  # n-grams of more tokens than this take too long to be a courtesy
+
+
+Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class TrainingError(JaxlmError):
@@ -44,8 +46,11 @@ class TrainingError(JaxlmError):
 class Trainer:
     """A run in progress: its directory, data, state, and the rows of metrics so far."""
 
-    def __init__(self, run: RunDirectory, config: Config, data: Dataset, state: TrainState):
-        self.run, self.config, self.data, self.state = run, config, data, state
+    def __init__(
+        self, run: RunDirectory, config: Config, data: Dataset, state: TrainState, update: Update
+    ):
+        self.run, self.config, self.data = run, config, data
+        self.state, self.update = state, update
         self.rows: list[Row] = []
         self.num_params = tree_size(state.params)
         self.step_tokens = config.train.batch_size * config.data.seq_len
@@ -88,18 +93,17 @@ class Trainer:
         step = int(self.state.step)
         if step == train.steps or self._out_of_patience():
             return
-        batch = self._batch(step)
-        update = jax.jit(train_step, donate_argnums=0).lower(self.state, batch).compile()
+        batch = batch_at(self.config, self.data, step)
         self._clock, self._clock_step = time.perf_counter(), step
         with TrainingConsole(train.steps, step) as self.console:
             self._introduce(step)
             while step < train.steps and not self._out_of_patience():
-                self.state, metrics = update(self.state, batch)
+                self.state, metrics = self.update(self.state, batch)
                 step += 1
                 if self._checkpoints is None:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     threading.Thread(target=import_orbax, daemon=True).start()
-                batch = self._batch(step)
+                batch = batch_at(self.config, self.data, step)
                 self.console.advance(step)
                 ending = step == train.steps
                 if step % train.log_every == 0 or ending:
@@ -148,17 +152,6 @@ class Trainer:
         )
         self.console.say(
             f"{'resuming at step ' + str(step) if step else 'writing'} {self.run.path}"
-        )
-
-    def _batch(self, step: int) -> Batch:
-        config = self.config
-        return train_batch(
-            self.data.train,
-            config.run.seed,
-            step,
-            config.train.batch_size,
-            config.data.seq_len,
-            mask_documents=config.data.mask_documents,
         )
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -263,6 +256,18 @@ class Trainer:
         size = self.data.tokenizer.vocab_size
         losses = witten_bell(train.tokens, val.tokens, vocab_size=size)
         return {str(order): round(loss, 4) for order, loss in losses.items()}
+
+
+def batch_at(config: Config, data: Dataset, step: int) -> Batch:
+    """The batch of a step: a function of the seed and the step alone."""
+    return train_batch(
+        data.train,
+        config.run.seed,
+        step,
+        config.train.batch_size,
+        config.data.seq_len,
+        mask_documents=config.data.mask_documents,
+    )
 
 
 def closing_line(summary: Row, path: Path) -> str:

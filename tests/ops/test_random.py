@@ -1,11 +1,11 @@
-"""The hashed random bits are uniform and independent; dropout with them is unbiased."""
+"""The hashed random bits are uniform and independent, and so is what is drawn with them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.random import dropout, hash_bits
+from jaxlm.ops.random import dropout, hash_bits, normal
 
 SHAPE = (512, 1024)
 
@@ -68,3 +68,14 @@ def test_what_is_dropped_gets_no_gradient():
     key = jax.random.key(1)
     gradient = jax.grad(lambda x: dropout(x, 0.5, key).sum())(jnp.ones(64))
     np.testing.assert_array_equal(gradient, dropout(jnp.ones(64), 0.5, key))
+
+
+def test_normal_numbers_have_the_moments_and_tails_of_the_distribution():
+    x = np.asarray(normal(jax.random.key(1), SHAPE), np.float64)
+    moments = [(x**power).mean() for power in (1, 2, 3, 4)]
+    # Standard errors of the moments are sqrt(1, 2, 15, 96) / sqrt(size).
+    errors = np.sqrt([1, 2, 15, 96]) / np.sqrt(x.size)
+    assert np.all(np.abs(np.subtract(moments, [0, 1, 0, 3])) < 5 * errors)
+    share = (np.abs(x) > 3).mean()
+    assert abs(share - 0.0027) < 5 * np.sqrt(0.0027 / x.size)
+    assert np.isfinite(x).all()
