@@ -11,30 +11,30 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import models
 
-from jaxlm.config import JaxlmError
+from jaxlm.tokenizer.chat import Message, render_chat, template_of
+from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError, read_backend, read_config
 
-END_OF_TEXT = "<|endoftext|>"
 # The usual spellings of each role, for vocabularies that come without a tokenizer_config.json.
 ROLES = {
     "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
     "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
     "bos_token": ("<s>", "<bos>"),
     "unk_token": ("<unk>", "[UNK]"),
+    "cls_token": ("[CLS]",),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("[MASK]", "<mask>"),
 }
 # After a lone newline between two lines, the second of which starts with a word.
 CUT = re.compile(r"\S\n(?=\w)")
 
 
-class TokenizerError(JaxlmError):
-    """A tokenizer that cannot be found, read or trained, or a text that it cannot encode."""
-
-
 class Tokenizer:
     """A vocabulary with its rules: `encode` and `decode`, and the ids of the special tokens.
 
-    `eos_id`, `pad_id`, `bos_id` and `unk_id` are None where the vocabulary has no such token.
+    `eos_id`, `pad_id`, `bos_id`, `unk_id`, `cls_id`, `sep_id` and `mask_id` are None where the
+    vocabulary has no such token.
     `config` holds the fields of Hugging Face's tokenizer_config.json and is saved with it.
     """
 
@@ -50,13 +50,22 @@ class Tokenizer:
         self.pad_id = self._role_id("pad_token")
         self.bos_id = self._role_id("bos_token")
         self.unk_id = self._role_id("unk_token")
+        self.cls_id = self._role_id("cls_token")
+        self.sep_id = self._role_id("sep_token")
+        self.mask_id = self._role_id("mask_token")
 
     def _role_id(self, role: str) -> int | None:
         usual = next((token for token in ROLES[role] if token in self._vocab), None)
-        token = self.config.setdefault(role, usual)
-        # Older files write a token as a mapping with its stripping rules.
-        token = token["content"] if isinstance(token, dict) else token
+        if usual is not None:
+            self.config.setdefault(role, usual)
+        token = self.special_token(role)
         return None if token is None else self._vocab.get(token)
+
+    def special_token(self, role: str) -> str | None:
+        """The text of a special token by its role in tokenizer_config.json, such as eos_token."""
+        token = self.config.get(role)
+        # Older files write a token as a mapping with its stripping rules.
+        return token["content"] if isinstance(token, dict) else token
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, nothing added; TokenizerError if the vocabulary lacks a character."""
@@ -69,6 +78,26 @@ class Tokenizer:
         except Exception as error:
             raise self._encoding_error("".join(texts), error) from None
         return [encoding.ids for encoding in encodings]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text to be continued: the template's opening in front, nothing behind."""
+        return self._opening + self.encode(text)
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        """The special tokens that the template puts in front of a text: <s>, [CLS] or none."""
+        if self.backend.post_processor is None:
+            return []
+        encoding = self.backend.encode("a")
+        return encoding.ids[: encoding.special_tokens_mask.index(0)]
+
+    def chat_text(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """A dialogue as one text by the chat template, ready for `encode`; see `render_chat`."""
+        template = template_of(self.config)
+        if template is None:
+            raise TokenizerError("this tokenizer has no chat template")
+        specials = {role: self.special_token(role) for role in ROLES}
+        return render_chat(template, messages, specials, add_generation_prompt)
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of ids; a WordPiece text comes back with its own spacing between words."""
@@ -128,38 +157,27 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer.json, or a folder that holds one or GPT-2's vocab.json and merges.txt.
+        """Read a tokenizer.json or a BERT vocab.txt, or a folder that holds one.
 
-        A run directory is such a folder. Raises TokenizerError if there is none or it is broken.
+        The folder may be a run directory, or hold GPT-2's vocab.json and merges.txt instead. Raises
+        TokenizerError if there is none or it is broken.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
+        # A tokenizer.json under another name stands alone, whatever lies beside it.
+        config = read_config(file.parent) if file.name in ("tokenizer.json", "vocab.txt") else {}
         try:
-            backend = read_backend(file)
+            backend = read_backend(file, config)
         except FileNotFoundError:
             raise TokenizerError(
-                f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one or "
-                "both vocab.json and merges.txt"
+                f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one, "
+                "vocab.txt, or both vocab.json and merges.txt"
             ) from None
+        except TokenizerError:
+            raise
         except Exception as error:
             raise TokenizerError(f"{path} is not a tokenizer that can be read: {error}") from None
-        config = {}
-        if file.name == "tokenizer.json":
-            for name in ("special_tokens_map.json", "tokenizer_config.json"):
-                config |= read_mapping(file.parent / name)
         return cls(backend, config)
-
-
-def read_backend(file: Path) -> tokenizers.Tokenizer:
-    vocab, merges = file.with_name("vocab.json"), file.with_name("merges.txt")
-    if file.is_file():
-        return tokenizers.Tokenizer.from_file(str(file))
-    if file.name != "tokenizer.json" or not (vocab.is_file() and merges.is_file()):
-        raise FileNotFoundError(file)
-    backend = byte_level(models.BPE.from_file(str(vocab), str(merges)))
-    if backend.token_to_id(END_OF_TEXT) is not None:
-        backend.add_special_tokens([END_OF_TEXT])
-    return backend
 
 
 def cut(text: str, size: int = 1 << 15) -> Iterator[str]:
@@ -169,24 +187,3 @@ def cut(text: str, size: int = 1 << 15) -> Iterator[str]:
         yield text[start : place.end()]
         start = place.end()
     yield text[start:]
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping a JSON file holds; an empty one if there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TokenizerError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} must hold a JSON mapping")
-    return content
-
-
-def byte_level(model: Any) -> tokenizers.Tokenizer:
-    """GPT-2's rules around a model: words by its regular expression, spelled in bytes."""
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return backend

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from jaxlm.tokenizer.encoding import ROLES, Tokenizer, TokenizerError, byte_level, cut
+from jaxlm.tokenizer.encoding import ROLES, Tokenizer, cut
+from jaxlm.tokenizer.files import TokenizerError, byte_level
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
