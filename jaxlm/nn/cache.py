@@ -29,7 +29,9 @@ class LayerCache:
         Few entries (up to FEW) must find room; of many, those past the last slot are dropped.
         """
         put = jax.vmap(write_few if key.shape[2] <= FEW else write_many)
-        return LayerCache(put(self.key, key, start), put(self.value, value, start))
+        written = put(self.key, key, start), put(self.value, value, start)
+        # Else XLA writes a second time where it reads, and copies the cache to be able to.
+        return LayerCache(*jax.lax.optimization_barrier(written))
 
 
 def write_few(
