@@ -90,7 +90,7 @@ def write_run(loaded: Loaded, directory: str | Path) -> None:
     tokenizer = loaded.tokenizer
     absent = isinstance(tokenizer, AbsentTokenizer)
     meta = {
-        "step": 0,
+        "step": None,  # it was not trained here
         "config": to_settings(config),
         "tokenizer": None
         if absent
