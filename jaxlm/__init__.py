@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
     from jaxlm.config import Config, JaxlmError, ModelConfig, load_config
     from jaxlm.generation import generate, generate_tokens
-    from jaxlm.loading import load
+    from jaxlm.loading import export, load
     from jaxlm.models import CausalLM, Decoder, num_params, preset
     from jaxlm.tokenizer import Tokenizer
 
@@ -25,6 +25,7 @@ _HOMES = {
     "Loaded": "artifact",
     "ModelConfig": "config",
     "Tokenizer": "tokenizer",
+    "export": "loading",
     "generate": "generation",
     "generate_tokens": "generation",
     "load": "loading",
@@ -44,6 +45,7 @@ __all__ = [
     "Tokenizer",
     "config",
     "data",
+    "export",
     "generate",
     "generate_tokens",
     "generation",

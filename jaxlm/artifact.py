@@ -1,19 +1,53 @@
 """Loaded: a model with its weights and tokenizer, as loading returns it and everything takes it."""
 
-from dataclasses import dataclass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 
-from jaxlm.config import ModelConfig
+from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, the params to evaluate it with, its tokenizer and its config."""
+    """A model, the params to evaluate it with, its tokenizer and its config.
+
+    `origin` tells what is known of where it comes from: source, dtype, step, val_loss, data.
+    """
 
     model: nn.Module
     params: Any
     tokenizer: Tokenizer
     config: ModelConfig
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+class WriteError(JaxlmError):
+    """A place that a model cannot be written to."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A folder that takes its place only when everything is in it; an old one must be empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise WriteError(f"{path} is there already and not empty; choose another place")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise WriteError(f"cannot write to {path.parent}: {error.strerror}") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -107,6 +107,17 @@ def read_params(checkpoint: Path, shapes: Any) -> Any:
         return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
 
 
+def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
+    """Write a checkpoint that can be loaded but not trained on: params and meta, no state."""
+    import orbax.checkpoint as ocp
+
+    checkpoint.mkdir(parents=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((checkpoint / PARAMS).absolute(), params)
+    (checkpoint / META).mkdir()
+    (checkpoint / META / "metadata").write_text(json.dumps(meta), encoding="utf-8")
+
+
 @contextmanager
 def readable(what: str) -> Iterator[None]:
     """Turn what Orbax raises on a damaged checkpoint into one sentence."""

@@ -12,6 +12,7 @@ import sys
 from typing import NoReturn
 
 import jaxlm
+from jaxlm.cli.exchanging import EXPORT, IMPORT
 from jaxlm.cli.generating import CHAT, GENERATE
 from jaxlm.config import JaxlmError
 
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` tells more")
 
 
-VERBS = {"generate": GENERATE, "chat": CHAT}
+VERBS = {"generate": GENERATE, "chat": CHAT, "import": IMPORT, "export": EXPORT}
 
 
 def build_parser() -> Parser:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from jaxlm.config.options import Config, ModelConfig
+from jaxlm.config.model import ModelConfig
+from jaxlm.config.options import Config
 from jaxlm.config.rules import ConfigError
 
 RUN_FORMAT = 1

@@ -1,6 +1,15 @@
-"""The exchange of weights and configs with Hugging Face: one engine, one table a family."""
+"""The exchange with Hugging Face directories: one engine, one table a family."""
 
-from jaxlm.hub.configs import config_from_reference
+from jaxlm.hub.configs import config_from_reference, config_to_reference
+from jaxlm.hub.directory import is_reference, read_directory, write_directory
 from jaxlm.hub.exchange import export_tensors, import_tensors
 
-__all__ = ["config_from_reference", "export_tensors", "import_tensors"]
+__all__ = [
+    "config_from_reference",
+    "config_to_reference",
+    "export_tensors",
+    "import_tensors",
+    "is_reference",
+    "read_directory",
+    "write_directory",
+]

@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -13,38 +13,84 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.hub.configs import family_of
 from jaxlm.hub.tables import Family, Row
-from jaxlm.models import CausalLM
+from jaxlm.models import param_shapes
 
 Leaves = dict[str, Any]
+SHOWN = 20  # faults that are told one by one
 
 
-def import_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:
-    """Params of our model, copied from tensors under their names.
+@runtime_checkable
+class Tensors(Protocol):
+    """Tensors by their names, which may lie in files: shapes are known without reading."""
 
-    JaxlmError lists all that is missing, left over or of another shape.
+    def keys(self) -> Iterable[str]: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
+    def read(self, name: str) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tensors that are in memory already."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def keys(self) -> Iterable[str]:
+        return self.arrays.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return np.shape(self.arrays[name])
+
+    def read(self, name: str) -> np.ndarray:
+        return np.asarray(self.arrays[name])
+
+
+def import_tensors(
+    tensors: Tensors | Mapping[str, np.ndarray], config: ModelConfig, family: Family | None = None
+) -> dict[str, Any]:
+    """Params of our model in fp32, from tensors under their names; one is held at a time.
+
+    JaxlmError lists all that is missing, left over, of another shape, or not a number.
     """
-    family, shapes = family_of(config), leaf_shapes(config)
+    tensors = Held(tensors) if isinstance(tensors, Mapping) else tensors
+    family = family or family_of(config)
+    shapes = leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
-    leaves: Leaves = {}
+    sources = source_names(tensors, family, {row.theirs for row in rows}, faults)
     for row in rows:
-        if row.theirs not in tensors:
+        if row.theirs not in sources:
             faults.append(f"{row.theirs} is missing: {' and '.join(row.ours)} would come from it")
             continue
-        for path, part in zip(row.ours, row.layout.read(tensors[row.theirs]), strict=True):
+        # Numbers without memory: the layout is tried on the shape alone.
+        stand_in = np.broadcast_to(np.float32(0), tensors.shape(sources[row.theirs]))
+        for path, part in zip(row.ours, row.layout.read(stand_in), strict=True):
             if part.shape != shapes[path].shape:
                 faults.append(
                     f"{row.theirs} ({row.layout.name}) has the shape {part.shape} where "
                     f"{path} has {shapes[path].shape}"
                 )
-            else:
-                leaves[path] = jnp.array(part, shapes[path].dtype)
-    faults += leftovers(family, tensors, {row.theirs for row in rows})
-    refuse(faults, f"the tensors do not fit a {family.name} of this config")
+    faults += leftovers(family, config, tensors, sources, {row.theirs for row in rows})
+    summary = f"the tensors do not fit a {family.name} of this config"
+    refuse(faults, summary)
+    leaves: Leaves = {}
+    for row in rows:
+        tensor = tensors.read(sources[row.theirs])
+        if not np.isfinite(tensor).all():
+            faults.append(f"{row.theirs} holds values that are no numbers")
+        for path, part in zip(row.ours, row.layout.read(tensor), strict=True):
+            leaves[path] = jnp.array(part, shapes[path].dtype)
+    refuse(faults, summary)
     return unflatten_dict(leaves, sep="/")
 
 
 def export_tensors(params: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
     """The tensors of a model under their names and in their layout; JaxlmError as on import."""
+    return dict(exported(params, config))
+
+
+def exported(
+    params: Mapping[str, Any], config: ModelConfig, dtype: Any = np.float32
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each tensor of a model with its name, one after the other; JaxlmError before the first."""
     family, shapes = family_of(config), leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
     leaves: Leaves = flatten_dict(params, sep="/")
@@ -55,20 +101,24 @@ def export_tensors(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
         elif leaf.shape != shapes[path].shape:
             faults.append(f"{path} has the shape {leaf.shape}, not {shapes[path].shape}")
     refuse(faults, f"the params do not fit a {family.name} of this config")
-    return {row.theirs: row.layout.write([np.asarray(leaves[p]) for p in row.ours]) for row in rows}
+    bare = config.head == "none"
+    for row in rows:
+        name = row.theirs.removeprefix(family.prefix) if bare else row.theirs
+        tensor = row.layout.write([np.asarray(leaves[path]) for path in row.ours])
+        yield name, np.ascontiguousarray(tensor, dtype)
 
 
 def leaf_shapes(config: ModelConfig) -> Leaves:
     """Shape and type of every leaf of our model by its path, without allocating it."""
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(CausalLM(config).init, jax.random.key(0), ids)
-    return flatten_dict(shapes["params"], sep="/")
+    return flatten_dict(param_shapes(config), sep="/")
 
 
 def rows_for(family: Family, config: ModelConfig, shapes: Leaves) -> tuple[list[Row], list[str]]:
     """The rows of the table that apply to our tree, each layer's apart, and the leaves in doubt."""
     rows: dict[Row, None] = {}  # in order, and a row without a layer only once
     for row in family.rows:
+        if row.heads and config.head not in row.heads:
+            continue
         for concrete in map(row.at, range(config.num_layers)):
             if all(path in shapes for path in concrete.ours):
                 rows[concrete] = None
@@ -81,18 +131,47 @@ def rows_for(family: Family, config: ModelConfig, shapes: Leaves) -> tuple[list[
     return list(rows), faults
 
 
-def leftovers(family: Family, tensors: Mapping[str, np.ndarray], used: set[str]) -> list[str]:
+def source_names(
+    tensors: Tensors, family: Family, wanted: set[str], faults: list[str]
+) -> dict[str, str]:
+    """Their tensors by the names the table knows them under.
+
+    Old files call a norm's weight gamma and its bias beta, and a class without a head leaves the
+    prefix out.
+    """
+    sources: dict[str, str] = {}
+    for name in tensors.keys():  # noqa: SIM118, not a mapping
+        known = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+        if known not in wanted and not known.startswith(family.prefix):
+            prefixed = family.prefix + known
+            ignored = any(re.fullmatch(rule.pattern, prefixed) for rule in family.ignored)
+            known = prefixed if prefixed in wanted or ignored else known
+        if known in sources:
+            faults.append(f"{name} and {sources[known]} are the same tensor")
+        sources[known] = name
+    return sources
+
+
+def leftovers(
+    family: Family, config: ModelConfig, tensors: Tensors, sources: dict[str, str], used: set[str]
+) -> list[str]:
     """Tensors that no row reads and that may not be ignored."""
     faults = []
-    for name in sorted(set(tensors) - used):
-        rule = next((r for r in family.ignored if re.fullmatch(r.pattern, name)), None)
+    for known in sorted(set(sources) - used):
+        rules = [r for r in family.ignored if not r.heads or config.head in r.heads]
+        rule = next((r for r in rules if re.fullmatch(r.pattern, known)), None)
         if rule is None:
-            faults.append(f"{name} has no place in the model")
-        elif not np.array_equal(tensors[name], tensors.get(rule.same_as or name, tensors[name])):
-            faults.append(f"{name} should be {rule.reason}, but differs from {rule.same_as}")
+            faults.append(f"{sources[known]} has no place in the model")
+        elif rule.same_as in sources:
+            this, other = (tensors.read(sources[name]) for name in (known, str(rule.same_as)))
+            if not np.array_equal(this, other):
+                faults.append(
+                    f"{sources[known]} should be {rule.reason}, but differs from {rule.same_as}"
+                )
     return faults
 
 
 def refuse(faults: list[str], summary: str) -> None:
     if faults:
-        raise JaxlmError("\n  ".join([f"{summary}:", *faults]))
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise JaxlmError("\n  ".join([f"{summary}:", *faults[:SHOWN], *more]))

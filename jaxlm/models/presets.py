@@ -1,14 +1,9 @@
-"""Published families and sizes as ModelConfig fields, and parameter counts without parameters."""
+"""Published families and sizes as ModelConfig fields."""
 
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxlm.config import ModelConfig
 from jaxlm.config.building import build_section, expand_preset
-from jaxlm.models.decoder import CausalLM
 
 GPT2 = {
     "vocab_size": 50257,
@@ -49,6 +44,22 @@ QWEN2 = LLAMA | {
     "qkv_bias": True,
     "tie_embeddings": True,
 }
+BERT = {
+    "architecture": "encoder",
+    "vocab_size": 30522,
+    "d_model": 768,
+    "num_layers": 12,
+    "num_heads": 12,
+    "max_seq_len": 512,
+    "num_token_types": 2,
+    "norm": "layernorm",
+    "norm_position": "post",
+    "norm_eps": 1e-12,
+    "embed_norm": True,
+    "positions": "learned",
+    "activation": "gelu",
+    "tie_embeddings": True,
+}
 
 PRESETS: dict[str, Mapping[str, object]] = {
     "gpt2": GPT2,
@@ -57,6 +68,8 @@ PRESETS: dict[str, Mapping[str, object]] = {
     "gpt2_xl": GPT2 | {"d_model": 1600, "num_layers": 48, "num_heads": 25},
     "llama": LLAMA,
     "qwen2": QWEN2,
+    "bert_base": BERT,
+    "bert_large": BERT | {"d_model": 1024, "num_layers": 24, "num_heads": 16},
 }
 
 
@@ -64,10 +77,3 @@ def preset(name: str, **overrides: object) -> ModelConfig:
     """A named family's ModelConfig, with fields overridden; ConfigError if there is none."""
     fields = expand_preset({"preset": name, **overrides}, PRESETS)
     return build_section("model", ModelConfig, fields)
-
-
-def num_params(config: ModelConfig) -> int:
-    """Parameters of the causal model of this config, counted without allocating them."""
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(CausalLM(config).init, jax.random.key(0), ids)
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

@@ -1,16 +1,16 @@
-"""Token and position vectors, and the tied head that reads them backwards."""
+"""Token, position and type vectors, and the tied head that reads them backwards."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.layers import Dropout, compute_dtype, kernel_init
+from jaxlm.nn.layers import Dropout, Norm, compute_dtype, kernel_init
 from jaxlm.ops.positions import sinusoids
 
 
 class Embeddings(nn.Module):
-    """Token vectors plus learned or sinusoidal position vectors."""
+    """Token vectors plus those of positions and token types, normalised if the config says so."""
 
     config: ModelConfig
 
@@ -21,18 +21,34 @@ class Embeddings(nn.Module):
                 raise ConfigError(f"model.{name} must be given to build a model")
         self.tokens = self.param("tokens", init, (config.vocab_size, config.d_model))
         if config.positions == "learned":
-            self.positions = self.param("positions", init, (config.max_seq_len, config.d_model))
+            rows = config.max_seq_len + config.position_offset
+            self.positions = self.param("positions", init, (rows, config.d_model))
+        if config.num_token_types:
+            self.types = self.param("types", init, (config.num_token_types, config.d_model))
+        if config.embed_norm:
+            self.norm = Norm(config)
         self.dropout = Dropout(config.dropout)
 
     def __call__(
-        self, ids: Int[Array, "B T"], positions: Int[Array, "#B T"], deterministic: bool
+        self,
+        ids: Int[Array, "B T"],
+        positions: Int[Array, "#B T"],
+        token_type_ids: Int[Array, "B T"] | None,
+        deterministic: bool,
     ) -> Float[Array, "B T D"]:
+        config = self.config
         x = self.tokens[ids]
-        if self.config.positions == "learned":
-            x += self.positions[positions]
-        elif self.config.positions == "sinusoidal":
-            x += sinusoids(positions, self.config.d_model)
-        return self.dropout(x.astype(compute_dtype(self.config)), deterministic)
+        if config.positions == "learned":
+            x += self.positions[positions + config.position_offset]
+        elif config.positions == "sinusoidal":
+            x += sinusoids(positions, config.d_model)
+        if config.num_token_types:
+            x += self.types[jnp.zeros_like(ids) if token_type_ids is None else token_type_ids]
+        elif token_type_ids is not None:
+            raise ConfigError("token_type_ids were given, but model.num_token_types is 0")
+        if config.embed_norm:
+            x = self.norm(x)
+        return self.dropout(x.astype(compute_dtype(config)), deterministic)
 
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Logits by the token vectors themselves (Press and Wolf 2017), in fp32."""

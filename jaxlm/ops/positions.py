@@ -7,9 +7,26 @@ from jaxtyping import Array, Float, Int
 Rotation = tuple[Float[Array, "#B T H2"], Float[Array, "#B T H2"]]
 
 
-def rotary_angles(positions: Int[Array, "B T"], head_dim: int, theta: float) -> Rotation:
-    """Cosines and sines of each position's turn in the H / 2 planes of a head (Su et al. 2021)."""
-    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+def rotary_frequencies(head_dim: int, theta: float) -> Float[Array, " H2"]:
+    """Radians a position in each of the H / 2 planes of a head (Su et al. 2021)."""
+    return theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+
+
+def slowed_frequencies(
+    frequencies: Float[Array, " H2"], factor: float, low: float, high: float, original_len: int
+) -> Float[Array, " H2"]:
+    """Frequencies for a context `factor` times the original (Llama 3.1, Dubey et al. 2024).
+
+    Planes that turn at least `high` times in the original context stay, those that turn at most
+    `low` times are slowed by the factor, and those between are blended.
+    """
+    turns = original_len * frequencies / (2 * jnp.pi)
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
+
+
+def rotary_angles(positions: Int[Array, "B T"], frequencies: Float[Array, " H2"]) -> Rotation:
+    """Cosines and sines of each position's turn in each plane."""
     angles = positions[:, :, None] * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 

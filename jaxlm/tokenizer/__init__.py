@@ -1,7 +1,14 @@
 """Text to token ids and back, and the training of vocabularies."""
 
-from jaxlm.tokenizer.encoding import Tokenizer
+from jaxlm.tokenizer.encoding import AbsentTokenizer, Tokenizer
 from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError
 from jaxlm.tokenizer.training import KINDS, train_tokenizer
 
-__all__ = ["END_OF_TEXT", "KINDS", "Tokenizer", "TokenizerError", "train_tokenizer"]
+__all__ = [
+    "END_OF_TEXT",
+    "KINDS",
+    "AbsentTokenizer",
+    "Tokenizer",
+    "TokenizerError",
+    "train_tokenizer",
+]

@@ -180,6 +180,18 @@ class Tokenizer:
         return cls(backend, config)
 
 
+class AbsentTokenizer(Tokenizer):
+    """Stands where a model came without a tokenizer: whatever is asked of it says so."""
+
+    def __init__(self, reason: str):
+        self.__dict__["reason"] = reason
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        raise TokenizerError(f"the model came without a tokenizer: {self.__dict__['reason']}")
+
+
 def cut(text: str, size: int = 1 << 15) -> Iterator[str]:
     """Pieces of about `size` characters, or longer where there is no place to cut."""
     start = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from jaxlm.config import JaxlmError
 
@@ -49,8 +49,12 @@ def read_gpt2(vocab: Path, merges: Path, config: Mapping[str, Any]) -> tokenizer
     specials = (END_OF_TEXT, "<s>", "<pad>", "</s>", "<unk>", "<mask>")
     backend.add_special_tokens([t for t in specials if backend.token_to_id(t) is not None])
     if kind != GPT2_LIKE[0]:
-        ends = [(token, backend.token_to_id(token)) for token in ("</s>", "<s>")]
-        backend.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=False)
+        first, last = (backend.token_to_id(token) for token in ("<s>", "</s>"))
+        if first is None or last is None:
+            raise TokenizerError(f"{vocab} lacks the <s> or </s> of a {kind}")
+        backend.post_processor = processors.RobertaProcessing(
+            ("</s>", last), ("<s>", first), add_prefix_space=False
+        )
     return backend
 
 

@@ -17,7 +17,7 @@ from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config, ConfigError
 from jaxlm.data import Dataset, prepare, user_cache
 from jaxlm.loading import load
-from jaxlm.models import CausalLM
+from jaxlm.models import make_model
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.training.objectives import OBJECTIVES, Objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
@@ -113,7 +113,7 @@ def compile_and_start(
         schedule = make_schedule(optim, train.steps, optim.learning_rate)
     init = jax.jit(
         lambda key: init_state(
-            CausalLM(config.model),
+            make_model(config.model),
             optimizer,
             objective or OBJECTIVES[config.objective.name],
             key,

@@ -19,6 +19,7 @@ PARAMETER_KINDS = (
     (r"(^|/)(bias|scale|query_norm|key_norm)$", "vector"),
     (r"(^|/)embed/\w+$", "table"),
     (r"(^|/)head$", "table"),
+    (r"(^|/)(transform|pooler/dense|next_sentence|classifier)/kernel$", "table"),
     (r"(^|/)layers_\d+/.*kernel$", "matrix"),
 )
 

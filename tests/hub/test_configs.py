@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from jaxlm.config import JaxlmError
-from jaxlm.hub import config_from_reference
+from jaxlm.hub import config_from_reference, config_to_reference
 from jaxlm.models import preset
 
 # As the published config.json files have them.
@@ -80,18 +80,74 @@ QWEN2 = {
     "use_sliding_window": False,
     "vocab_size": 151936,
 }
+MISTRAL = {k: v for k, v in LLAMA.items() if k != "pretraining_tp"} | {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "sliding_window": None,
+}
+BERT = {
+    "architectures": ["BertForMaskedLM"],
+    "attention_probs_dropout_prob": 0.1,
+    "gradient_checkpointing": False,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "transformers_version": "4.6.0.dev0",
+    "type_vocab_size": 2,
+    "use_cache": True,
+    "vocab_size": 30522,
+}
 
 
-@pytest.mark.parametrize(("theirs", "name"), [(GPT2, "gpt2"), (LLAMA, "llama"), (QWEN2, "qwen2")])
+@pytest.mark.parametrize(
+    ("theirs", "name"),
+    [(GPT2, "gpt2"), (LLAMA, "llama"), (QWEN2, "qwen2"), (BERT, "bert_base")],
+)
 def test_published_configs_are_our_presets(theirs, name):
-    assert config_from_reference(theirs) == dataclasses.replace(preset(name), preset=None)
+    dropout = theirs.get("resid_pdrop", theirs.get("hidden_dropout_prob", 0.0))
+    expected = dataclasses.replace(preset(name), preset=None, dropout=dropout)
+    assert config_from_reference(theirs) == expected
 
 
 def test_rotary_settings_may_be_nested():
     nested = {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}
     assert config_from_reference(LLAMA | nested).rope_theta == 500.0
-    scaled = {"rope_theta": 500.0, "rope_scaling": {"type": "default"}}
-    assert config_from_reference(LLAMA | scaled).rope_theta == 500.0
+    scaled = {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    config = config_from_reference(LLAMA | scaled)
+    assert (config.rope_theta, config.rope_scaling, config.rope_factor) == (500.0, "linear", 2.0)
+    slowed = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.5}
+    slowed |= {"high_freq_factor": 3.0, "original_max_position_embeddings": 100}
+    config = config_from_reference(LLAMA | {"rope_scaling": slowed})
+    assert (config.rope_scaling, config.rope_factor, config.rope_original_len) == ("llama3", 8, 100)
+    assert (config.rope_low_freq_factor, config.rope_high_freq_factor) == (1.5, 3.0)
+
+
+@pytest.mark.parametrize("theirs", [GPT2, LLAMA, QWEN2, MISTRAL, BERT])
+def test_our_config_of_theirs_describes_the_same_model(theirs):
+    config = config_from_reference(theirs)
+    assert config_from_reference(config_to_reference(config)) == config
+
+
+def test_labels_and_the_kind_of_problem_are_carried_over():
+    theirs = BERT | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {"1": "good", "0": "bad", "2": "so-so"},
+        "problem_type": "multi_label_classification",
+    }
+    config = config_from_reference(theirs)
+    assert (config.labels, config.problem) == (("bad", "good", "so-so"), "multi_label")
+    again = config_to_reference(config)
+    assert again["id2label"] == {"0": "bad", "1": "good", "2": "so-so"}
+    assert again["problem_type"] == "multi_label_classification"
 
 
 def test_absent_attributes_have_the_default_of_the_reference():
@@ -109,17 +165,17 @@ def test_absent_attributes_have_the_default_of_the_reference():
         (GPT2, {"add_cross_attention": True}, "add_cross_attention"),
         (GPT2, {"activation_function": "quick_gelu"}, "quick_gelu"),
         (GPT2, {"quantization_config": {"bits": 4}}, "quantization_config"),
-        (LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, r"rope_scaling\.type"),
-        (LLAMA, {"rope_scaling": {"rope_type": "llama3"}}, r"rope_scaling\.rope_type"),
-        (
-            LLAMA,
-            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
-            "rope_parameters.factor",
-        ),
+        (LLAMA, {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type.*yarn"),
+        (LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_type.*dynamic"),
+        (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        (BERT, {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        (BERT, {"is_decoder": True}, "is_decoder must be False"),
+        (BERT, {"architectures": ["BertLMHeadModel"]}, "architectures must be one of"),
+        (MISTRAL, {"sliding_window": 4096}, "sliding_window must be None"),
         (LLAMA, {"attention_bias": True}, "attention_bias must be False"),
         (QWEN2, {"use_sliding_window": True}, "use_sliding_window must be False"),
         (QWEN2, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-        (QWEN2, {"model_type": "mamba"}, "model_type must be one of gpt2, llama, qwen2"),
+        (QWEN2, {"model_type": "mamba"}, "model_type must be one of gpt2, llama, mistral"),
     ],
 )
 def test_what_we_would_get_wrong_is_refused_by_name(theirs, changed, told):

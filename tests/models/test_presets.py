@@ -21,6 +21,11 @@ def test_presets_have_the_published_number_of_parameters(name, count):
     assert num_params(preset(name)) == count
 
 
+def test_bare_encoders_with_a_pooler_have_the_published_number_of_parameters():
+    assert num_params(preset("bert_base", head="none")) == 109_482_240
+    assert num_params(preset("bert_large", head="none")) == 335_141_888
+
+
 def test_the_qwen2_of_the_article_is_counted_without_being_allocated():
     config = preset(
         "qwen2",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm.config import ConfigError
 from jaxlm.nn.embeddings import Embeddings
 from jaxlm.nn.layers import ACTIVATIONS, Dense, FeedForward, Norm, kernel_init
 from jaxlm.ops.norms import layer_norm, rms_norm
@@ -86,14 +87,37 @@ def test_the_feed_forward_gates_what_it_activates(gated):
 def test_embeddings_add_position_vectors():
     ids, positions = random_ids(2, 3), jnp.array([[0, 1, 2], [5, 3, 4]])
     learned = Embeddings(tiny_config())
-    params = params_of(learned, ids, positions, True)
-    out = learned.apply({"params": params}, ids, positions, True)
+    params = params_of(learned, ids, positions, None, True)
+    out = learned.apply({"params": params}, ids, positions, None, True)
     expected = np.asarray(params["tokens"])[ids] + np.asarray(params["positions"])[positions]
     np.testing.assert_allclose(out, expected, atol=1e-6)
     for kind in ("rotary", "none"):
         bare = Embeddings(tiny_config(positions=kind))
-        out = bare.apply({"params": {"tokens": params["tokens"]}}, ids, positions, True)
+        out = bare.apply({"params": {"tokens": params["tokens"]}}, ids, positions, None, True)
         np.testing.assert_array_equal(out, params["tokens"][ids])
+
+
+def test_embeddings_add_token_types_skip_an_offset_and_are_normalised():
+    ids, positions, types = random_ids(2, 3), jnp.array([[0, 1, 2]]), jnp.array([[0, 1, 1]] * 2)
+    config = tiny_config(num_token_types=2, position_offset=3, embed_norm=True)
+    params = params_of(Embeddings(config), ids, positions, types, True)
+    assert params["positions"].shape == (config.max_seq_len + 3, config.d_model)
+    tokens, places, kinds = (np.asarray(params[n]) for n in ("tokens", "positions", "types"))
+    total = jnp.asarray(tokens[ids] + places[positions + 3] + kinds[types])
+    norm = params["norm"]
+    expected = layer_norm(total, norm["scale"], norm["bias"], config.norm_eps)
+    apply = lambda types: Embeddings(config).apply(  # noqa: E731
+        {"params": params}, ids, positions, types, True
+    )
+    np.testing.assert_allclose(apply(types), expected, atol=1e-6)
+    np.testing.assert_array_equal(apply(None), apply(jnp.zeros_like(types)))
+
+
+def test_token_types_that_the_model_does_not_have_are_refused():
+    ids, positions = random_ids(1, 2), jnp.array([[0, 1]])
+    params = params_of(Embeddings(tiny_config()), ids, positions, None, True)
+    with pytest.raises(ConfigError, match="num_token_types is 0"):
+        Embeddings(tiny_config()).apply({"params": params}, ids, positions, ids, True)
 
 
 def test_initial_weights_are_wider_in_narrow_models_and_smaller_in_residual_outputs():

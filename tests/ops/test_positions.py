@@ -4,12 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.positions import rotary_angles, rotate, sinusoids
+from jaxlm.ops.positions import (
+    rotary_angles,
+    rotary_frequencies,
+    rotate,
+    sinusoids,
+    slowed_frequencies,
+)
 
 
 def turned(x, positions, theta=10000.0):
     """A (T, H) head turned by T positions."""
-    rotation = rotary_angles(jnp.asarray(positions)[None], x.shape[-1], theta)
+    rotation = rotary_angles(jnp.asarray(positions)[None], rotary_frequencies(x.shape[-1], theta))
     return np.asarray(rotate(jnp.asarray(x, jnp.float32)[None, None], rotation))[0, 0]
 
 
@@ -31,17 +37,28 @@ def test_rotation_keeps_lengths_and_types():
     x = np.random.default_rng(0).normal(size=(5, 8))
     lengths = np.linalg.norm(turned(x, np.arange(5)), axis=-1)
     np.testing.assert_allclose(lengths, np.linalg.norm(x, axis=-1), rtol=1e-5)
-    rotation = rotary_angles(jnp.arange(5)[None], 8, 10000.0)
+    rotation = rotary_angles(jnp.arange(5)[None], rotary_frequencies(8, 10000.0))
     assert rotate(jnp.ones((2, 3, 5, 8), jnp.bfloat16), rotation).dtype == jnp.bfloat16
 
 
 def test_each_row_is_turned_by_its_own_positions():
     x = jnp.ones((2, 1, 3, 4))
     positions = jnp.array([[0, 1, 2], [5, 6, 7]])
-    both = rotate(x, rotary_angles(positions, 4, 100.0))
+    frequencies = rotary_frequencies(4, 100.0)
+    both = rotate(x, rotary_angles(positions, frequencies))
     for row in range(2):
-        alone = rotate(x[row : row + 1], rotary_angles(positions[row : row + 1], 4, 100.0))
+        alone = rotate(x[row : row + 1], rotary_angles(positions[row : row + 1], frequencies))
         np.testing.assert_allclose(both[row], alone[0], atol=1e-6)
+
+
+def test_slowing_keeps_fast_planes_and_slows_the_slowest_in_full():
+    # In 2 pi positions these turn 8, 4, 2 and 1 / 2 times.
+    frequencies = jnp.array([8.0, 4.0, 2.0, 0.5])
+    turns_per_radian = 2 * np.pi
+    slowed = slowed_frequencies(frequencies * turns_per_radian, 4.0, 1.0, 4.0, 1)
+    kept = (2 - 1) / (4 - 1)  # between the two bounds a share of each
+    expected = [8.0, 4.0, 2 * (kept + (1 - kept) / 4), 0.125]
+    np.testing.assert_allclose(slowed / turns_per_radian, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("d_model", [6, 7])

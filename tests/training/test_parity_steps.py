@@ -9,10 +9,10 @@ from jaxlm.config import OptimConfig
 from jaxlm.training.objectives import causal_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import TrainState, train_step
-from tests.fixtures.reference import SOURCES
+from tests.fixtures.reference import TRAINED, sources
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", sources(TRAINED))
 def test_training_steps_agree(source):
     load, family = source
     record = load(family)

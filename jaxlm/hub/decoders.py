@@ -1,6 +1,9 @@
-"""The tables of the families we exchange weights with: tensors, structure and config of each."""
+"""The tables of the decoders: GPT-2, Llama, Mistral, Qwen2 and Qwen3."""
+
+import dataclasses
 
 from jaxlm.hub.tables import (
+    HARMLESS,
     REQUIRED,
     SAME,
     THIRDS,
@@ -16,18 +19,19 @@ BLOCK = "backbone/layers_{i}"
 TOKENS = "backbone/embed/tokens"
 QKV = ("query", "key", "value")
 HEAD = Row(("head",), "lm_head.weight", TRANSPOSED)
-
-# Names and ids, how to run and to return, and what only training sees.
-HARMLESS = (
-    "_name_or_path architectures auto_map bos_token_id chunk_size_feed_forward dtype eos_token_id "
-    "gradient_checkpointing id2label initializer_range is_decoder label2id model_type "
-    "output_attentions output_hidden_states output_past pad_token_id problem_type return_dict "
-    "task_specific_params tokenizer_class torch_dtype transformers_version use_cache "
-)
+SCORE = Row(("classifier/kernel",), "score.weight", TRANSPOSED, ("sequence_classification",))
 
 GPT2_BLOCK = "transformer.h.{i}"
 GPT2 = Family(
     name="gpt2",
+    prefix="transformer.",
+    heads={
+        "lm": "GPT2LMHeadModel",
+        "sequence_classification": "GPT2ForSequenceClassification",
+        "token_classification": "GPT2ForTokenClassification",
+        "question_answering": "GPT2ForQuestionAnswering",
+        "none": "GPT2Model",
+    },
     rows=(
         Row((TOKENS,), "transformer.wte.weight"),
         Row(("backbone/embed/positions",), "transformer.wpe.weight"),
@@ -45,12 +49,16 @@ GPT2 = Family(
         *dense(f"{BLOCK}/feed_forward/down", f"{GPT2_BLOCK}.mlp.c_proj", SAME),
         *norm("backbone/final_norm", "transformer.ln_f"),
         HEAD,
+        SCORE,
+        *dense("classifier", "classifier", heads=("token_classification",)),
+        *dense("classifier", "qa_outputs", heads=("question_answering",)),
     ),
     ignored=(
         Ignored(r".*\.attn\.(masked_)?bias", "the causal mask, a constant"),
         Ignored(r"lm_head\.weight", "the tied token embedding", "transformer.wte.weight"),
     ),
     structure={
+        "architecture": "decoder",
         "norm": "layernorm",
         "norm_position": "pre",
         "positions": "learned",
@@ -72,21 +80,34 @@ GPT2 = Family(
         "norm_eps": ("layer_norm_epsilon", 1e-5),
         "tie_embeddings": ("tie_word_embeddings", True),
     },
+    dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     demands={
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
         "is_encoder_decoder": False,
     },
-    harmless=HARMLESS
-    + "n_ctx resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn summary_type "
-    "summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
+    harmless=HARMLESS + "is_decoder n_ctx reorder_and_upcast_attn summary_type summary_use_proj "
+    "summary_activation summary_proj_to_labels summary_first_dropout",
 )
 
 
 LLAMA_BLOCK = "model.layers.{i}"
+
+
+def llama_heads(name: str) -> dict[str, str]:
+    return {
+        "lm": f"{name}ForCausalLM",
+        "sequence_classification": f"{name}ForSequenceClassification",
+        "token_classification": f"{name}ForTokenClassification",
+        "none": f"{name}Model",
+    }
+
+
 LLAMA = Family(
     name="llama",
+    prefix="model.",
+    heads=llama_heads("Llama"),
     rows=(
         Row((TOKENS,), "model.embed_tokens.weight"),
         *norm(f"{BLOCK}/attention_norm", f"{LLAMA_BLOCK}.input_layernorm"),
@@ -98,14 +119,19 @@ LLAMA = Family(
         *dense(f"{BLOCK}/feed_forward/gate", f"{LLAMA_BLOCK}.mlp.gate_proj"),
         *dense(f"{BLOCK}/feed_forward/up", f"{LLAMA_BLOCK}.mlp.up_proj"),
         *dense(f"{BLOCK}/feed_forward/down", f"{LLAMA_BLOCK}.mlp.down_proj"),
+        Row((f"{BLOCK}/attention/query_norm",), f"{LLAMA_BLOCK}.self_attn.q_norm.weight"),
+        Row((f"{BLOCK}/attention/key_norm",), f"{LLAMA_BLOCK}.self_attn.k_norm.weight"),
         *norm("backbone/final_norm", "model.norm"),
         HEAD,
+        SCORE,
+        *dense("classifier", "score", heads=("token_classification",)),
     ),
     ignored=(
         Ignored(r".*rotary_emb\.inv_freq", "follows from rope_theta"),
         Ignored(r"lm_head\.weight", "the tied token embedding", "model.embed_tokens.weight"),
     ),
     structure={
+        "architecture": "decoder",
         "norm": "rmsnorm",
         "norm_position": "pre",
         "positions": "rotary",
@@ -125,34 +151,46 @@ LLAMA = Family(
         "max_seq_len": ("max_position_embeddings", REQUIRED),
         "activation": ("hidden_act", "silu"),
         "norm_eps": ("rms_norm_eps", 1e-6),
-        "rope_theta": ("rope_theta", 10000.0),
         "tie_embeddings": ("tie_word_embeddings", False),
+        "rope_theta": ("rope_theta", 10000.0),
+        "rope_scaling": ("rope_type", "none"),
+        "rope_factor": ("factor", 1.0),
+        "rope_low_freq_factor": ("low_freq_factor", 1.0),
+        "rope_high_freq_factor": ("high_freq_factor", 4.0),
+        "rope_original_len": ("original_max_position_embeddings", 8192),
     },
-    demands={
-        "attention_bias": False,
-        "mlp_bias": False,
-        "is_encoder_decoder": False,
-        "rope_parameters.rope_type": "default",
-        "rope_scaling.rope_type": "default",
-        "rope_scaling.type": "default",
-    },
+    dropout=("attention_dropout",),
+    demands={"attention_bias": False, "mlp_bias": False, "is_encoder_decoder": False},
     # pretraining_tp splits products without changing them.
-    harmless=HARMLESS + "attention_dropout pretraining_tp",
+    harmless=HARMLESS + "is_decoder pretraining_tp",
 )
-
-QWEN2 = Family(
+# What else they say of a window is told by use_sliding_window and layer_types.
+UNSLID = {
+    "is_encoder_decoder": False,
+    "use_sliding_window": False,
+    "layer_types": "full_attention",
+}
+MISTRAL = dataclasses.replace(
+    LLAMA,
+    name="mistral",
+    heads=llama_heads("Mistral"),
+    demands={"is_encoder_decoder": False, "sliding_window": None},
+    harmless=HARMLESS + "is_decoder",
+)
+QWEN2 = dataclasses.replace(
+    LLAMA,
     name="qwen2",
-    rows=LLAMA.rows,
-    ignored=LLAMA.ignored,
+    heads=llama_heads("Qwen2"),
     structure={**LLAMA.structure, "qkv_bias": True},
-    fields=LLAMA.fields,
-    demands={
-        **{k: v for k, v in LLAMA.demands.items() if k not in ("attention_bias", "mlp_bias")},
-        "use_sliding_window": False,
-        "layer_types": "full_attention",
-    },
-    # Both tell of a window that use_sliding_window turns off.
-    harmless=HARMLESS + "attention_dropout sliding_window max_window_layers",
+    demands=UNSLID,
+    harmless=HARMLESS + "is_decoder sliding_window max_window_layers",
 )
-
-FAMILIES = {family.name: family for family in (GPT2, LLAMA, QWEN2)}
+QWEN3 = dataclasses.replace(
+    LLAMA,
+    name="qwen3",
+    heads=llama_heads("Qwen3"),
+    structure={**LLAMA.structure, "qk_norm": True},
+    fields={**LLAMA.fields, "head_dim": ("head_dim", 128)},
+    demands=UNSLID | {"attention_bias": False},
+    harmless=HARMLESS + "is_decoder sliding_window max_window_layers",
+)

@@ -1,0 +1,88 @@
+"""`jaxlm import` and `jaxlm export`: models from Hugging Face directories, and to them."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxlm.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from jaxlm.artifact import Loaded
+
+
+def declare_import(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SRC", help="a Hugging Face directory or hub id")
+    add("target", metavar="DEST", help="the run directory to write")
+    add("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    declare_proof(parser)
+
+
+def declare_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="RUN", help="a run directory or a checkpoint")
+    add("target", metavar="DEST", help="the Hugging Face directory to write")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the source's")
+    add("--step", type=int, metavar="N", help="the checkpoint to take; default: the best")
+    declare_proof(parser)
+
+
+def declare_proof(parser: argparse.ArgumentParser) -> None:
+    verify = "compare the logits with those of transformers, which must be installed"
+    parser.add_argument("--verify", action="store_true", help=verify)
+    parser.add_argument("--json", action="store_true", help="the proof as one JSON object")
+
+
+def run_import(args: argparse.Namespace) -> None:
+    from jaxlm.hub.proof import local_copy, prove
+    from jaxlm.loading import load, write_run
+
+    source = local_copy(args.source, args.revision)
+    loaded = load(source)
+    write_run(loaded, args.target)
+    show(args, prove(loaded, source if args.verify else None) | sample(args, loaded))
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from jaxlm.hub.proof import prove
+    from jaxlm.loading import export, load
+
+    loaded = load(args.source, args.step)
+    export(loaded, args.target, args.dtype)
+    written = Path(args.target)
+    # What was written is read again: rounding to a smaller type is part of the proof.
+    loaded = load(written)
+    show(args, prove(loaded, written if args.verify else None) | sample(args, loaded))
+
+
+def sample(args: argparse.Namespace, loaded: "Loaded") -> dict[str, str]:
+    """A few greedy tokens, where the model writes text and nothing better proves it."""
+    from jaxlm.generation import GenerationError, generate
+    from jaxlm.models import CausalLM
+    from jaxlm.tokenizer import TokenizerError
+
+    if args.verify or not isinstance(loaded.model, CausalLM):
+        return {}
+    try:
+        return {"greedy": generate(loaded, [""], max_new_tokens=16, temperature=0)[0]}
+    except (TokenizerError, GenerationError):  # it came without a tokenizer, or without an opening
+        return {}
+
+
+def show(args: argparse.Namespace, proof: Mapping[str, object]) -> None:
+    if args.json:
+        print(json.dumps(proof, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "", title=f"{args.source} -> {args.target}", show_header=False)
+    for name, value in proof.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+IMPORT = Verb("a Hugging Face model as a run directory", declare_import, run_import)
+EXPORT = Verb("a run as a directory that transformers loads", declare_export, run_export)

@@ -1,0 +1,134 @@
+"""A Hugging Face directory as a Loaded, and a Loaded as a Hugging Face directory."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxlm.artifact import Loaded, written_whole
+from jaxlm.config import JaxlmError, ModelConfig
+from jaxlm.hub.card import model_card
+from jaxlm.hub.configs import FAMILIES, config_from_reference, config_to_reference
+from jaxlm.hub.exchange import exported, import_tensors
+from jaxlm.hub.weights import NAMES, WeightFiles, write_weights
+from jaxlm.models import make_model
+from jaxlm.tokenizer import AbsentTokenizer, Tokenizer, TokenizerError
+
+SPECIALS = {"bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
+TYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+
+
+class ExchangeError(JaxlmError):
+    """A directory that cannot be read as a model, or not be written."""
+
+
+def is_reference(path: Path) -> bool:
+    """Whether a directory looks like one of theirs: a config.json, or weights by their names."""
+    return any((path / name).is_file() for name in ("config.json", *NAMES))
+
+
+def read_directory(path: Path) -> Loaded:
+    """The model in a Hugging Face directory, its params in fp32.
+
+    Raises JaxlmError where a file is missing, damaged, or says what we would get wrong.
+    """
+    theirs = read_config(path / "config.json")
+    files = WeightFiles(path)
+    config = config_from_reference(theirs, None if theirs.get("architectures") else guess(files))
+    config = without_missing_pooler(config, files)
+    tokenizer = read_tokenizer(path)
+    if is_present(tokenizer) and tokenizer.vocab_size > config.vocab_size:
+        raise ExchangeError(
+            f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model only "
+            f"{config.vocab_size}: it belongs to another model"
+        )
+    params = import_tensors(files, config, FAMILIES[theirs["model_type"]])
+    origin = {"source": path.name, "dtype": files.dtype}
+    origin |= {name: theirs[name] for name in SPECIALS.values() if theirs.get(name) is not None}
+    return Loaded(make_model(config), params, tokenizer, config, origin)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExchangeError(f"{path.parent} has no config.json to tell what model it is") from None
+    except OSError as error:
+        raise ExchangeError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ExchangeError(f"{path} is not JSON: {error}") from None
+    if not isinstance(theirs, dict):
+        raise ExchangeError(f"{path} must hold a JSON mapping")
+    return theirs
+
+
+def guess(files: WeightFiles) -> str:
+    """The head of a model whose config names no architecture, by the tensors it comes with."""
+    names = " ".join(files.keys())
+    if "cls.seq_relationship." in names:
+        return "pretraining"
+    return "lm" if any(n in names for n in ("cls.predictions.", "lm_head.")) else "none"
+
+
+def without_missing_pooler(config: ModelConfig, files: WeightFiles) -> ModelConfig:
+    """A bare encoder is often saved without the pooler that its class would have."""
+    if config.head == "none" and config.pooler and "pooler." not in " ".join(files.keys()):
+        return dataclasses.replace(config, pooler=False)
+    return config
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.load(path)
+    except TokenizerError as error:
+        if any(path.glob("tokenizer.json")) or any(path.glob("vocab.*")):
+            raise  # there is one, and it is broken
+        return AbsentTokenizer(str(error))
+
+
+def is_present(tokenizer: Tokenizer) -> bool:
+    return not isinstance(tokenizer, AbsentTokenizer)
+
+
+def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> None:
+    """Write a model as a directory that `transformers` loads, or nothing at all.
+
+    `dtype` is float32, bfloat16 or float16; None: that of the source it was imported from, else
+    float32. JaxlmError where their format cannot express the model.
+    """
+    dtype = dtype or loaded.origin.get("dtype", "float32")
+    if dtype not in TYPES:
+        raise ExchangeError(f"dtype must be one of {', '.join(TYPES)}, got {dtype!r}")
+    theirs = config_to_reference(loaded.config) | {"dtype": dtype, "torch_dtype": dtype}
+    specials = special_ids(loaded)
+    for name in specials.keys() & theirs.keys():
+        if specials[name] != theirs[name]:
+            raise ExchangeError(
+                f"{name} is {specials[name]}, but a {theirs['model_type']} must have {theirs[name]}"
+            )
+    theirs |= specials
+    with written_whole(path) as folder:
+        write_weights(folder, exported(loaded.params, loaded.config, TYPES[dtype]))
+        write_json(folder / "config.json", theirs)
+        if loaded.config.architecture == "decoder" and loaded.config.head == "lm":
+            write_json(folder / "generation_config.json", specials)
+        if is_present(loaded.tokenizer):
+            loaded.tokenizer.save(folder)
+        card = model_card(loaded, theirs)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def special_ids(loaded: Loaded) -> dict[str, Any]:
+    """Their names and our ids of the special tokens; the source's where no tokenizer tells."""
+    ids = {name: loaded.origin[name] for name in SPECIALS.values() if name in loaded.origin}
+    if is_present(loaded.tokenizer):
+        found = {name: getattr(loaded.tokenizer, ours) for ours, name in SPECIALS.items()}
+        ids |= {name: i for name, i in found.items() if i is not None}
+    return ids
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,163 @@
+"""Weights in files: safetensors and torch's .bin, whole or in shards, one tensor at a time."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxlm.config import JaxlmError
+
+# What a directory may hold, the first that is there is read; a shard's name stands in the index.
+NAMES = ("model.safetensors", "model.safetensors.index.json")
+NAMES += ("pytorch_model.bin", "pytorch_model.bin.index.json")
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+SHARD_BYTES = 2_000_000_000
+
+
+class WeightsError(JaxlmError):
+    """Weights that are missing, damaged or of a kind we do not read."""
+
+
+class WeightFiles:
+    """The tensors in a directory by name; opening it reads their shapes, `read` one of them."""
+
+    def __init__(self, folder: Path):
+        self._readers: dict[str, Callable[[], np.ndarray]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: Counter[str] = Counter()
+        for path in weight_files(folder):
+            entries = torch_entries(path) if path.suffix == ".bin" else safe_entries(path)
+            for name, shape, dtype, reader in entries:
+                if name in self._shapes:
+                    raise WeightsError(f"{name} is in more than one file of {folder}")
+                self._shapes[name], self._readers[name] = shape, reader
+                dtypes[dtype] += int(np.prod(shape))
+        # The type of most numbers: a file mixes types only where a few norms are kept finer.
+        self.dtype = dtypes.most_common(1)[0][0] if dtypes else "float32"
+
+    def keys(self) -> Iterable[str]:
+        return self._shapes.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def read(self, name: str) -> np.ndarray:
+        return self._readers[name]()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a directory's weights: one, or the shards that its index names."""
+    found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    if found is None:
+        raise WeightsError(f"{folder} holds no weights: there is no {', '.join(NAMES[::2])}")
+    if found.suffix != ".json":
+        return [found]
+    try:
+        shards = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{found} is not an index of shards: {error}") from None
+    missing = [name for name in shards if not (folder / name).is_file()]
+    if missing:
+        raise WeightsError(f"{folder} lacks the shards {', '.join(missing)} that its index names")
+    return [folder / name for name in shards]
+
+
+Entry = tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]
+
+
+def safe_entries(path: Path) -> Iterator[Entry]:
+    """Name, shape, type and reader of each tensor in a safetensors file."""
+
+    def reader(name: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
+            # Opened anew each time, or all of the file's pages would stay in memory.
+            with opened(path) as file:
+                return file.get_tensor(name)
+
+        return read
+
+    with opened(path) as file:
+        for name in file.keys():  # noqa: SIM118, not a mapping
+            part = file.get_slice(name)
+            dtype = str(part.get_dtype())
+            yield name, tuple(part.get_shape()), DTYPES.get(dtype, dtype), reader(name)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def torch_entries(path: Path) -> Iterator[Entry]:
+    """The same of a file that torch pickled; nothing but tensors is ever unpickled."""
+    try:
+        import torch
+    except ImportError:
+        raise WeightsError(
+            f'reading {path.name} takes torch: pip install "jaxlm[torch]", or save the model as '
+            "safetensors"
+        ) from None
+    import pickle
+
+    try:
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files older than torch 1.6 cannot be mapped
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path} holds more than tensors, perhaps code that would run; it is not read"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+    def reader(tensor: Any) -> Callable[[], np.ndarray]:
+        half = tensor.dtype == torch.bfloat16  # which NumPy does not know
+        return lambda: (tensor.float() if half else tensor).detach().numpy()
+
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            yield name, tuple(tensor.shape), dtype, reader(tensor)
+
+
+def write_weights(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
+    """Write tensors as model.safetensors, or in shards with an index; returns their bytes."""
+    shards: list[list[str]] = []
+    shard: dict[str, np.ndarray] = {}
+    total = 0
+
+    def flush() -> None:
+        save_file(shard, folder / f"part-{len(shards)}", metadata={"format": "pt"})
+        shards.append(list(shard))
+        shard.clear()
+
+    for name, tensor in tensors:
+        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > SHARD_BYTES:
+            flush()
+        shard[name] = tensor
+        total += tensor.nbytes
+    flush()
+    if len(shards) == 1:
+        (folder / "part-0").rename(folder / NAMES[0])
+        return total
+    weight_map = {}
+    for i, names in enumerate(shards):
+        file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        (folder / f"part-{i}").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / NAMES[1]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return total

@@ -1,0 +1,110 @@
+"""The trunk that decoders and encoders share: embeddings, blocks and a last norm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxlm.config import ModelConfig
+from jaxlm.nn.block import Block
+from jaxlm.nn.embeddings import Embeddings
+from jaxlm.nn.layers import Norm, Tap, identity, scoped
+from jaxlm.ops.attention import segment_mask
+from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
+
+
+class Trunk(nn.Module):
+    """Ids to hidden states: embeddings, `num_layers` blocks and, with pre-norm, a final norm."""
+
+    config: ModelConfig
+
+    def setup(self):
+        self.embed = Embeddings(self.config)
+        self.layers = [Block(self.config) for _ in range(self.config.num_layers)]
+        if self.config.norm_position == "pre":
+            self.final_norm = Norm(self.config)
+
+    def __call__(
+        self,
+        ids: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "#B T"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        attention_mask: Bool[Array, "B T"] | Int[Array, "B T"] | None = None,
+        token_type_ids: Int[Array, "B T"] | None = None,
+        deterministic: bool = True,
+        tap: Tap = identity,
+    ) -> Float[Array, "B T D"]:
+        """Final hidden states; tokens attend within their segment, to unmasked keys."""
+        mask = None if segment_ids is None else segment_mask(segment_ids, segment_ids)
+        if attention_mask is not None:
+            keys = attention_mask.astype(bool)[:, None, :]
+            mask = keys if mask is None else mask & keys
+        if positions is None:
+            positions = jnp.arange(ids.shape[1])[None]
+        config = self.config
+        x, block_args = self._enter(ids, positions, token_type_ids, deterministic, tap)
+        block_args |= {"mask": mask, "causal": config.architecture == "decoder"}
+        if (config.scan_layers or config.remat) and not self.is_initializing():
+            return self._leave(self._run_pure(x, block_args), tap)
+        for i, layer in enumerate(self.layers):
+            x, _ = layer(x, **block_args, tap=scoped(tap, f"layers_{i}"))
+        return self._leave(x, tap)
+
+    def _enter(
+        self, ids: Array, positions: Array, types: Array | None, deterministic: bool, tap: Tap
+    ):
+        """The embedded tokens, and the arguments that every block shares."""
+        x = tap("embeddings", self.embed(ids, positions, types, deterministic))
+        rotation = None
+        if self.config.positions == "rotary":
+            rotation = rotary_angles(positions, model_frequencies(self.config))
+        return x, {"rotation": rotation, "deterministic": deterministic}
+
+    def _leave(self, x: Array, tap: Tap) -> Array:
+        return tap("final", self.final_norm(x) if self.config.norm_position == "pre" else x)
+
+    def _run_pure(self, x: Array, block_args: dict) -> Array:
+        """The blocks as a pure function of their params, for `lax.scan` and rematerialisation.
+
+        Params stay one tree a layer, so a checkpoint does not depend on `scan_layers`; the scan
+        stacks them inside the compiled step. Taps do not reach in here.
+        """
+        config = self.config
+        num_layers = config.num_layers
+        block = Block(config, parent=None)
+        params = [self.variables["params"][f"layers_{i}"] for i in range(num_layers)]
+        random = not block_args["deterministic"] and config.dropout > 0
+        keys = jax.random.split(
+            self.make_rng("dropout") if random else jax.random.key(0), num_layers
+        )
+
+        def step(x: Array, layer: tuple) -> tuple[Array, None]:
+            layer_params, key = layer
+            x, _ = block.apply({"params": layer_params}, x, **block_args, rngs={"dropout": key})
+            return x, None
+
+        if config.remat:
+            step = jax.checkpoint(step, prevent_cse=not config.scan_layers)
+        if config.scan_layers:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+            return jax.lax.scan(step, x, (stacked, keys))[0]
+        for layer in zip(params, keys, strict=True):
+            x, _ = step(x, layer)
+        return x
+
+
+def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:
+    """The rotary frequencies of a model, scaled as its config says."""
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+    if config.rope_scaling == "linear":
+        return frequencies / config.rope_factor
+    if config.rope_scaling == "llama3":
+        return slowed_frequencies(
+            frequencies,
+            config.rope_factor,
+            config.rope_low_freq_factor,
+            config.rope_high_freq_factor,
+            config.rope_original_len,
+        )
+    return frequencies

@@ -1,0 +1,273 @@
+"""Hugging Face directories: read, written, and refused in one sentence when damaged."""
+
+import json
+import os
+import pickle
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import jaxlm
+from jaxlm.artifact import Loaded
+from jaxlm.cli import main
+from jaxlm.config import JaxlmError
+from jaxlm.hub import weights
+from jaxlm.loading import write_run
+from jaxlm.models import make_model
+from jaxlm.tokenizer import train_tokenizer
+from tests.fixtures.reference import recorded
+from tests.fixtures.tiny import params_of, random_ids, tiny_config
+
+TEXT = "今天天气真好，我们去公园玩。The quick brown fox. "
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return recorded("gpt2")
+
+
+@pytest.fixture
+def theirs(gpt2, tmp_path):
+    """A directory as the reference would write it, with a tokenizer."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    tensors = {k: v for k, v in gpt2.weights.items() if k != "lm_head.weight"}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(gpt2.theirs))
+    train_tokenizer("char", [TEXT]).save(folder)
+    return folder
+
+
+def assert_same(params, expected):
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_a_directory_is_loaded_with_its_tokenizer(theirs, gpt2):
+    loaded = jaxlm.load(theirs)
+    assert_same(loaded.params, gpt2.params)
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("今天")) == "今天"
+    texts = jaxlm.generate(loaded, ["今天"], max_new_tokens=4, temperature=0)
+    assert len(texts) == 1
+
+
+def test_a_directory_without_a_tokenizer_is_loaded_for_its_model(theirs, gpt2):
+    (theirs / "tokenizer.json").unlink()
+    loaded = jaxlm.load(theirs)
+    assert_same(loaded.params, gpt2.params)
+    with pytest.raises(JaxlmError, match="the model came without a tokenizer"):
+        jaxlm.generate(loaded, ["今天"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_import_then_export_gives_the_same_tensors_in_the_same_type(theirs, dtype, tmp_path):
+    file = theirs / "model.safetensors"
+    tensors = {k: v.astype(jnp.dtype(dtype)) for k, v in load_file(file).items()}
+    save_file(tensors, file)
+    assert main(["import", str(theirs), str(tmp_path / "run"), "--json"]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "again"), "--json"]) == 0
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_shards_are_read_and_written(theirs, gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
+    jaxlm.export(jaxlm.load(theirs), tmp_path / "sharded")
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 2
+    assert index["metadata"]["total_size"] == sum(
+        leaf.nbytes for leaf in jax.tree.leaves(gpt2.params)
+    )
+    assert not (tmp_path / "sharded" / "model.safetensors").exists()
+    assert_same(jaxlm.load(tmp_path / "sharded").params, gpt2.params)
+
+
+def test_a_head_is_found_by_its_tensors_where_the_config_names_none(gpt2, tmp_path):
+    for name, model in (("bert", "MaskedLM"), ("BertModel", "BareModel"), ("gpt2", "CausalLM")):
+        record = recorded(name)
+        folder = tmp_path / name
+        folder.mkdir()
+        save_file(record.weights, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(record.theirs | {"architectures": None}))
+        loaded = jaxlm.load(folder)
+        assert type(loaded.model).__name__ == model
+        assert_same(loaded.params, record.params)
+
+
+def test_an_encoder_saved_without_its_pooler_is_loaded(tmp_path):
+    record = recorded("BertModel")
+    kept = {k: v for k, v in record.weights.items() if not k.startswith("pooler.")}
+    save_file(kept, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(record.theirs))
+    assert not jaxlm.load(tmp_path).config.pooler
+
+
+def test_an_export_holds_all_that_transformers_reads_and_a_card(theirs, tmp_path):
+    loaded = jaxlm.load(theirs)
+    jaxlm.export(loaded, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "README.md",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "GPT2LMHeadModel" in card
+    assert f"{sum(leaf.size for leaf in jax.tree.leaves(loaded.params)):,} parameters" in card
+
+
+def test_a_run_becomes_a_directory_and_a_run_again(tmp_path):
+    config = tiny_config("rotary", qkv_bias=False)  # a Qwen3
+    params = params_of(make_model(config), random_ids(1, 1))
+    tokenizer = train_tokenizer("char", ["今天天气"])
+    loaded = Loaded(make_model(config), params, tokenizer, config, {"val_loss": 1.5})
+    write_run(loaded, tmp_path / "run")
+    first = jaxlm.load(tmp_path / "run")
+    assert first.origin["val_loss"] == 1.5
+    jaxlm.export(first, tmp_path / "theirs")
+    second = jaxlm.load(tmp_path / "theirs")
+    assert_same(second.params, params)
+    assert second.config == config
+
+
+def test_a_structure_that_their_format_lacks_is_refused_and_nothing_is_written(tmp_path):
+    config = tiny_config("sinusoidal")
+    params = params_of(make_model(config), random_ids(1, 1))
+    loaded = Loaded(make_model(config), params, train_tokenizer("char", ["ab"]), config)
+    with pytest.raises(JaxlmError, match="positions = 'sinusoidal'"):
+        jaxlm.export(loaded, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_holds_something_is_left_alone(theirs, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("ten years")
+    assert main(["import", str(theirs), str(tmp_path / "full")]) == 2
+    assert "is there already and not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def truncate(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def change_tensors(change):
+    def damage(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return damage
+
+
+def change_config(**changes):
+    def damage(folder):
+        theirs = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(theirs | changes))
+
+    return damage
+
+
+def drop_model_type(folder):
+    theirs = json.loads((folder / "config.json").read_text())
+    del theirs["model_type"]
+    (folder / "config.json").write_text(json.dumps(theirs))
+
+
+def lose_a_shard(folder):
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def pickle_code(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Trap()}))
+
+
+def lock(folder):
+    (folder / "model.safetensors").chmod(0)
+
+
+def wpe(tensors):
+    tensors["transformer.wpe.weight"] = tensors["transformer.wpe.weight"][:-1]
+
+
+def nan(tensors):
+    tensors["transformer.wpe.weight"] = tensors["transformer.wpe.weight"] * np.nan
+
+
+def extra(tensors):
+    tensors["transformer.h.9.mlp.weight"] = np.zeros(3, np.float32)
+
+
+LLAMA = {"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (truncate, "is damaged or not a safetensors file"),
+        (change_tensors(wpe), "transformer.wpe.weight .* has the shape"),
+        (lose_a_shard, "lacks the shards model-00001-of-00002.safetensors"),
+        (change_config(model_type="mamba"), "model_type must be one of"),
+        (change_config(architectures=["GPT2Something"]), "architectures must be one of"),
+        (change_tensors(extra), "transformer.h.9.mlp.weight has no place in the model"),
+        (change_tensors(nan), "transformer.wpe.weight holds values that are no numbers"),
+        (change_config(vocab_size=5), "tokenizer of .* has .* tokens, but the model only 5"),
+        (drop_model_type, "model_type must be one of .*, it is missing"),
+        (change_config(**LLAMA), "rope_type must be one of default, linear, llama3"),
+        (lock, "Permission denied"),
+        (empty, "holds no model"),
+        (pickle_code, "perhaps code that would run|takes torch"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "not a tokenizer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_damaged_input_is_told_and_nothing_is_written(
+    theirs, tmp_path, damage, told, capsys, monkeypatch
+):
+    if damage is lock and os.geteuid() == 0:
+        pytest.skip("root reads every file")
+    monkeypatch.chdir(tmp_path)
+    damage(theirs)
+    assert main(["import", "theirs", "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    import re
+
+    assert re.search(told, error)
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_a_hub_id_offline_is_told_in_one_sentence(tmp_path, monkeypatch, capsys):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert main(["import", "nobody/nothing", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "neither in the cache nor can the Hugging Face hub be reached" in error
+    assert error.count("\n") == 1

