@@ -101,7 +101,7 @@ class Sequences:
         return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, beams), self)
 
 
-@partial(jax.jit, static_argnames=("model", "num_beams", "num_columns"), donate_argnames="cache")
+@partial(jax.jit, static_argnames=("model", "num_beams", "num_columns"))
 def search(
     model: CausalLM,
     params: Any,

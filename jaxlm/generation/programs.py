@@ -159,7 +159,7 @@ def decode(
             active,
         )
         gained = emitted.counts - before.counts
-        memory = speculation.learn(memory, cache, proposal, gained)
+        memory = speculation.learn(memory, cache.lengths, proposal, gained)
         return cache, context, emitted, active, memory
 
     def step(

@@ -53,23 +53,36 @@ class Lookup:
         keys: Key[Array, " B"],
         active: Bool[Array, " B"],
     ) -> tuple[Proposal, Int[Array, " B"]]:
-        size = context.tokens.shape[1]
-        runs = runs_before(context.tokens, context.lengths, self.longest)
-        # The longest run; of equals the latest.
-        place = size - 1 - jnp.argmax(runs[:, ::-1], axis=1)
-        found = active & (jnp.max(runs, axis=1) >= memory)
-        # A text in its second period goes on with the first, also past its end.
-        period = jnp.maximum(context.lengths - place, 1)
-        offsets = jnp.arange(self.width) % period[:, None]
-        tokens = jnp.take_along_axis(context.tokens, place[:, None] + offsets, axis=1)
+        tokens, runs = look_up(context, self.width, self.longest)
+        found = active & (runs >= memory)
         return Proposal(tokens, jnp.where(found, self.width, 0)), memory
 
     def learn(
-        self, memory: Int[Array, " B"], cache: KVCache, proposal: Proposal, gained: Int[Array, " B"]
+        self,
+        memory: Int[Array, " B"],
+        lengths: Int[Array, " B"],
+        proposal: Proposal,
+        gained: Int[Array, " B"],
     ) -> Int[Array, " B"]:
+        """A memory of how many equal tokens each row asks for."""
         asked = jnp.where(gained > self.width // 2, memory // 2, memory * 2)
         asked = jnp.clip(asked, self.shortest, self.longest)
         return jnp.where((proposal.counts > 0) & (gained > 0), asked, memory)
+
+
+def look_up(
+    context: Context, width: int, longest: int
+) -> tuple[Int[Array, "B W"], Int[Array, " B"]]:
+    """What followed when each row's last tokens occurred before, and how many tokens were equal."""
+    size = context.tokens.shape[1]
+    runs = runs_before(context.tokens, context.lengths, longest)
+    # The longest run; of equals the latest.
+    place = size - 1 - jnp.argmax(runs[:, ::-1], axis=1)
+    # A text in its second period goes on with the first, also past its end.
+    period = jnp.maximum(context.lengths - place, 1)
+    offsets = jnp.arange(width) % period[:, None]
+    tokens = jnp.take_along_axis(context.tokens, place[:, None] + offsets, axis=1)
+    return tokens, jnp.max(runs, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +114,14 @@ class Draft:
         return Proposal(tokens[:-1].T, jnp.where(active, self.width, 0)), memory
 
     def learn(
-        self, memory: KVCache, cache: KVCache, proposal: Proposal, gained: Int[Array, " B"]
+        self,
+        memory: KVCache,
+        lengths: Int[Array, " B"],
+        proposal: Proposal,
+        gained: Int[Array, " B"],
     ) -> KVCache:
-        return KVCache(memory.layers, cache.lengths)
+        """The draft's cache goes back to the length of the model's."""
+        return KVCache(memory.layers, lengths)
 
 
 Speculation = Lookup | Draft  # hashable, for it is part of the compiled program
