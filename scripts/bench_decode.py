@@ -152,12 +152,14 @@ def compare_lookup(rounds: int, model: Any) -> dict[str, Any]:
     V, period = model.config.vocab_size, 240
     generator = np.random.default_rng(0)
     text = generator.permutation(V)[:period]
-    # A head that reads the token out of its own vector and names its successor.
-    table = np.asarray(params["backbone"]["embed"]["tokens"])
+    # Token vectors that outweigh what the blocks add, and a head that names each one's successor.
+    backbone = params["backbone"]
+    table = 30 * np.asarray(backbone["embed"]["tokens"])
+    embed = backbone["embed"] | {"tokens": jnp.asarray(table)}
     successor = np.zeros_like(table)
-    successor[np.roll(text, -1)] = 100 * table[text]
+    successor[np.roll(text, -1)] = table[text]
     untied = CausalLM(dataclasses.replace(model_of_ours.config, tie_embeddings=False))
-    copying = params | {"head": jnp.asarray(successor.T.copy())}
+    copying = {"backbone": backbone | {"embed": embed}, "head": jnp.asarray(successor.T.copy())}
     prompt = text.copy()
     prompt[::12] = generator.integers(V, size=len(prompt[::12]))
     prompt = np.concatenate([prompt, text[:1]])[None]
@@ -189,7 +191,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = reference()
     with tempfile.TemporaryDirectory() as folder:
-        generator = converted(model, folder)
+        generator = converted(model, folder) if arguments.batch else None
         for size in arguments.batch:
             show(compare_peers(size, arguments.rounds, model, generator), arguments.json)
     show(compare_lookup(arguments.rounds, model), arguments.json)

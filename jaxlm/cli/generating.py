@@ -87,6 +87,8 @@ def run_generate(args: argparse.Namespace) -> None:
     one_of(args, "stream", "show_probabilities", "num_beams")
     one_of(args, "lookup", "draft", "num_beams", "regex", "json_schema")
     one_of(args, "stream", "json")
+    if args.num_beams is not None:
+        require(args.num_beams >= 1, "num_beams", "at least 1", args.num_beams)
     if args.num_beams is not None and args.num_samples > args.num_beams:
         raise JaxlmError(f"{args.num_beams} beams do not give {args.num_samples} samples")
     schema = None if args.json_schema is None else Path(args.json_schema).read_text("utf-8")
@@ -179,7 +181,7 @@ def show_probabilities(args: argparse.Namespace, prompts: list[str], rows: list[
     """A line a token: the token, its probability, and the likeliest others."""
     for i, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
         if args.json:
-            shown = [{"token": t.text, "p": t.probability, "others": t.others} for t in tokens]
+            shown = [token._asdict() for token in tokens]
             print(json.dumps({"prompt": prompt, "tokens": shown}, ensure_ascii=False))
             continue
         print("---\n" * (i > 0) + prompt)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Batch, Settings, compiles, generate_tokens, sampling
+from jaxlm.generation import Batch, Settings, compiles, generate_tokens, sampling, score_tokens
+from jaxlm.generation.settings import settings_of_rows
 from jaxlm.models import CausalLM
 from tests.fixtures.tiny import tiny_model
 from tests.generation.reference import Reference, likeliest, ragged, stacked
@@ -160,6 +161,38 @@ def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
     assert count == {"xla": 0, "library": 0}
 
 
+def test_a_hundred_random_requests_compile_at_most_twelve_programs():
+    model, variables = tiny_model("rotary", max_seq_len=1024, num_layers=1)
+    generator = np.random.default_rng(0)
+    seen: set[int] = set()
+    with counted() as count:
+        for _ in range(100):
+            new = int(generator.integers(1, 200))
+            length = int(generator.integers(1, 1000 - new))
+            # One request of each kind of cache is decoded far; what more tokens do is known.
+            slots = max(128, 1 << (length + new - 1).bit_length())
+            stop = range(8) if slots in seen else []
+            seen.add(slots)
+            generate_tokens(
+                model,
+                variables["params"],
+                np.ones((1, length), np.int32),
+                max_new_tokens=new,
+                temperature=float(generator.choice([0.0, 0.7, 1.3])),
+                top_k=int(generator.integers(1, 30)) if generator.random() < 0.5 else None,
+                top_p=float(generator.uniform(0.1, 1)),
+                min_p=float(generator.choice([0.0, 0.1])),
+                repetition_penalty=float(generator.uniform(1, 2)),
+                frequency_penalty=float(generator.uniform(-1, 1)),
+                no_repeat_ngram=int(generator.integers(1, 5)) if generator.random() < 0.5 else None,
+                banned_tokens=generator.integers(19, size=generator.integers(4)).tolist(),
+                stop_tokens=stop,
+                seed=int(generator.integers(1000)),
+            )
+    assert 0 < count["xla"] <= 12
+    assert count["library"] == count["xla"]
+
+
 def test_batches_of_near_sizes_share_their_programs(rotary):
     tokens(rotary, ragged([3] * 8, vocab_size=19), 5)
     with counted() as count:
@@ -188,6 +221,62 @@ def test_refuse_raises_only_where_sliding_would_be_needed(rotary):
         tokens(rotary, prompts, fits + 1, **refused)
     with pytest.raises(JaxlmError, match="a prompt of 22 tokens and 1 new"):
         tokens(rotary, ragged([SHORT + 1], vocab_size=19), 1, **refused)
+
+
+def test_each_row_follows_its_own_settings(rotary):
+    prompts = ragged([4, 17, 9], vocab_size=19)
+    own = {
+        "temperature": [0.0, 1.0, 0.8],
+        "top_k": [3, 5, 19],
+        "repetition_penalty": [1.0, 1.5, 2.0],
+        "max_new_tokens": [30, 8, 21],
+        "seed": [5, 5, 6],
+    }
+    ids = stacked(prompts)
+    together = generate_tokens(rotary.model, rotary.params, **ids, pad_id=-1, **own)
+    for i, prompt in enumerate(prompts):
+        alone = generate_tokens(
+            rotary.model,
+            rotary.params,
+            np.asarray([prompt]),
+            **{name: values[i] for name, values in own.items()},
+        )
+        count = own["max_new_tokens"][i]
+        assert together[i, :count].tolist() == alone[0].tolist()
+        assert (together[i, count:] == -1).all()
+
+
+def test_log_probabilities_are_the_models_before_all_rules(rotary):
+    prompts = ragged([4, 9], vocab_size=19)
+    out = score_tokens(
+        rotary.model,
+        rotary.params,
+        **stacked(prompts),
+        max_new_tokens=[6, 11],
+        temperature=2.0,
+        top_k=4,
+        banned_tokens=[3],
+        seed=3,
+    )
+    assert out.counts.tolist() == [6, 11]
+    for i, prompt in enumerate(prompts):
+        for t in range(out.counts[i]):
+            logits = rotary.logits([*prompt, *out.tokens[i, :t].tolist()])
+            log_probs = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
+            assert out.log_probs[i, t] == pytest.approx(log_probs[out.tokens[i, t]], abs=1e-4)
+            top = np.sort(log_probs)[::-1][: out.top_tokens.shape[2]]
+            np.testing.assert_allclose(out.top_log_probs[i, t], top, atol=1e-4)
+            np.testing.assert_allclose(log_probs[out.top_tokens[i, t]], top, atol=1e-4)
+
+
+def test_logits_of_a_row_alone_and_in_a_batch_agree(long):
+    prompts = ragged([3, 40, 17, 33, 9], vocab_size=19)
+    settings = {"max_new_tokens": 20, "temperature": 0.0}
+    batch = score_tokens(long.model, long.params, **stacked(prompts), **settings)
+    for i, prompt in enumerate(prompts):
+        alone = score_tokens(long.model, long.params, np.asarray([prompt]), **settings)
+        assert batch.tokens[i].tolist() == alone.tokens[0].tolist()
+        np.testing.assert_allclose(batch.top_log_probs[i], alone.top_log_probs[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +316,26 @@ def test_no_rows_give_no_rows(rotary):
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": 1.5}, "top_p must be"),
+        ({"min_p": -0.1}, r"min_p must be in \[0, 1\]"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be positive"),
+        ({"presence_penalty": float("nan")}, "presence_penalty must be finite"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram must be at least 1"),
+        ({"min_new_tokens": -1}, "min_new_tokens must be at least 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(JaxlmError, match=message):
         Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": [0.0]}, "temperature has 1 values for 2 rows"),
+        ({"top_k": [3, 0]}, "top_k must be at least 1"),
+        ({"temprature": 0.5}, "no setting 'temprature'"),
+    ],
+)
+def test_settings_of_rows_are_checked(settings, message):
+    with pytest.raises(JaxlmError, match=message):
+        settings_of_rows(2, **settings)

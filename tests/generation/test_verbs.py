@@ -1,0 +1,136 @@
+"""`jaxlm generate` and `jaxlm chat`, run as a user runs them."""
+
+import io
+import json
+
+import pytest
+
+import jaxlm
+from jaxlm.cli import main
+from jaxlm.training import fit
+from tests.training.runs import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> str:
+    """The directory of a run that was trained for a moment."""
+    config = tiny(tmp_path_factory.mktemp("verbs"), train={"steps": 1}, sample={"every": 0})
+    fit(config)
+    return config.run.dir
+
+
+def output(capsys, *words: str) -> str:
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+GENERATE = ("--max-new-tokens", "12", "--seed", "3")
+
+
+def test_a_stream_prints_what_generate_prints(run, capsys):
+    words = ["generate", run, "--prompt", "今天", "--prompt", "fox", *GENERATE]
+    assert output(capsys, *words, "--stream") == output(capsys, *words)
+
+
+def test_prompts_come_from_a_file(run, capsys, tmp_path):
+    lines, objects = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    lines.write_text("今天\nfox\n\n", encoding="utf-8")
+    objects.write_text('"今天"\n{"prompt": "fox"}\n', encoding="utf-8")
+    expected = output(capsys, "generate", run, "--prompt", "今天", "--prompt", "fox", *GENERATE)
+    for file in (lines, objects):
+        words = ["generate", run, "--prompts-file", str(file), *GENERATE]
+        assert output(capsys, *words) == expected
+
+
+def test_each_token_is_shown_with_its_probability_and_the_runners_up(run, capsys):
+    words = ["generate", run, "--prompt", "今天", *GENERATE, "--temperature", "0"]
+    shown = output(capsys, *words, "--show-probabilities").splitlines()
+    assert shown[0] == "今天"
+    for line in shown[1:]:
+        choices = [choice.rsplit(" ", 1) for choice in line.strip().split(" / ")]
+        probabilities = [float(p) for _, p in choices]
+        assert len(choices) == 4
+        assert probabilities == sorted(probabilities, reverse=True)
+    row = json.loads(output(capsys, *words, "--show-probabilities", "--json"))
+    (text,) = jaxlm.generate(jaxlm.load(run), ["今天"], max_new_tokens=12, temperature=0.0)
+    assert "".join(token["text"] for token in row["tokens"]).startswith(text)
+
+
+def test_speculation_and_stops_leave_the_text_what_it_is(run, capsys):
+    words = ["generate", run, "--prompt", "fox fox fox", *GENERATE, "--temperature", "0"]
+    plain = output(capsys, *words)
+    assert output(capsys, *words, "--lookup") == plain
+    assert output(capsys, *words, "--draft", run) == plain
+    stop = plain[len("fox fox fox") + 4]
+    stopped = output(capsys, *words, "--stop", stop)
+    assert stopped == "fox fox fox" + plain[len("fox fox fox") :].split(stop)[0] + "\n"
+
+
+def test_the_best_beams_come_with_their_scores(run, capsys):
+    words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "6", "--num-beams", "3"]
+    rows = output(capsys, *words, "--num-samples", "2", "--json").splitlines()
+    first, second = map(json.loads, rows)
+    assert first["score"] >= second["score"]
+    assert output(capsys, *words) == f"fox{first['text']}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--stream", "--show-probabilities"], "--stream and --show-probabilities do not go"),
+        (["--lookup", "--num-beams", "2"], "--lookup and --num-beams do not go together"),
+        (["--num-beams", "2", "--num-samples", "3"], "2 beams do not give 3 samples"),
+        (["--num-beams", "0"], "num_beams must be at least 1"),
+        (["--min-p", "2"], "min_p must be in [0, 1]"),
+        (["--json-schema", "nowhere.json"], "nowhere.json"),
+        (["--prompts-file", "nowhere.txt"], "nowhere.txt"),
+        (["--regex", "(a"], "the constraint cannot be read"),
+        (["--draft", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(run, capsys, words, sentence):
+    assert main(["generate", run, "--prompt", "fox", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert sentence in captured.err
+
+
+def converse(capsys, monkeypatch, run: str, lines: list[str]) -> tuple[list[str], str]:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    assert main(["chat", run, "--max-new-tokens", "9", "--temperature", "0"]) == 0
+    captured = capsys.readouterr()
+    return captured.out.splitlines(), captured.err
+
+
+def test_a_chat_answers_line_by_line_forgets_and_saves(run, capsys, monkeypatch, tmp_path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    patch_template(monkeypatch, template)
+    saved = tmp_path / "talk.json"
+    lines = ["fox", "fox", "/reset", "fox", f"/save {saved}", "/what", "/exit", "fox"]
+    _, errors = converse(capsys, monkeypatch, run, lines)
+    assert "/reset, /save FILE and /exit" in errors
+    messages = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"]
+    (reply,) = jaxlm.generate(jaxlm.load(run), ["fox"], max_new_tokens=9, temperature=0.0)
+    assert messages == [
+        {"role": "user", "content": "fox"},
+        {"role": "assistant", "content": reply.strip()},
+    ]
+
+
+def patch_template(monkeypatch, template: str) -> None:
+    """Every tokenizer that is loaded has this chat template."""
+    from jaxlm.tokenizer import Tokenizer
+
+    start = Tokenizer.__init__
+
+    def with_template(self, backend, config=None):
+        start(self, backend, {**(config or {}), "chat_template": template})
+
+    monkeypatch.setattr(Tokenizer, "__init__", with_template)
+
+
+def test_a_chat_without_a_template_is_refused(run, capsys):
+    assert main(["chat", run]) == 2
+    assert "no chat template" in capsys.readouterr().err
