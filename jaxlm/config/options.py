@@ -55,7 +55,28 @@ class DataConfig:
 class ObjectiveConfig:
     """What the model learns to predict."""
 
-    name: Annotated[Literal["clm"], "clm: predict the next token"] = "clm"
+    name: Annotated[
+        Literal["clm", "mlm"], "clm: predict the next token; mlm: guess masked tokens"
+    ] = "clm"
+    mask_fraction: Annotated[float, "mlm: share of a row's tokens to guess"] = 0.15
+    mask_share: Annotated[float, "mlm: of those, the share that the mask token hides"] = 0.8
+    random_share: Annotated[float, "mlm: of those, the share shown as any token"] = 0.1
+    masking: Annotated[
+        Literal["token", "word", "span"], "mlm: hide single tokens, whole words or runs of words"
+    ] = "token"
+    segmenter: Annotated[
+        Literal["none", "jieba"], "mlm: what tells Chinese words apart; none: every character"
+    ] = "none"
+
+    def __post_init__(self):
+        check(self, "objective", "in (0, 1)", "mask_fraction")
+        check(self, "objective", "in [0, 1]", "mask_share", "random_share")
+        require(
+            self.mask_share + self.random_share <= 1,
+            "objective.random_share",
+            f"at most 1 - mask_share ({1 - self.mask_share:.3g})",
+            self.random_share,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,14 @@ class Config:
         model = filled(self.model, max_seq_len=self.data.seq_len)
         for section, value in (("run", run), ("sample", sample), ("model", model)):
             object.__setattr__(self, section, value)
+        model, causal = self.model, self.objective.name == "clm"
+        wanted = ("decoder", ("lm",)) if causal else ("encoder", ("lm", "pretraining"))
+        require(
+            model.architecture == wanted[0] and model.head in wanted[1],
+            "model.architecture",
+            f"{wanted[0]}, with model.head {' or '.join(wanted[1])}, for {self.objective.name}",
+            f"{model.architecture} with {model.head}",
+        )
         limit = self.model.max_seq_len
         require(
             self.data.seq_len <= limit,
