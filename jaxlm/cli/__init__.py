@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import jaxlm
 from jaxlm.cli.exchanging import EXPORT, IMPORT
+from jaxlm.cli.filling import FILL
 from jaxlm.cli.generating import GENERATE
 from jaxlm.config import JaxlmError
 
@@ -28,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` tells more")
 
 
-VERBS = {"generate": GENERATE, "import": IMPORT, "export": EXPORT}
+VERBS = {"generate": GENERATE, "fill": FILL, "import": IMPORT, "export": EXPORT}
 
 
 def build_parser() -> Parser:
