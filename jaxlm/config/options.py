@@ -184,14 +184,6 @@ class Config:
         model = filled(self.model, max_seq_len=self.data.seq_len)
         for section, value in (("run", run), ("sample", sample), ("model", model)):
             object.__setattr__(self, section, value)
-        model, causal = self.model, self.objective.name == "clm"
-        wanted = ("decoder", ("lm",)) if causal else ("encoder", ("lm", "pretraining"))
-        require(
-            model.architecture == wanted[0] and model.head in wanted[1],
-            "model.architecture",
-            f"{wanted[0]}, with model.head {' or '.join(wanted[1])}, for {self.objective.name}",
-            f"{model.architecture} with {model.head}",
-        )
         limit = self.model.max_seq_len
         require(
             self.data.seq_len <= limit,

@@ -59,8 +59,8 @@ def fill_one(loaded: Loaded, text: str, top: int) -> Filled:
     chances = np.asarray(jax.nn.softmax(logits[places], axis=-1))
     best = np.argsort(-chances, axis=-1)[:, :top]
     candidates = [
-        [(tokenizer.decode([i]) or str(tokenizer.backend.id_to_token(int(i))), float(row[i]))
-         for i in order]
+        [(tokenizer.decode([i]) or str(tokenizer.backend.id_to_token(i)), float(row[i]))
+         for i in order.tolist()]
         for row, order in zip(chances, best, strict=True)
     ]  # fmt: skip
     # Put into the text itself, whose spacing decoding would lose.

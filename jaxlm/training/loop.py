@@ -19,7 +19,7 @@ from jaxlm.data import make_feed, prepare, user_cache
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.tokenizer import BERT_SPECIALS, Tokenizer
-from jaxlm.training.objectives import OBJECTIVES, Batch, Objective
+from jaxlm.training.objectives import OBJECTIVES, Batch, Objective, check_objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.rundir import RunDirectory
 from jaxlm.training.state import TrainState, init_state, train_step
@@ -38,6 +38,8 @@ def fit(
     Raises JaxlmError on a mistake in the config or the data, KeyboardInterrupt when interrupted
     (after saving).
     """
+    if objective is None:
+        check_objective(config)
     set_up_jax(config)
     with RunDirectory(config) as run:
         todo = run.decide()

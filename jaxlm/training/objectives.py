@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxlm.config import Config
+from jaxlm.config.rules import require
 from jaxlm.ops.losses import cross_entropy
 
 Params = Any
@@ -74,3 +76,17 @@ def masked_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None 
 
 
 OBJECTIVES: dict[str, Objective] = {"clm": causal_lm, "mlm": masked_lm}
+# The architecture and the heads that each of them trains.
+TRAINS = {"clm": ("decoder", ("lm",)), "mlm": ("encoder", ("lm", "pretraining"))}
+
+
+def check_objective(config: Config) -> None:
+    """Raise ConfigError unless the config's model can be trained for its objective."""
+    name, model = config.objective.name, config.model
+    architecture, heads = TRAINS[name]
+    require(
+        model.architecture == architecture and model.head in heads,
+        "model.architecture",
+        f"{architecture}, with model.head {' or '.join(heads)}, for objective.name {name}",
+        f"{model.architecture} with {model.head}",
+    )

@@ -165,3 +165,10 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_and_nothing_written
     with pytest.raises(JaxlmError, match=r"model\.vocab_size is 3, but the tokenizer has"):
         fit(tiny(tmp_path, model={"vocab_size": 3}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_objective_does_not_train_is_refused(tmp_path: Path):
+    config = tiny(tmp_path, objective={"name": "mlm"})
+    with pytest.raises(JaxlmError, match="must be encoder, with model.head lm or pretraining"):
+        fit(config)
+    assert not (tmp_path / "run").exists()
