@@ -59,10 +59,9 @@ def fill_one(loaded: Loaded, text: str, top: int) -> Filled:
     chances = np.asarray(jax.nn.softmax(logits[places], axis=-1))
     best = np.argsort(-chances, axis=-1)[:, :top]
     candidates = [
-        [(tokenizer.decode([i]) or str(tokenizer.backend.id_to_token(i)), float(row[i]))
-         for i in order.tolist()]
+        [(tokenizer.decode([i], skip_special_tokens=False), float(row[i])) for i in order.tolist()]
         for row, order in zip(chances, best, strict=True)
-    ]  # fmt: skip
+    ]
     # Put into the text itself, whose spacing decoding would lose.
     mask = tokenizer.special_token("mask_token") or "[MASK]"
     filled = text

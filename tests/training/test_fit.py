@@ -169,6 +169,6 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_and_nothing_written
 
 def test_a_model_that_the_objective_does_not_train_is_refused(tmp_path: Path):
     config = tiny(tmp_path, objective={"name": "mlm"})
-    with pytest.raises(JaxlmError, match="must be encoder, with model.head lm or pretraining"):
+    with pytest.raises(JaxlmError, match=r"must be encoder, with model\.head"):
         fit(config)
     assert not (tmp_path / "run").exists()
