@@ -22,6 +22,7 @@ from jaxlm.tokenizer import BERT_SPECIALS, Tokenizer
 from jaxlm.training.objectives import OBJECTIVES, Batch, Objective, check_objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.rundir import RunDirectory
+from jaxlm.training.samples import check_prompts
 from jaxlm.training.state import TrainState, init_state, train_step
 from jaxlm.training.trainer import Trainer, Update
 
@@ -49,6 +50,7 @@ def fit(
         specials = BERT_SPECIALS if config.objective.name == "mlm" else ()
         data = prepare(config.data, config.run.seed, specials=specials)
         config = with_vocabulary(config, data.tokenizer)
+        check_prompts(config, data.tokenizer)
         feed = make_feed(config, data)
         first = feed.train_batch(0)
         trainer = Trainer(

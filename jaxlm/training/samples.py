@@ -2,8 +2,10 @@
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config
+from jaxlm.config.rules import require
 from jaxlm.data import Dataset
 from jaxlm.generation import fill, generate
+from jaxlm.tokenizer import Tokenizer
 
 
 def write_texts(loaded: Loaded, config: Config, data: Dataset, step: int) -> list[tuple[str, str]]:
@@ -24,6 +26,15 @@ def write_texts(loaded: Loaded, config: Config, data: Dataset, step: int) -> lis
             seed=config.run.seed + step,
         )
     return list(zip(prompts, texts, strict=True))
+
+
+def check_prompts(config: Config, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError, before training, for a prompt that leaves nothing to fill."""
+    if config.objective.name != "mlm" or not config.sample.every:
+        return
+    for prompt in config.sample.prompts or ():
+        mask = tokenizer.special_token("mask_token")
+        require(str(mask) in prompt, "each of sample.prompts", f"a text with a {mask}", prompt)
 
 
 def opening(data: Dataset) -> str:
