@@ -1,20 +1,29 @@
-"""Token generation: prompts into batches of few sizes, and the loop on the host around them."""
+"""Token generation: prompts as arrays in, new tokens as arrays out."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from jaxlm.generation.programs import CHUNK, Rule, decode, prefill, slide
-from jaxlm.generation.sampling import Sampling
-from jaxlm.generation.settings import GenerationError, PastContext, Settings
+from jaxlm.generation.batch import Batch, DraftModel
+from jaxlm.generation.batching import padded
+from jaxlm.generation.programs import TOP
+from jaxlm.generation.settings import GenerationError, PastContext, Rules, settings_of_rows
+from jaxlm.generation.speculation import Lookup
 from jaxlm.models import CausalLM
 
-# Sizes are rounded up to powers of two, from these, so that a handful of programs serves all.
-SMALLEST_PROMPT = 32
-SMALLEST_CACHE = 128
+
+@dataclass(frozen=True)
+class Scored:
+    """New tokens with their log-probabilities in nats by the model itself, before all rules."""
+
+    tokens: Int[np.ndarray, "B M"]  # pad after the last
+    counts: Int[np.ndarray, " B"]  # how many tokens each row has
+    log_probs: Float[np.ndarray, "B M"]  # 0 behind them
+    top_tokens: Int[np.ndarray, "B M k"]  # the likeliest tokens at each place, in order
+    top_log_probs: Float[np.ndarray, "B M k"]
 
 
 def generate_tokens(
@@ -22,39 +31,86 @@ def generate_tokens(
     params: Any,
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    max_new_tokens: int | Sequence[int] = 64,
+    temperature: float | Sequence[float] = 1.0,
+    top_k: int | Sequence[int] | None = None,
+    top_p: float | Sequence[float] | None = None,
     stop_tokens: Sequence[int] = (),
     pad_id: int = 0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     past_context: PastContext = "slide",
+    speculation: Lookup | DraftModel | None = None,
+    **rules: Unpack[Rules],
 ) -> Int[np.ndarray, "B M"]:
     """Continue each row of ids by M = `max_new_tokens` tokens, the stop token included, then pad.
 
-    Rows may be right-padded, with their `lengths` (default: T). Token t of row i is drawn with the
-    key fold_in(fold_in(key(seed), i), t), and a row comes out as it would alone at its place.
+    Rows may be right-padded, with their `lengths` (default: T). Any number may be a sequence with
+    a value for each row; `Settings` tells what the numbers mean. Token t of row i is drawn with the
+    key fold_in(fold_in(key(seed), i), t), and a row comes out as it would alone at its place. With
+    a sequence of seeds row i draws as the first row of its own seed. Speculation changes the speed
+    and not the tokens.
 
     When a row would hold more than the model's `max_seq_len` tokens, prompt included, "slide" goes
     on with its last `max_seq_len // 2` (the newest token among them) at positions from 0, as often
     as needed; "refuse" raises. Raises GenerationError or ConfigError for bad arguments.
     """
-    settings = Settings(max_new_tokens, temperature, top_k, top_p, seed, past_context)
     prompts = split_rows(ids, lengths, model.config.vocab_size)
-    out = np.full((len(prompts), max_new_tokens), pad_id, np.int32)
-    start = 0
-    for new in generate_chunks(model, params, prompts, settings, stop_tokens, pad_id):
-        out[:, start : start + new.shape[1]] = new
-        start += new.shape[1]
+    settings = settings_of_rows(
+        len(prompts),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop_tokens=stop_tokens,
+        seed=seed,
+        past_context=past_context,
+        **rules,
+    )
+    batch = Batch(model, params, prompts, settings, speculation=speculation)
+    while not batch.done:
+        batch.advance()
+    width = int(np.max(max_new_tokens))
+    return padded([row.generated for row in batch.rows], (len(prompts), width), pad_id)
+
+
+def score_tokens(
+    model: CausalLM,
+    params: Any,
+    ids: Int[Array | np.ndarray, "B T"],
+    lengths: Int[Array | np.ndarray, " B"] | None = None,
+    pad_id: int = 0,
+    speculation: Lookup | DraftModel | None = None,
+    **settings: Any,
+) -> Scored:
+    """What `generate_tokens` returns, with the log-probabilities of the tokens and the likeliest.
+
+    `settings` are the fields of `Settings`, numbers also as sequences with a value a row.
+    """
+    prompts = split_rows(ids, lengths, model.config.vocab_size)
+    rows = settings_of_rows(len(prompts), **settings)
+    batch = Batch(model, params, prompts, rows, speculation=speculation, report=True)
+    while not batch.done:
+        batch.advance()
+    B, M = len(rows), max((len(row.generated) for row in batch.rows), default=0)
+    k = min(TOP, model.config.vocab_size or 0)
+    out = Scored(
+        tokens=padded([row.generated for row in batch.rows], (B, M), pad_id),
+        counts=np.array([len(row.generated) for row in batch.rows], np.int32),
+        log_probs=np.zeros((B, M), np.float32),
+        top_tokens=np.full((B, M, k), pad_id, np.int32),
+        top_log_probs=np.zeros((B, M, k), np.float32),
+    )
+    for i, row in enumerate(batch.rows):
+        for name in ("log_probs", "top_tokens", "top_log_probs"):
+            getattr(out, name)[i, : out.counts[i]] = np.concatenate(row.reported[name])
     return out
 
 
 def split_rows(
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None,
-    vocab_size: int,
-) -> list[np.ndarray]:
+    vocab_size: int | None,
+) -> list[list[int]]:
     """The rows of ids without their padding; GenerationError unless each is a prompt."""
     ids = np.asarray(ids)
     lengths = np.full(len(ids), ids.shape[1]) if lengths is None else np.asarray(lengths)
@@ -67,83 +123,10 @@ def split_rows(
                 f"row {i} of ids has length {length}, but a prompt has 1 to {len(row)} tokens"
             )
         row = row[:length]
-        if row.min() < 0 or row.max() >= vocab_size:
+        if vocab_size is not None and (row.min() < 0 or row.max() >= vocab_size):
             wrong = row[(row < 0) | (row >= vocab_size)][0]
             raise GenerationError(
                 f"row {i} of ids holds {wrong}, but the model's tokens are 0 to {vocab_size - 1}"
             )
-        rows.append(row.astype(np.int32))
+        rows.append(row.tolist())
     return rows
-
-
-def generate_chunks(
-    model: CausalLM,
-    params: Any,
-    prompts: list[np.ndarray],
-    settings: Settings,
-    stop_tokens: Sequence[int],
-    pad_id: int,
-) -> Iterator[Int[np.ndarray, "B n"]]:
-    """Yield the new tokens of each dispatch, until there are enough or all rows have stopped."""
-    if not prompts:
-        return
-    limit = model.config.max_seq_len
-    longest = max(map(len, prompts))
-    # The last token generated takes no place.
-    if settings.past_context == "refuse" and longest + settings.max_new_tokens - 1 > limit:
-        raise GenerationError(
-            f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones do not fit the "
-            f"model's context of {limit}"
-        )
-    kept = max(1, limit // 2)
-    # What each row goes on from.
-    rows = [prompt if len(prompt) <= limit else prompt[-kept:] for prompt in prompts]
-    batch_size = bucket(len(rows), 1)
-    prompt_size = bucket(max(map(len, rows)), SMALLEST_PROMPT)
-    num_slots = bucket(prompt_size + settings.max_new_tokens, SMALLEST_CACHE)
-    ids = padded(rows, (batch_size, min(prompt_size, limit)), 0)
-    lengths = padded([[len(row) for row in rows]], (1, batch_size), 0)[0]
-    stops = padded([stop_tokens], (1, bucket(len(stop_tokens), 8)), -1)[0]
-    rule = Rule(
-        sampling=batch_settings(settings, batch_size, model.config.vocab_size),
-        seed=jnp.asarray(np.uint32(settings.seed % 2**32)),
-        stops=jnp.asarray(stops),
-        pad_id=jnp.asarray(np.int32(pad_id)),
-    )
-    state = prefill(model, params, ids, lengths, min(num_slots, limit))
-    remaining = settings.max_new_tokens
-    while True:
-        state, out, count = decode(model, params, state, rule, min(remaining, CHUNK))
-        new = np.asarray(out)[: len(rows), : int(count)]
-        yield new
-        remaining -= int(count)
-        done = np.array(state.done)
-        if remaining == 0 or done.all():
-            return
-        rows = [np.concatenate([row, more])[-kept:] for row, more in zip(rows, new, strict=True)]
-        for i in np.flatnonzero(~done & (np.array(state.cache.lengths) == limit)):
-            state = slide(model, params, state, rows[i], i)
-
-
-def batch_settings(settings: Settings, batch_size: int, vocab_size: int) -> Sampling:
-    """The settings as arrays, the same for each row; what is not set keeps every token."""
-    top_k = vocab_size if settings.top_k is None else min(settings.top_k, vocab_size)
-    top_p = 1.0 if settings.top_p is None else settings.top_p
-    # Filled by NumPy: JAX would compile a program to do it.
-    return Sampling(
-        temperature=jnp.asarray(np.full(batch_size, settings.temperature, np.float32)),
-        top_k=jnp.asarray(np.full(batch_size, top_k, np.int32)),
-        top_p=jnp.asarray(np.full(batch_size, top_p, np.float32)),
-    )
-
-
-def bucket(size: int, smallest: int) -> int:
-    """The power of two, `smallest` or more, that holds `size`."""
-    return max(smallest, 1 << (size - 1).bit_length())
-
-
-def padded(rows: Sequence[Any], shape: tuple[int, int], fill: int) -> Int[np.ndarray, "B T"]:
-    out = np.full(shape, fill, np.int32)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    return out

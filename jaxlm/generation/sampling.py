@@ -1,40 +1,17 @@
-"""Rules that choose the next token: pure functions of logits (B, V), with settings for each row.
+"""Rules that restrict a distribution and draw from it: pure functions of logits (B, V).
 
-The settings are arrays, so a new temperature compiles nothing. No rule sorts a vocabulary, which
-takes more than ten times as long as finding the value where its cut lies.
+The settings are arrays with a value a row, so a new temperature compiles nothing. No rule sorts a
+vocabulary, which takes more than ten times as long as finding the value where its cut lies.
 """
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxlm.ops.random import hash_bits
+
 # Below this a temperature is as good as zero, and differences of logits may overflow.
 COLDEST = 1e-6
-
-
-@flax.struct.dataclass
-class Sampling:
-    """Settings for each row: temperature 0 is greedy; top_k V and top_p 1 keep every token."""
-
-    temperature: Float[Array, " B"]
-    top_k: Int[Array, " B"]
-    top_p: Float[Array, " B"]
-
-
-def choose(
-    logits: Float[Array, "B V"], sampling: Sampling, keys: Key[Array, " B"]
-) -> Int[Array, " B"]:
-    """The next token of each row: its likeliest, or one drawn with its own key.
-
-    Temperature applies first, then top-k, then top-p to the probabilities that top-k has left.
-    """
-
-    def draw() -> Int[Array, " B"]:
-        drawn = jax.vmap(jax.random.categorical)(keys, restrict(logits, sampling))
-        return jnp.where(sampling.temperature < COLDEST, greedy(logits), drawn)
-
-    return jax.lax.cond(jnp.any(sampling.temperature >= COLDEST), draw, lambda: greedy(logits))
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
@@ -42,20 +19,20 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     return jnp.argmax(logits, axis=-1)
 
 
-def restrict(logits: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
-    """The logits whose softmax is the distribution that a row is sampled from."""
-    logits = scale(logits, sampling.temperature)
-    # A rule that no row asks for costs nothing.
-    logits = jax.lax.cond(
-        jnp.any(sampling.top_k < logits.shape[-1]),
-        keep_top_k,
-        lambda x, _: x,
-        logits,
-        sampling.top_k,
-    )
-    return jax.lax.cond(
-        jnp.any(sampling.top_p < 1), keep_top_p, lambda x, _: x, logits, sampling.top_p
-    )
+def draw(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
+    """A token of each row from the softmax of its logits, by Gumbel's maximum (Gumbel 1954).
+
+    Rows with the same key and nearly the same logits mostly draw the same token, which
+    speculation lives on.
+    """
+
+    def noise(key: Array) -> Float[Array, " V"]:
+        # The middles of 2^24 equal steps from 0 to 1. A draw of threefry's bits would take longer
+        # than all else that sampling does.
+        steps = (hash_bits(key, logits.shape[1:]) >> 8).astype(jnp.float32)
+        return -jnp.log(-jnp.log((steps + 0.5) / 2**24))
+
+    return jnp.argmax(logits + jax.vmap(noise)(keys), axis=-1)
 
 
 def scale(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
@@ -80,6 +57,12 @@ def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, " B"]) -> Float[
     # Sums of rounded probabilities may reach 1 too early: all of it is never enough.
     enough = jnp.where(top_p < 1, top_p, jnp.inf)
     return cut(logits, jax.nn.softmax(logits, axis=-1), enough)
+
+
+def keep_min_p(logits: Float[Array, "B V"], min_p: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity below `min_p` of the likeliest token's probability (Nguyen et al. 2024)."""
+    least = jnp.max(logits, axis=-1) + jnp.log(min_p)
+    return jnp.where(logits < least[:, None], -jnp.inf, logits)
 
 
 def cut(

@@ -25,7 +25,7 @@ class Decoder(Trunk):
         """Append tokens to a cache: prefill and decoding.
 
         Rows may be right-padded; `lengths` tells how many of each row's T tokens count (default:
-        all). The cache must have room for T more slots in every row.
+        all). For what finds no room in the cache see `LayerCache.write`.
         """
         start = cache.lengths
         positions = start[:, None] + jnp.arange(ids.shape[1])

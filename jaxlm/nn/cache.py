@@ -8,6 +8,8 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ModelConfig
 from jaxlm.nn.layers import compute_dtype
 
+FEW = 16
+
 
 @flax.struct.dataclass
 class LayerCache:
@@ -22,13 +24,31 @@ class LayerCache:
         value: Float[Array, "B K T H"],
         start: Int[Array, " B"],
     ) -> "LayerCache":
-        """The cache with T new entries a row from its `start`, which must leave room for T."""
+        """The cache with T new entries a row from its `start`.
 
-        def put(row: Array, new: Array, at: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(row, new.astype(row.dtype), at, axis=1)
+        Few entries (up to FEW) must find room; of many, those past the last slot are dropped.
+        """
+        put = jax.vmap(write_few if key.shape[2] <= FEW else write_many)
+        written = put(self.key, key, start), put(self.value, value, start)
+        # Else XLA writes a second time where it reads, and copies the cache to be able to.
+        return LayerCache(*jax.lax.optimization_barrier(written))
 
-        put = jax.vmap(put)
-        return LayerCache(put(self.key, key, start), put(self.value, value, start))
+
+def write_few(
+    row: Float[Array, "K S H"], new: Float[Array, "K T H"], start: Int[Array, ""]
+) -> Float[Array, "K S H"]:
+    """In place where the row is donated: what a step of decoding has to write is little."""
+    return jax.lax.dynamic_update_slice_in_dim(row, new.astype(row.dtype), start, axis=1)
+
+
+def write_many(
+    row: Float[Array, "K S H"], new: Float[Array, "K T H"], start: Int[Array, ""]
+) -> Float[Array, "K S H"]:
+    """The whole row anew, so that the padding of a prompt may reach past its end."""
+    place = jnp.arange(row.shape[1]) - start
+    there = (place >= 0) & (place < new.shape[1])
+    spread = new.astype(row.dtype)[:, jnp.clip(place, 0, new.shape[1] - 1)]
+    return jnp.where(there[:, None], spread, row)
 
 
 @flax.struct.dataclass

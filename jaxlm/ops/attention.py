@@ -68,12 +68,13 @@ def attend(
     tap: Callable[[str, Array], Array] | None,
 ) -> Float[Array, "B K G T H"]:
     """One block of queries over all the keys given: scores, softmax, weighted values."""
-    scores = jnp.einsum(
-        "bkgth,bksh->bkgts",
-        query * query.shape[-1] ** -0.5,
-        key,
-        preferred_element_type=jnp.float32,
-    )
+    query = query * query.shape[-1] ** -0.5
+    if query.shape[-2] == 1:
+        # The same with the keys in front, which XLA would transpose otherwise.
+        scores = jnp.einsum("bksh,bkgth->bksgt", key, query, preferred_element_type=jnp.float32)
+        scores = jnp.moveaxis(scores, 2, -1)
+    else:
+        scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1)

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxlm.generation.sampling import Sampling, choose, greedy, keep_top_k, keep_top_p, restrict
+from jaxlm.generation import Settings
+from jaxlm.generation.choosing import Choice, choice_of, choose, look_back, restrict
+from jaxlm.generation.penalties import Context, allow_only
+from jaxlm.generation.sampling import greedy, keep_top_k, keep_top_p
 
 NUM_DRAWS = 4000
 DRAWN = jnp.asarray([0.3, 1.2, -0.4, 2.1, 0.9, -1.5, 1.7])
 
 masked = jax.jit(lambda rule, logits, bound: rule(logits, bound) > -jnp.inf, static_argnums=0)
 choose_jitted = jax.jit(choose)
+process_jitted = jax.jit(lambda x, context, choice: restrict(look_back(x, context, choice), choice))
 
 
-def sampling(batch_size, temperature=1.0, top_k=10**6, top_p=1.0) -> Sampling:
-    full = lambda value, dtype: jnp.full(batch_size, value, dtype)  # noqa: E731
-    return Sampling(full(temperature, "float32"), full(top_k, "int32"), full(top_p, "float32"))
+def choices(num_rows: int, **settings) -> Choice:
+    """The settings of so many rows, each row a stream of its own."""
+    rows = [Settings(**settings, stream=i) for i in range(num_rows)]
+    return choice_of(rows, num_rows, len(DRAWN))
 
 
 def kept(rule, probabilities, bound) -> list[int]:
@@ -85,15 +90,45 @@ def test_a_cut_tells_neighbouring_floats_apart():
     assert found == [[False, False, True], [False, True, True]]
 
 
-def promised(temperature=1.0, top_k=10**6, top_p=1.0) -> np.ndarray:
-    """The distribution over DRAWN by the definitions, in NumPy, by sorting."""
-    scaled = np.asarray(DRAWN, np.float64) / temperature
+BEFORE = [1, 3, 1, 6]  # the prompt's first token, then three generated ones
+
+
+def promised(
+    temperature=1.0,
+    top_k=10**6,
+    top_p=1.0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    no_repeat_ngram=None,
+    bias=None,
+    banned_tokens=(),
+) -> np.ndarray:
+    """The distribution over DRAWN after BEFORE by the definitions, in NumPy, by sorting."""
+    logits = np.asarray(DRAWN, np.float64)
+    for token in set(BEFORE):
+        logits[token] *= 1 / repetition_penalty if logits[token] > 0 else repetition_penalty
+    for token in BEFORE[1:]:
+        logits[token] -= frequency_penalty
+    for token in set(BEFORE[1:]):
+        logits[token] -= presence_penalty
+    if no_repeat_ngram:
+        for i in range(len(BEFORE) - no_repeat_ngram + 1):
+            *start, end = BEFORE[i : i + no_repeat_ngram]
+            if start == BEFORE[len(BEFORE) - len(start) :]:
+                logits[end] = -np.inf
+    for token, x in (bias or {}).items():
+        logits[token] += x
+    logits[list(banned_tokens)] = -np.inf
+    scaled = logits / temperature
     probabilities = np.exp(scaled)
     order = np.argsort(-scaled)
     probabilities[order[top_k:]] = 0
     probabilities /= probabilities.sum()
     before = np.cumsum(probabilities[order]) - probabilities[order]
     probabilities[order[before >= top_p]] = 0
+    probabilities[probabilities < min_p * probabilities.max()] = 0
     return probabilities / probabilities.sum()
 
 
@@ -103,21 +138,42 @@ SETTINGS: list[dict] = [
     {"temperature": 3.0},
     {"top_k": 3},
     {"top_p": 0.7},
+    {"min_p": 0.3},
+    {"repetition_penalty": 1.5},
+    {"presence_penalty": 0.8},
+    {"frequency_penalty": 0.6},
+    {"no_repeat_ngram": 1},
+    {"bias": {0: 1.5, 3: -2.0}},
+    {"banned_tokens": [3, 5]},
     {"temperature": 2.0, "top_k": 5, "top_p": 0.8},
+    {"temperature": 1.5, "top_p": 0.9, "repetition_penalty": 1.3, "min_p": 0.1, "bias": {2: 1}},
 ]
+
+
+def after(num_rows: int, tokens: list[int]) -> Context:
+    """The context of rows that hold these tokens, the first of them from the prompt."""
+    full = lambda value: jnp.full(num_rows, value, jnp.int32)  # noqa: E731
+    # What lies behind the tokens does not count.
+    padded = jnp.tile(jnp.asarray([*tokens, 5, 5]), (num_rows, 1))
+    return Context(padded, full(len(tokens)), full(1), full(len(tokens) - 1))
+
+
+def distribution(tokens: list[int], **settings) -> np.ndarray:
+    """What the rules leave of DRAWN."""
+    logits = process_jitted(DRAWN[None], after(1, tokens), choices(1, **settings))
+    return np.asarray(jax.nn.softmax(logits))[0]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_rules_compose_to_the_promised_distribution(settings):
-    logits = restrict(DRAWN[None], sampling(1, **settings))[0]
-    np.testing.assert_allclose(jax.nn.softmax(logits), promised(**settings), rtol=1e-5)
+    np.testing.assert_allclose(
+        distribution(BEFORE, **settings), promised(**settings), rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_draws_follow_the_promised_distribution(settings):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(3), jnp.arange(NUM_DRAWS))
-    logits = jnp.tile(DRAWN, (NUM_DRAWS, 1))
-    drawn = np.asarray(choose_jitted(logits, sampling(NUM_DRAWS, **settings), keys))
+    drawn = draws(NUM_DRAWS, BEFORE, **settings)
     counts = np.bincount(drawn, minlength=len(DRAWN))
     expected = promised(**settings) * NUM_DRAWS
     assert not counts[expected == 0].any()
@@ -125,27 +181,76 @@ def test_draws_follow_the_promised_distribution(settings):
     assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-3
 
 
+def test_draws_of_one_row_follow_the_distribution_from_token_to_token():
+    """The keys of a row's tokens are as good as those of many rows."""
+    context = after(NUM_DRAWS, BEFORE).replace(num_generated=jnp.arange(NUM_DRAWS))
+    choice = jax.tree.map(lambda x: jnp.repeat(x[:1], NUM_DRAWS, axis=0), choices(1))
+    drawn = choose_jitted(jnp.tile(DRAWN, (NUM_DRAWS, 1)), context, choice, choice.row_keys())
+    counts = np.bincount(np.asarray(drawn), minlength=len(DRAWN))
+    assert stats.chisquare(counts, promised() * NUM_DRAWS).pvalue > 1e-3
+
+
+def draws(num_draws: int, tokens: list[int], logits=DRAWN, **settings) -> np.ndarray:
+    choice = choices(num_draws, **settings)
+    logits = jnp.tile(logits, (num_draws, 1))
+    return np.asarray(choose_jitted(logits, after(num_draws, tokens), choice, choice.row_keys()))
+
+
+def test_an_ngram_is_banned_only_where_it_would_come_a_second_time():
+    tokens = [1, 3, 1, 6, 1, 3]
+    banned = lambda n: np.flatnonzero(distribution(tokens, no_repeat_ngram=n) == 0)  # noqa: E731
+    assert banned(2).tolist() == [1]  # 3 1
+    assert banned(3).tolist() == [1]  # 1 3 1
+    assert banned(4).tolist() == []
+    assert banned(9).tolist() == []
+
+
+def test_where_every_token_is_banned_none_is():
+    unbanned = distribution(BEFORE)
+    np.testing.assert_array_equal(distribution(BEFORE, banned_tokens=range(7)), unbanned)
+
+
+def test_stop_tokens_wait_for_the_fewest_new_tokens():
+    stops = {"stop_tokens": [3, 6], "min_new_tokens": 4}
+    assert set(np.flatnonzero(distribution(BEFORE, **stops) == 0)) == {3, 6}
+    assert (distribution([*BEFORE, 0], **stops) > 0).all()
+
+
+def test_only_tokens_with_a_bit_are_allowed():
+    logits = jnp.zeros((2, 70))
+    words = np.zeros((2, 3), np.uint32)
+    words[0, 0], words[0, 2], words[1, 1] = 0b101, 1 << 5, 1 << 31
+    kept = np.asarray(jax.jit(allow_only)(logits, jnp.asarray(words)) == 0)
+    assert np.flatnonzero(kept[0]).tolist() == [0, 2, 69]
+    assert np.flatnonzero(kept[1]).tolist() == [63]
+
+
 def test_temperature_zero_is_greedy_and_takes_the_first_of_equals():
-    logits = jnp.asarray([[0.0, 2.0, 2.0, 1.0]] * 8)
-    keys = jax.random.split(jax.random.key(0), 8)
-    assert choose_jitted(logits, sampling(8, temperature=0.0), keys).tolist() == [1] * 8
-    assert greedy(logits).tolist() == [1] * 8
+    logits = jnp.asarray([0.0, 2.0, 2.0, 1.0, -1.0, 0.0, 0.0])
+    assert draws(8, [0], logits, temperature=0.0).tolist() == [1] * 8
+    assert greedy(logits[None]).tolist() == [1]
+
+
+def test_greedy_takes_the_likeliest_of_what_the_rules_leave():
+    found = draws(1, BEFORE, temperature=0.0, banned_tokens=[3], presence_penalty=1.0)
+    assert found.tolist() == [4]  # 3 is banned, 6 and 1 were generated before
 
 
 def test_rows_are_chosen_each_by_its_own_settings():
-    logits = jnp.tile(DRAWN, (3, 1))
-    rows = Sampling(jnp.asarray([0.0, 1.0, 0.5]), jnp.asarray([9, 2, 9]), jnp.asarray([1, 1, 0.6]))
-    together = restrict(logits, rows)
-    for i, row in enumerate(
-        ({"temperature": 0.0}, {"top_k": 2}, {"temperature": 0.5, "top_p": 0.6})
-    ):
-        alone = restrict(logits[:1], sampling(1, **row))[0]
+    own: list[dict] = [
+        {"temperature": 0.0},
+        {"top_k": 2},
+        {"temperature": 0.5, "top_p": 0.6, "repetition_penalty": 2.0},
+        {"bias": {2: 3.0}, "no_repeat_ngram": 1},
+    ]
+    rows = choice_of([Settings(**row) for row in own], 4, len(DRAWN))
+    together = process_jitted(jnp.tile(DRAWN, (4, 1)), after(4, BEFORE), rows)
+    for i, row in enumerate(own):
+        alone = process_jitted(DRAWN[None], after(1, BEFORE), choices(1, **row))[0]
         np.testing.assert_allclose(together[i], alone, rtol=1e-6)
-    assert [int((row > -jnp.inf).sum()) for row in together] == [7, 2, 2]
+    assert [int((row > -jnp.inf).sum()) for row in together] == [7, 2, 3, 4]
 
 
 def test_a_very_cold_temperature_stays_finite():
-    logits = jnp.asarray([[1e4, -1e4, 1e4 - 1.0]])
-    cold = sampling(1, temperature=1e-5, top_k=2, top_p=0.9)
-    drawn = choose_jitted(logits, cold, jax.random.split(jax.random.key(0), 1))
-    assert drawn.tolist() == [0]
+    logits = jnp.asarray([1e4, -1e4, 1e4 - 1.0, -1e4, -1e4, -1e4, -1e4])
+    assert draws(1, [0], logits, temperature=1e-5, top_k=2, top_p=0.9).tolist() == [0]

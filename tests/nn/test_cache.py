@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxlm.nn.cache import LayerCache, init_cache
+from jaxlm.nn.cache import FEW, LayerCache, init_cache
 from tests.fixtures.tiny import tiny_config
 
 
@@ -27,3 +28,14 @@ def test_new_entries_take_the_type_of_the_cache():
     cache = init_cache(tiny_config(compute_dtype="bfloat16"), 1, 2).layers[0]
     entry = jnp.ones((1, 2, 1, 6))
     assert cache.write(entry, entry, jnp.array([1])).value.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("start", [0, 3, 10, 30, 40])
+def test_many_entries_are_written_as_far_as_there_is_room(start):
+    S, T = 40, FEW + 4
+    old = jnp.full((1, 1, S, 1), -1.0)
+    new = jnp.arange(T, dtype=jnp.float32).reshape(1, 1, T, 1)
+    written = LayerCache(old, old).write(new, new, jnp.array([start])).key.ravel()
+    expected = np.full(S, -1.0)
+    expected[start : start + T] = np.arange(T)[: S - start]
+    np.testing.assert_array_equal(written, expected)

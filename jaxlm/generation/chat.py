@@ -1,0 +1,75 @@
+"""Dialogues: turns into prompts as the model was trained on them, and replies out of tokens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxlm.artifact import Loaded
+from jaxlm.generation.caching import Prefix
+from jaxlm.generation.settings import GenerationError
+from jaxlm.generation.text import LOOK, TextBatch, text_settings
+
+
+class Chat:
+    """A dialogue with a model: `reply` streams the answer to a message and remembers both.
+
+    The prompt is the tokenizer's chat template, or for a model of `[CLS] turn [SEP] turn [SEP]`
+    dialogues that; GenerationError where the tokenizer has neither. What the model has cached of
+    the turns before is not computed again. `settings` are those of `generate`.
+    """
+
+    def __init__(self, loaded: Loaded, system: str | None = None, **settings: Any):
+        tokenizer = loaded.tokenizer
+        self.loaded = loaded
+        self.by_template = bool(tokenizer.config.get("chat_template"))
+        if not self.by_template and None in (tokenizer.cls_id, tokenizer.sep_id):
+            raise GenerationError(
+                "this tokenizer has no chat template, nor the [CLS] and [SEP] of a dialogue model; "
+                "`jaxlm generate` continues texts"
+            )
+        self.stop_strings = settings.pop("stop_strings", ())
+        if not self.by_template:
+            settings["stop_tokens"] = [*settings.get("stop_tokens", ()), tokenizer.sep_id]
+        (self.settings,) = text_settings(loaded, 1, **settings)
+        self.system = system
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all turns."""
+        self.messages: list[dict[str, str]] = []
+        if self.system is not None:
+            self.messages.append({"role": "system", "content": self.system})
+        self.prefix: Prefix | None = None
+
+    def reply(self, message: str) -> Iterator[str]:
+        """Yield the reply to a message in pieces; it is remembered when it is whole."""
+        turns = [*self.messages, {"role": "user", "content": message}]
+        batch = TextBatch(
+            self.loaded,
+            [self.prompt_ids(turns)],
+            [self.settings],
+            self.stop_strings,
+            prefix=self.prefix,
+        )
+        self.prefix = None  # used up
+        text = ""
+        for (piece,) in batch.run(LOOK):
+            # Replies often begin with the space between two words.
+            piece = piece if text else piece.lstrip()
+            text += piece
+            if piece:
+                yield piece
+        self.prefix = batch.batch.prefix()
+        self.messages = [*turns, {"role": "assistant", "content": text.rstrip()}]
+
+    def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of a dialogue, up to where the reply begins."""
+        tokenizer = self.loaded.tokenizer
+        if self.by_template:
+            return tokenizer.encode(tokenizer.chat_text(turns, add_generation_prompt=True))
+        opening, ending = tokenizer.cls_id, tokenizer.sep_id
+        assert opening is not None  # or __init__ had refused
+        assert ending is not None
+        ids = [opening]
+        for turn in turns:
+            ids += [*tokenizer.encode(turn["content"]), ending]
+        return ids

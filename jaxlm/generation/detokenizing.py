@@ -1,0 +1,98 @@
+"""New tokens into text as they come: whole characters, natural spacing, nothing past a stop."""
+
+import re
+from collections.abc import Sequence
+
+from tokenizers import decoders
+
+from jaxlm.tokenizer import Tokenizer
+
+BROKEN = "\ufffd"  # what a part of a UTF-8 character decodes to
+# Ideographs, kana, hangul, and the punctuation and wide forms written with them.
+WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+BESIDE_WIDE = re.compile(f"(?<=[{WIDE}]) | (?=[{WIDE}])")
+# So many tokens may come together into one word yet, where a decoder joins pieces of words.
+UNSETTLED = 4
+WINDOW = 32  # tokens behind which a text is settled for good
+
+
+def readable(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids; no spaces beside Chinese characters that a word decoder put there."""
+    text = tokenizer.decode(ids)
+    return BESIDE_WIDE.sub("", text) if joins_words(tokenizer) else text
+
+
+def joins_words(tokenizer: Tokenizer) -> bool:
+    """Whether decoding puts spaces between tokens, and may take them back as more come."""
+    return isinstance(tokenizer.backend.decoder, decoders.WordPiece)
+
+
+class Detokenizer:
+    """The text that new tokens add to a prompt's, given out in pieces.
+
+    `push` takes tokens and returns the text that no later token can change; `finish` returns the
+    rest. With `stops` the text ends before the first of these strings, and `stopped` is True.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str] = ()):
+        self.tokenizer = tokenizer
+        self.stops = [stop for stop in stops if stop]
+        self.stopped = False
+        self.tokens = list(prompt)
+        self.start = max(0, len(self.tokens) - WINDOW)  # of the window that is decoded
+        self.settled = len(self.tokens)  # the text of the tokens before is out
+        self.held = ""  # decoded, but perhaps the beginning of a stop string
+
+    def push(self, tokens: Sequence[int]) -> str:
+        """Take new tokens and return the text that is settled."""
+        self.tokens += tokens
+        end = len(self.tokens) - (UNSETTLED if joins_words(self.tokenizer) else 0)
+        if self.stopped or end <= self.settled:
+            return ""
+        # No more than three tokens can be the beginning of one character.
+        for place in range(end, max(self.settled, end - 4), -1):
+            text = readable(self.tokenizer, self.tokens[self.start : place])
+            if not text.endswith(BROKEN):
+                return self._release(self._settle(place), False)
+        return self._release(self._settle(max(self.settled, end - 3)), False)
+
+    def finish(self) -> str:
+        """The rest of the text; a character that is not whole shows as the replacement mark."""
+        if self.stopped:
+            return ""
+        return self._release(self._settle(len(self.tokens)), True)
+
+    def _settle(self, end: int) -> str:
+        """The text of the tokens from `settled` to `end`."""
+        before = readable(self.tokenizer, self.tokens[self.start : self.settled])
+        text = readable(self.tokenizer, self.tokens[self.start : end])
+        # Decoded alone, the new tokens would lose the space that some tokenizers keep between
+        # words. A prompt cut inside a character changes as the rest comes.
+        if text.startswith(before):
+            new = text[len(before) :]
+        else:
+            new = readable(self.tokenizer, self.tokens[self.settled : end])
+        self.settled, self.start = end, max(self.start, end - WINDOW)
+        return new
+
+    def _release(self, new: str, last: bool) -> str:
+        """What of the text may go out: nothing from a stop string on, or from what may be one."""
+        text = self.held + new
+        places = [place for place in map(text.find, self.stops) if place >= 0]
+        if places:
+            self.stopped, self.held = True, ""
+            return text[: min(places)]
+        keep = 0 if last else max((overlap(text, stop) for stop in self.stops), default=0)
+        out, self.held = text[: len(text) - keep], text[len(text) - keep :]
+        return out
+
+
+def overlap(text: str, stop: str) -> int:
+    """How many characters at the end of the text are the beginning of a stop string."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def is_wide(text: str) -> bool:
+    """Whether a text begins with a character that is written without spaces around it."""
+    return re.match(f"[{WIDE}]", text) is not None

@@ -1,0 +1,35 @@
+"""The weights as decoding wants them."""
+
+import dataclasses
+import weakref
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxlm.generation.programs import compiles
+from jaxlm.models import CausalLM
+
+# One transposed table for each table of token vectors that is still alive, by its id.
+_transposed: dict[int, Array] = {}
+
+
+def prepared(model: CausalLM, params: Any) -> tuple[CausalLM, Any]:
+    """An equal model with its head as a (D, V) matrix, which a matrix-vector product reads fast.
+
+    A tied head's copy is made once for each table of token vectors, and goes with it.
+    """
+    if not model.config.tie_embeddings:
+        return model, params
+    table = params["backbone"]["embed"]["tokens"]
+    if id(table) not in _transposed:
+        _transposed[id(table)] = transpose(table)
+        weakref.finalize(table, _transposed.pop, id(table), None)
+    untied = CausalLM(dataclasses.replace(model.config, tie_embeddings=False))
+    return untied, {**params, "head": _transposed[id(table)]}
+
+
+@jax.jit
+def transpose(table: Float[Array, "V D"]) -> Float[Array, "D V"]:
+    compiles["transpose"] += 1
+    return table.T

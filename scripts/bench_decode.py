@@ -1,0 +1,204 @@
+"""Generation tokens/s of jaxlm beside transformers and CTranslate2, alternated in one run.
+
+    pip install -e ".[parity]" ctranslate2
+    python -m scripts.bench_decode [--rounds 5] [--batch 1 8] [--json]
+
+All three continue the same 32-token prompts by 64 greedy tokens with the same random weights of
+GPT-2 124M, in fp32. Each round times each once, so that a change in the machine's speed meets all;
+figures are medians of the rounds. The share of the memory bandwidth is that of reading all weights
+once a step, beside the speed at which the same program sums as large an array.
+
+Then prompt lookup, on and off: on a text that is an edit of its prompt (the model's head maps each
+token to a successor; the prompt has every twelfth token wrong), and on sampled text, which repeats
+nothing.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+import torch
+import transformers
+
+from jaxlm.generation import Lookup, generate_tokens
+from jaxlm.hub import config_from_reference, import_tensors
+from jaxlm.hub.configs import FAMILIES
+from jaxlm.models import CausalLM, make_model
+
+PROMPT, NEW = 32, 64
+Run = Callable[[], Any]
+
+
+def reference() -> Any:
+    """GPT-2 124M with random weights, none of whose tokens ends a text."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(bos_token_id=None, eos_token_id=None)
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def ours(model: Any) -> tuple[CausalLM, Any]:
+    config = config_from_reference(model.config.to_dict())
+    tensors = {name: x.detach().numpy() for name, x in model.state_dict().items()}
+    return make_model(config), import_tensors(tensors, config, FAMILIES["gpt2"])
+
+
+def converted(model: Any, folder: str) -> Any:
+    """The model in CTranslate2, whose converter wants a tokenizer beside it."""
+    import ctranslate2
+
+    size = model.config.vocab_size
+    words = tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0")
+    backend = tokenizers.Tokenizer(words)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="t0", eos_token="t0", unk_token="t0"
+    )
+    model.save_pretrained(f"{folder}/theirs")
+    fast.save_pretrained(f"{folder}/theirs")
+    converter = ctranslate2.converters.TransformersConverter(f"{folder}/theirs")
+    converter.convert(f"{folder}/converted")
+    threads = torch.get_num_threads()
+    return ctranslate2.Generator(f"{folder}/converted", intra_threads=threads)
+
+
+def peers(batch_size: int, model: Any, generator: Any) -> dict[str, Run]:
+    ids = np.random.default_rng(0).integers(model.config.vocab_size, size=(batch_size, PROMPT))
+    model_of_ours, params = ours(model)
+    words = [[f"t{i}" for i in row] for row in ids]
+
+    def jaxlm() -> Any:
+        return generate_tokens(model_of_ours, params, ids, max_new_tokens=NEW, temperature=0.0)
+
+    def pytorch() -> Any:
+        rows = torch.from_numpy(ids)
+        with torch.inference_mode():
+            out = model.generate(
+                rows,
+                attention_mask=torch.ones_like(rows),
+                max_new_tokens=NEW,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        return out[:, PROMPT:].numpy()
+
+    def ctranslate2() -> Any:
+        results = generator.generate_batch(
+            words,
+            max_length=NEW,
+            min_length=NEW,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            end_token=[],
+        )
+        return np.array([r.sequences_ids[0] for r in results])
+
+    return {"jaxlm": jaxlm, "transformers": pytorch, "ctranslate2": ctranslate2}
+
+
+def alternate(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run in each round, after one that is not timed."""
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> float:
+    """The median over the rounds of how many times as long one takes as the other."""
+    return statistics.median(a / b for a, b in zip(seconds[slower], seconds[faster], strict=True))
+
+
+def bandwidth(num_bytes: int) -> float:
+    """Bytes a second at which an array of this size is read."""
+    x = jnp.ones(num_bytes // 4)
+    total = jax.jit(jnp.sum)
+    seconds = alternate({"sum": lambda: float(total(x))}, 7)["sum"]
+    return num_bytes / min(seconds)
+
+
+def compare_peers(batch_size: int, rounds: int, model: Any, generator: Any) -> dict[str, Any]:
+    runs = peers(batch_size, model, generator)
+    same = [np.array_equal(runs["jaxlm"](), runs[name]()) for name in runs]
+    seconds = alternate(runs, rounds)
+    speed = {name: batch_size * NEW / statistics.median(s) for name, s in seconds.items()}
+    num_bytes = 4 * sum(x.numel() for x in model.parameters())
+    share = speed["jaxlm"] / batch_size * num_bytes / bandwidth(num_bytes)
+    return {
+        "batch": batch_size,
+        **{f"{name} tokens/s": round(x, 1) for name, x in speed.items()},
+        "times transformers": round(ratio(seconds, "transformers", "jaxlm"), 2),
+        "times ctranslate2": round(ratio(seconds, "ctranslate2", "jaxlm"), 2),
+        "share of bandwidth": round(share, 2),
+        "same tokens": all(same),
+    }
+
+
+def compare_lookup(rounds: int, model: Any) -> dict[str, Any]:
+    """Prompt lookup beside plain decoding, on an edit of the prompt and on text without repeats."""
+    model_of_ours, params = ours(model)
+    V, period = model.config.vocab_size, 240
+    generator = np.random.default_rng(0)
+    text = generator.permutation(V)[:period]
+    # A head that reads the token out of its own vector and names its successor.
+    table = np.asarray(params["backbone"]["embed"]["tokens"])
+    successor = np.zeros_like(table)
+    successor[np.roll(text, -1)] = 100 * table[text]
+    untied = CausalLM(dataclasses.replace(model_of_ours.config, tie_embeddings=False))
+    copying = params | {"head": jnp.asarray(successor.T.copy())}
+    prompt = text.copy()
+    prompt[::12] = generator.integers(V, size=len(prompt[::12]))
+    prompt = np.concatenate([prompt, text[:1]])[None]
+    result = {}
+    cases: dict[str, tuple] = {
+        "edit": (untied, copying, prompt, {"temperature": 0.0}),
+        "sampled": (model_of_ours, params, prompt[:, :PROMPT], {"temperature": 1.0}),
+    }
+    for name, (used, weights, ids, settings) in cases.items():
+
+        def run(speculation: Any, used=used, weights=weights, ids=ids, settings=settings) -> Any:
+            return generate_tokens(
+                used, weights, ids, max_new_tokens=NEW * 2, speculation=speculation, **settings
+            )
+
+        if name == "edit":
+            assert run(None)[0].tolist() == text[1 : 1 + NEW * 2].tolist()
+        assert np.array_equal(run(None), run(Lookup()))
+        seconds = alternate({"plain": lambda: run(None), "lookup": lambda: run(Lookup())}, rounds)
+        result[f"lookup, {name}"] = round(ratio(seconds, "plain", "lookup"), 2)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    arguments = parser.parse_args()
+    model = reference()
+    with tempfile.TemporaryDirectory() as folder:
+        generator = converted(model, folder)
+        for size in arguments.batch:
+            show(compare_peers(size, arguments.rounds, model, generator), arguments.json)
+    show(compare_lookup(arguments.rounds, model), arguments.json)
+
+
+def show(row: dict[str, Any], as_json: bool) -> None:
+    line = json.dumps(row) if as_json else ", ".join(f"{k}: {v}" for k, v in row.items())
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

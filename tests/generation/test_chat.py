@@ -1,0 +1,91 @@
+"""Dialogues: prompts as the model was trained on them, and nothing computed twice."""
+
+import pytest
+
+from jaxlm.artifact import Loaded
+from jaxlm.config import JaxlmError
+from jaxlm.generation import Chat, caching, generate
+from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
+from tests.fixtures.tiny import tiny_model
+
+TEXT = "你好吗，我很。今天气真the cats walk:"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role[0] }}{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}a{% endif %}"
+)
+SETTINGS = {"max_new_tokens": 12, "temperature": 1.0, "seed": 1}
+
+
+def make(specials: list[str], template: str | None = None, **sizes) -> Loaded:
+    tokenizer = train_tokenizer("char", [TEXT + "su"], specials=specials)
+    if template:
+        tokenizer.config["chat_template"] = template
+    sizes = {"max_seq_len": 100} | sizes
+    model, variables = tiny_model("rotary", vocab_size=tokenizer.vocab_size, **sizes)
+    return Loaded(model, variables["params"], tokenizer, model.config)
+
+
+@pytest.fixture(scope="module")
+def templated() -> Loaded:
+    return make([END_OF_TEXT], TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def separated() -> Loaded:
+    return make(["[UNK]", "[CLS]", "[SEP]"])
+
+
+def say(chat: Chat, message: str) -> str:
+    return "".join(chat.reply(message))
+
+
+def test_a_templated_dialogue_is_continued_turn_by_turn(templated):
+    chat = Chat(templated, system="the", **SETTINGS)
+    prompt = f"sthe{END_OF_TEXT}"
+    for message in ("你好", "我很好", "cat"):
+        prompt += f"u{message}{END_OF_TEXT}a"
+        (expected,) = generate(templated, [prompt], **SETTINGS)
+        assert say(chat, message) == expected.lstrip()
+        prompt += expected.strip() + END_OF_TEXT
+    assert [m["role"] for m in chat.messages] == ["system", *["user", "assistant"] * 3]
+
+
+def test_turns_of_a_dialogue_model_are_separated(separated):
+    chat = Chat(separated, **SETTINGS)
+    tokenizer = separated.tokenizer
+    first = say(chat, "你好吗")
+    cls, sep = tokenizer.cls_id, tokenizer.sep_id
+    turns = [{"content": "你好吗"}, {"content": first}]
+    assert chat.prompt_ids(turns) == [
+        cls, *tokenizer.encode("你好吗"), sep, *tokenizer.encode(first), sep
+    ]  # fmt: skip
+    assert sep not in tokenizer.encode(first)
+
+
+def test_what_was_cached_is_not_computed_again(templated, monkeypatch):
+    counted = []
+    prefill = caching.prefill
+    monkeypatch.setattr(
+        caching, "prefill", lambda *args: counted.append(int(args[4].sum())) or prefill(*args)
+    )
+    chat = Chat(templated, **SETTINGS | {"temperature": 0.0})
+    say(chat, "你好吗，我很")
+    first, counted[:] = sum(counted), []
+    say(chat, "今天")
+    # The reply's last token was never cached; the turn and its marks are new.
+    assert sum(counted) <= len(f"{END_OF_TEXT}u今天{END_OF_TEXT}a") and sum(counted) < first + 6
+    chat.reset()
+    assert chat.messages == []
+
+
+def test_a_dialogue_outgrows_its_cache_and_its_context(templated):
+    chat = Chat(templated, **SETTINGS | {"max_new_tokens": 30})
+    plain = Chat(templated, **SETTINGS | {"max_new_tokens": 30})
+    for message in ("你好", "我很好", "cat", "walk"):
+        plain.prefix = None  # so that all is computed anew
+        assert say(chat, message) == say(plain, message)
+
+
+def test_a_model_of_plain_text_does_not_chat():
+    with pytest.raises(JaxlmError, match="no chat template"):
+        Chat(make([END_OF_TEXT]))
