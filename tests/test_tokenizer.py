@@ -68,6 +68,11 @@ def test_wordpiece_keeps_the_words_and_not_the_spacing(trained):
     assert tokenizer.encode("🙂") == [tokenizer.unk_id]
 
 
+def test_wordpiece_writes_chinese_without_gaps(trained):
+    text = "明月几时有，把酒问青天。"
+    assert trained["wordpiece"].decode(trained["wordpiece"].encode(text)) == text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_vocabulary_is_no_larger_than_asked_and_starts_with_the_specials(trained, kind):
     tokenizer = trained[kind]

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import jaxlm
 from jaxlm.cli.exchanging import EXPORT, IMPORT
+from jaxlm.cli.filling import FILL
 from jaxlm.cli.generating import CHAT, GENERATE
 from jaxlm.config import JaxlmError
 
@@ -28,7 +29,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` tells more")
 
 
-VERBS = {"generate": GENERATE, "chat": CHAT, "import": IMPORT, "export": EXPORT}
+VERBS = {
+    "generate": GENERATE,
+    "chat": CHAT,
+    "fill": FILL,
+    "import": IMPORT,
+    "export": EXPORT,
+}
 
 
 def build_parser() -> Parser:

@@ -55,7 +55,28 @@ class DataConfig:
 class ObjectiveConfig:
     """What the model learns to predict."""
 
-    name: Annotated[Literal["clm"], "clm: predict the next token"] = "clm"
+    name: Annotated[
+        Literal["clm", "mlm"], "clm: predict the next token; mlm: guess masked tokens"
+    ] = "clm"
+    mask_fraction: Annotated[float, "mlm: share of a row's tokens to guess"] = 0.15
+    mask_share: Annotated[float, "mlm: of those, the share that the mask token hides"] = 0.8
+    random_share: Annotated[float, "mlm: of those, the share shown as any token"] = 0.1
+    masking: Annotated[
+        Literal["token", "word", "span"], "mlm: hide single tokens, whole words or runs of words"
+    ] = "token"
+    segmenter: Annotated[
+        Literal["none", "jieba"], "mlm: what tells Chinese words apart; none: every character"
+    ] = "none"
+
+    def __post_init__(self):
+        check(self, "objective", "in (0, 1)", "mask_fraction")
+        check(self, "objective", "in [0, 1]", "mask_share", "random_share")
+        require(
+            self.mask_share + self.random_share <= 1,
+            "objective.random_share",
+            f"at most 1 - mask_share ({1 - self.mask_share:.3g})",
+            self.random_share,
+        )
 
 
 @dataclass(frozen=True)

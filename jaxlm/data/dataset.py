@@ -40,23 +40,25 @@ def prepare(
     seed: int = 0,
     cache_dir: Path | None = None,
     tokenizer: Tokenizer | None = None,
+    specials: tuple[str, ...] = (),
 ) -> Dataset:
     """Open the token stores that the settings ask for, made first if the cache has none.
 
-    `seed` shuffles rows before the split. `tokenizer` takes the place of `data.tokenizer`. The
-    cache is `cache_dir`, else $JAXLM_CACHE, else ~/.cache/jaxlm; the contents of the files are
-    part of its key, so it is never stale (a Hub data set is taken not to change).
+    `seed` shuffles rows before the split. `tokenizer` takes the place of `data.tokenizer`; one that
+    is trained gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE,
+    else ~/.cache/jaxlm; the contents of the files are part of its key, so it is never stale (a Hub
+    data set is taken not to change).
     Raises DataError or TokenizerError on whatever is wrong with the text or the settings.
     """
     if tokenizer is None and config.tokenizer not in KINDS:
         tokenizer = load_tokenizer(config.tokenizer)
-    key = cache_key(config, seed, tokenizer)
+    key = cache_key(config, seed, tokenizer, specials)
     folder = (cache_dir or user_cache()) / "tokens" / key
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
         corpus = read_corpus(config)
         try:
-            build(config, corpus, seed, folder, tokenizer)
+            build(config, corpus, seed, folder, tokenizer, specials)
         except OSError as error:
             raise DataError(
                 f"tokens cannot be kept in {folder.parent}: {error.strerror}; "
@@ -80,11 +82,13 @@ def load_tokenizer(name: str) -> Tokenizer:
     return Tokenizer.load(Path(name).expanduser())
 
 
-def cache_key(config: DataConfig, seed: int, tokenizer: Tokenizer | None) -> str:
+def cache_key(
+    config: DataConfig, seed: int, tokenizer: Tokenizer | None, specials: tuple[str, ...]
+) -> str:
     """A hash of all that the stores depend on, window length apart."""
     hub = config.source.startswith("hf:")
     rows = hub or not is_plain_text(find_files(config.source))
-    trained = [config.tokenizer, config.vocab_size, tokenizers.__version__]
+    trained = [config.tokenizer, config.vocab_size, tokenizers.__version__, *specials]
     parts = {
         "format": STORE_FORMAT,
         "source": fingerprint_source(config.source),
@@ -113,7 +117,12 @@ def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
 
 
 def build(
-    config: DataConfig, corpus: Corpus, seed: int, folder: Path, tokenizer: Tokenizer | None
+    config: DataConfig,
+    corpus: Corpus,
+    seed: int,
+    folder: Path,
+    tokenizer: Tokenizer | None,
+    specials: tuple[str, ...],
 ) -> None:
     """Write both stores, and the tokenizer if it is trained here, into a folder of the cache."""
     train, val = split(corpus, config.val_fraction, seed)
@@ -130,7 +139,7 @@ def build(
         if used is None:
             # A character that only validation holds would be an unknown token there.
             texts = corpus.documents if config.tokenizer == "char" else train
-            specials = (END_OF_TEXT,) if many else ()
+            specials = specials or ((END_OF_TEXT,) if many else ())
             used = train_tokenizer(config.tokenizer, texts, config.vocab_size, specials)
             used.save(temporary)
         end = used.eos_id if many else None

@@ -4,6 +4,7 @@ from jaxlm.generation.batch import Batch, DraftModel
 from jaxlm.generation.beam import Beams, beam_search
 from jaxlm.generation.chat import Chat
 from jaxlm.generation.decode import Scored, generate_tokens, score_tokens
+from jaxlm.generation.filling import Filled, fill
 from jaxlm.generation.programs import compiles
 from jaxlm.generation.settings import GenerationError, Settings
 from jaxlm.generation.speculation import Lookup
@@ -14,6 +15,7 @@ __all__ = [
     "Beams",
     "Chat",
     "DraftModel",
+    "Filled",
     "GenerationError",
     "Lookup",
     "Scored",
@@ -22,6 +24,7 @@ __all__ = [
     "best_texts",
     "compiles",
     "explain",
+    "fill",
     "generate",
     "generate_tokens",
     "score_tokens",

@@ -29,6 +29,9 @@ ROLES = {
 # After a lone newline between two lines, the second of which starts with a word.
 CUT = re.compile(r"\S\n(?=\w)")
 
+CHINESE = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\u2018-\u201d\u2026]"
+CHINESE_GAP = re.compile(f"(?<={CHINESE}) (?={CHINESE})")
+
 
 class Tokenizer:
     """A vocabulary with its rules: `encode` and `decode`, and the ids of the special tokens.
@@ -101,7 +104,11 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of ids; a WordPiece text comes back with its own spacing between words."""
-        return self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
+        text = self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
+        # WordPiece puts a space between any two words, and takes every Chinese character for one.
+        return (
+            CHINESE_GAP.sub("", text) if isinstance(self.backend.model, models.WordPiece) else text
+        )
 
     def pieces(self, text: str) -> Iterator[str]:
         """Cut a long text into pieces whose ids join to the whole's."""

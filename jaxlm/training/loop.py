@@ -15,15 +15,16 @@ import optax
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config, ConfigError
-from jaxlm.data import Dataset, prepare, user_cache
+from jaxlm.data import make_feed, prepare, user_cache
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.tokenizer import Tokenizer
-from jaxlm.training.objectives import OBJECTIVES, Objective
+from jaxlm.tokenizer import BERT_SPECIALS, Tokenizer
+from jaxlm.training.objectives import OBJECTIVES, Batch, Objective, check_objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.rundir import RunDirectory
+from jaxlm.training.samples import check_prompts
 from jaxlm.training.state import TrainState, init_state, train_step
-from jaxlm.training.trainer import Trainer, Update, batch_at
+from jaxlm.training.trainer import Trainer, Update
 
 
 def fit(
@@ -38,15 +39,23 @@ def fit(
     Raises JaxlmError on a mistake in the config or the data, KeyboardInterrupt when interrupted
     (after saving).
     """
+    if objective is None:
+        check_objective(config)
     set_up_jax(config)
     with RunDirectory(config) as run:
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
             return load(run.path)
-        data = prepare(config.data, config.run.seed)
+        specials = BERT_SPECIALS if config.objective.name == "mlm" else ()
+        data = prepare(config.data, config.run.seed, specials=specials)
         config = with_vocabulary(config, data.tokenizer)
-        trainer = Trainer(run, config, data, *compile_and_start(config, data, objective, optimizer))
+        check_prompts(config, data.tokenizer)
+        feed = make_feed(config, data)
+        first = feed.train_batch(0)
+        trainer = Trainer(
+            run, config, data, feed, *compile_and_start(config, first, objective, optimizer)
+        )
         if todo == "start":
             run.start(config, data.tokenizer)
         else:
@@ -101,7 +110,7 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
 
 def compile_and_start(
     config: Config,
-    data: Dataset,
+    batch: Batch,
     objective: Objective | None,
     optimizer: optax.GradientTransformation | None,
 ) -> tuple[TrainState, Update]:
@@ -127,7 +136,7 @@ def compile_and_start(
     # XLA compiles outside Python's lock, so init is compiled while the step is traced.
     with ThreadPoolExecutor(1) as beside:
         state = beside.submit(init, key)
-        lowered = jax.jit(train_step, donate_argnums=0).lower(shapes, batch_at(config, data, 0))
+        lowered = jax.jit(train_step, donate_argnums=0).lower(shapes, batch)
         update = lowered.compile()
         return state.result(), update
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxlm.config import Config
+from jaxlm.config.rules import require
 from jaxlm.ops.losses import cross_entropy
 
 Params = Any
@@ -37,4 +39,54 @@ def causal_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None 
     return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}
 
 
-OBJECTIVES: dict[str, Objective] = {"clm": causal_lm}
+def masked_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None = None) -> Sums:
+    """Cross-entropy of the tokens hidden at `places` (B, P); logits are made there only.
+
+    With `next_sentence` (B,) in the batch, its mean cross-entropy is added to the mean of the rest
+    (Devlin et al. 2018).
+    """
+
+    def apply(*inputs: Array, method: str, **keywords: Any) -> Array:
+        return model.apply({"params": params}, *inputs, method=method, **keywords)  # pyright: ignore
+
+    hidden = apply(
+        jnp.asarray(batch["ids"]),
+        method="hidden",
+        attention_mask=batch.get("attention_mask"),
+        token_type_ids=batch.get("token_type_ids"),
+        deterministic=key is None,
+        rngs=None if key is None else {"dropout": key},
+    )
+    chosen = jnp.take_along_axis(hidden, jnp.asarray(batch["places"])[:, :, None], axis=1)
+    logits = apply(chosen, method="head")
+    targets, weights = jnp.asarray(batch["targets"]), jnp.asarray(batch["weights"])
+    values = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
+    values["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
+    sums = {name: jnp.sum(value, dtype=jnp.float32) for name, value in values.items()}
+    if "next_sentence" in batch:
+        answers = jnp.asarray(batch["next_sentence"])
+        guess = apply(hidden, method="next_sentence")
+        # Weighed so that dividing by the count of tokens gives the mean over rows.
+        scale = sums["count"] / len(answers)
+        sums["next_loss"] = cross_entropy(guess, answers).sum() * scale
+        right = jnp.argmax(guess, axis=-1) == answers
+        sums["next_accuracy"] = jnp.sum(right, dtype=jnp.float32) * scale
+        sums["loss"] += sums["next_loss"]
+    return sums
+
+
+OBJECTIVES: dict[str, Objective] = {"clm": causal_lm, "mlm": masked_lm}
+# The architecture and the heads that each of them trains.
+TRAINS = {"clm": ("decoder", ("lm",)), "mlm": ("encoder", ("lm", "pretraining"))}
+
+
+def check_objective(config: Config) -> None:
+    """Raise ConfigError unless the config's model can be trained for its objective."""
+    name, model = config.objective.name, config.model
+    architecture, heads = TRAINS[name]
+    require(
+        model.architecture == architecture and model.head in heads,
+        "model.architecture",
+        f"{architecture}, with model.head {' or '.join(heads)}, for objective.name {name}",
+        f"{model.architecture} with {model.head}",
+    )

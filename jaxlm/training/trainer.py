@@ -11,8 +11,7 @@ import jax
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
 from jaxlm.config import Config, JaxlmError, to_settings
-from jaxlm.data import Dataset, epochs_at, eval_batches, train_batch, witten_bell
-from jaxlm.generation import generate
+from jaxlm.data import Dataset, Feed, witten_bell
 from jaxlm.training.console import TrainingConsole
 from jaxlm.training.metrics import (
     evaluate,
@@ -24,6 +23,7 @@ from jaxlm.training.metrics import (
 from jaxlm.training.objectives import Batch
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.rundir import Row, RunDirectory, RunError, to_json
+from jaxlm.training.samples import write_texts
 from jaxlm.training.state import (
     Metrics,
     TrainState,
@@ -32,7 +32,6 @@ from jaxlm.training.state import (
     to_items,
 )
 
-EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
 BASELINE_TOKENS = 50_000_000  # n-grams of more tokens than this take too long to be a courtesy
 
 
@@ -47,9 +46,15 @@ class Trainer:
     """A run in progress: its directory, data, state, and the rows of metrics so far."""
 
     def __init__(
-        self, run: RunDirectory, config: Config, data: Dataset, state: TrainState, update: Update
+        self,
+        run: RunDirectory,
+        config: Config,
+        data: Dataset,
+        feed: Feed,
+        state: TrainState,
+        update: Update,
     ):
-        self.run, self.config, self.data = run, config, data
+        self.run, self.config, self.data, self.feed = run, config, data, feed
         self.state, self.update = state, update
         self.rows: list[Row] = []
         self.num_params = tree_size(state.params)
@@ -93,7 +98,7 @@ class Trainer:
         step = int(self.state.step)
         if step == train.steps or self._out_of_patience():
             return
-        batch = batch_at(self.config, self.data, step)
+        batch = self.feed.train_batch(step)
         self._clock, self._clock_step = time.perf_counter(), step
         with TrainingConsole(train.steps, step) as self.console:
             self._introduce(step)
@@ -103,7 +108,7 @@ class Trainer:
                 if self._checkpoints is None:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     threading.Thread(target=import_orbax, daemon=True).start()
-                batch = batch_at(self.config, self.data, step)
+                batch = self.feed.train_batch(step)
                 self.console.advance(step)
                 ending = step == train.steps
                 if step % train.log_every == 0 or ending:
@@ -164,8 +169,7 @@ class Trainer:
         row |= {"tokens": step * self.step_tokens, "tokens_per_second": round(speed, 1)}
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
-        data = self.config.data
-        row["epoch"] = epochs_at(self.data.train, step, self.config.train.batch_size, data.seq_len)
+        row["epoch"] = self.feed.epochs_at(step)
         self._record(row)
         self.console.advance(step, values["loss"], speed)
         if not math.isfinite(values["loss"]):
@@ -178,45 +182,30 @@ class Trainer:
         """Write the row of the whole validation split; whether its loss is the best so far."""
         if self.data.val is None:
             return False
-        state, data = self.state, self.config.data
-        size = max(self.config.train.batch_size, EVAL_TOKENS // data.seq_len)
-        batches = eval_batches(self.data.val, size, data.seq_len, data.mask_documents)
+        state, batches = self.state, self.feed.eval_batches()
         means = evaluate(state.objective, state.model, evaluation_params(state), batches)
         loss = means["loss"]
         improved = loss < min(self.val_losses, default=math.inf)
-        row = {"step": step, "split": "val"} | means | {"perplexity": perplexity(loss)}
-        row["bits_per_byte"] = loss / math.log(2) * len(self.data.val) / self.data.val.num_bytes
+        row = {"step": step, "split": "val"} | means
+        row["perplexity"] = perplexity(loss - means.get("next_loss", 0.0))
+        if self.config.objective.name == "clm":
+            row["bits_per_byte"] = loss / math.log(2) * len(self.data.val) / self.data.val.num_bytes
         self._record(row | {"tokens": step * self.step_tokens})
         self.console.say(f"step {step}: val loss {loss:.4f}, perplexity {row['perplexity']:.2f}")
         return improved
 
     def _sample(self, step: int) -> None:
-        """Write texts that the model continues as it is now, and show the first."""
-        sample, state = self.config.sample, self.state
-        loaded = Loaded(
-            state.model, evaluation_params(state), self.data.tokenizer, self.config.model
-        )
-        prompts = sample.prompts or [self._opening()]
-        texts = generate(
-            loaded,
-            list(prompts),
-            max_new_tokens=sample.max_new_tokens,
-            temperature=sample.temperature,
-            top_k=sample.top_k,
-            top_p=sample.top_p,
-            seed=self.config.run.seed + step,
-        )
-        for prompt, text in zip(prompts, texts, strict=True):
+        """Write what the model makes of the prompts as it is now, and show the first."""
+        state = self.state
+        params = evaluation_params(state)
+        loaded = Loaded(state.model, params, self.data.tokenizer, self.config.model)
+        pairs = write_texts(loaded, self.config, self.data, step)
+        for prompt, text in pairs:
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
-        self.console.say(indent(prompts[0] + texts[0]))
-
-    def _opening(self) -> str:
-        """The prompt that stands for none: empty if a special token opens texts, else a newline."""
-        tokenizer = self.data.tokenizer
-        if tokenizer.bos_id is not None or tokenizer.eos_id is not None:
-            return ""
-        first = tokenizer.decode([int(self.data.train.tokens[0])])
-        return "\n" if "\n" in tokenizer.decode(range(tokenizer.vocab_size)) else first
+        prompt, text = pairs[0]
+        self.console.say(
+            indent(prompt + ("\n" if self.config.objective.name == "mlm" else "") + text)
+        )
 
     def _save(self, step: int) -> None:
         params, rest = to_items(self.state)
@@ -256,18 +245,6 @@ class Trainer:
         size = self.data.tokenizer.vocab_size
         losses = witten_bell(train.tokens, val.tokens, vocab_size=size)
         return {str(order): round(loss, 4) for order, loss in losses.items()}
-
-
-def batch_at(config: Config, data: Dataset, step: int) -> Batch:
-    """The batch of a step: a function of the seed and the step alone."""
-    return train_batch(
-        data.train,
-        config.run.seed,
-        step,
-        config.train.batch_size,
-        config.data.seq_len,
-        mask_documents=config.data.mask_documents,
-    )
 
 
 def closing_line(summary: Row, path: Path) -> str:

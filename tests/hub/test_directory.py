@@ -62,6 +62,18 @@ def test_a_directory_without_a_tokenizer_is_loaded_for_its_model(theirs, gpt2):
         jaxlm.generate(loaded, ["今天"])
 
 
+def test_a_gpt2_with_a_bert_vocabulary_is_continued_from_cls_without_sep(theirs):
+    (theirs / "tokenizer.json").unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气真好"]
+    (theirs / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    loaded = jaxlm.load(theirs)
+    seen = jaxlm.generate_tokens(
+        loaded.model, loaded.params, np.array([[2, 5, 6]]), max_new_tokens=4, temperature=0.0
+    )
+    text = jaxlm.generate(loaded, ["今天"], max_new_tokens=4, temperature=0.0)[0]
+    assert text == loaded.tokenizer.decode(seen[0])
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_import_then_export_gives_the_same_tensors_in_the_same_type(theirs, dtype, tmp_path):
     file = theirs / "model.safetensors"

@@ -165,3 +165,18 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_and_nothing_written
     with pytest.raises(JaxlmError, match=r"model\.vocab_size is 3, but the tokenizer has"):
         fit(tiny(tmp_path, model={"vocab_size": 3}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_objective_does_not_train_is_refused(tmp_path: Path):
+    config = tiny(tmp_path, objective={"name": "mlm"})
+    with pytest.raises(JaxlmError, match=r"must be encoder, with model\.head"):
+        fit(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prompt_without_a_mask_is_refused_before_a_masked_model_trains(tmp_path: Path):
+    encoder = {"architecture": "encoder"}
+    data = {"tokenizer": "wordpiece", "vocab_size": 80}
+    config = tiny(tmp_path, model=encoder, data=data, objective={"name": "mlm"})
+    with pytest.raises(JaxlmError, match=r"each of sample\.prompts must be a text with a \[MASK\]"):
+        fit(config)

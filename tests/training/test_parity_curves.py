@@ -14,6 +14,12 @@ SIZES = {
         "head_dim": 10,
     },
 }
+SIZES["bert"] = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+}
 SIZES["qwen2"] = SIZES["llama"] | {"num_key_value_heads": 3}
 
 
@@ -25,4 +31,4 @@ def test_loss_curves_of_100_steps_are_within_1e_3(family):
 
     theirs, ours = compare(family, steps=100, batch_size=4, **SIZES[family])
     assert np.abs(theirs - ours).max() < BAR
-    assert ours[-1] < ours[0] - 0.3
+    assert ours[-10:].mean() < ours[:10].mean() - 0.3

@@ -50,6 +50,25 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_exactly(
     assert_same_run(run, undisturbed)
 
 
+def test_masks_and_sentence_pairs_resume_exactly(tmp_path: Path):
+    model = {"architecture": "encoder", "head": "pretraining", "num_token_types": 2}
+    sections = {
+        "model": model,
+        "data": {"tokenizer": "wordpiece", "vocab_size": 80},
+        "objective": {"name": "mlm", "masking": "word"},
+        "train": {"steps": 8},
+        "sample": {"prompts": None, "every": 4},
+    }
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    fit(tiny(tmp_path / "whole", **sections))
+    run = interrupted(tmp_path / "parts", 6, **sections)
+    fit(tiny(tmp_path / "parts", **sections))
+    assert_same_run(run, tmp_path / "whole" / "run")
+    assert "[MASK]" in rows(run, "samples.jsonl")[0]["prompt"]
+    assert {"next_loss", "accuracy"} <= rows(run)[0].keys()
+
+
 @pytest.mark.parametrize(
     "optim", [{"name": "muon", "ema_decay": 0.9}, {"name": "schedule_free"}, {"name": "adafactor"}]
 )

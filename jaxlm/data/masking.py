@@ -1,0 +1,148 @@
+"""Which tokens a masked language model has to guess, and what it sees in their place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxlm.config import ObjectiveConfig
+from jaxlm.data.errors import DataError
+from jaxlm.tokenizer import Tokenizer
+
+SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
+SENTENCE_ENDS = "。！？!?.…\n"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking knows of the tokens: the special ids, and where words and sentences break."""
+
+    size: int
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+    special: Bool[np.ndarray, " V"]
+    continues: Bool[np.ndarray, " V"]
+    ends_sentence: Bool[np.ndarray, " V"]
+    texts: Sequence[str]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """The tokenizer's; DataError where it has no token for a mask or around a text."""
+        ids = {role: getattr(tokenizer, f"{role}_id") for role in ("pad", "cls", "sep", "mask")}
+        missing = [f"[{role.upper()}]" for role, i in ids.items() if i is None]
+        if missing:
+            raise DataError(
+                f"objective.name mlm needs {', '.join(missing)} in the vocabulary: let data."
+                "tokenizer be trained with the run, or give a tokenizer that has them"
+            )
+        size = tokenizer.vocab_size
+        texts = [tokenizer.backend.id_to_token(i) or "" for i in range(size)]
+        added = tokenizer.backend.get_added_tokens_decoder()
+        special = np.array([i in added for i in range(size)])
+        ends = [bool(text) and text[-1] in SENTENCE_ENDS for text in texts]
+        continues = [text.startswith("##") for text in texts]
+        return cls(
+            size, **ids, special=special, continues=np.array(continues),
+            ends_sentence=np.array(ends), texts=texts,
+        )  # fmt: skip
+
+
+def mask_rows(
+    ids: Int[np.ndarray, "B T"],
+    vocabulary: Vocabulary,
+    config: ObjectiveConfig,
+    random: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Hide a share of each row's tokens: `ids` (B, T), and what was hidden.
+
+    Gives `places` (B, P), the positions to guess, in order; `targets` (B, P), the tokens that stood
+    there; and `weights` (B, P), 0 where a row has fewer than P. Of the chosen tokens `mask_share`
+    become the mask token, `random_share` any token, and the rest stay (Devlin et al. 2018).
+    """
+    B, T = ids.shape
+    P = max(1, round(config.mask_fraction * T))
+    places = np.zeros((B, P), np.int32)
+    weights = np.zeros((B, P), np.float32)
+    for row in range(B):
+        chosen = choose(ids[row], vocabulary, config, P, random)
+        places[row, : len(chosen)] = chosen
+        weights[row, : len(chosen)] = 1
+    targets = np.take_along_axis(ids, places, axis=1)
+    draw = random.random((B, P))
+    ordinary = np.flatnonzero(~vocabulary.special)
+    replaced = np.where(draw < config.mask_share, vocabulary.mask, targets)
+    anything = ordinary[random.integers(len(ordinary), size=(B, P))]
+    hidden = config.mask_share + config.random_share
+    replaced = np.where((draw >= config.mask_share) & (draw < hidden), anything, replaced)
+    seen = ids.copy()
+    rows, columns = np.nonzero(weights)
+    seen[rows, places[rows, columns]] = replaced[rows, columns]
+    return {"ids": seen, "places": places, "targets": targets, "weights": weights}
+
+
+def choose(
+    ids: Int[np.ndarray, " T"],
+    vocabulary: Vocabulary,
+    config: ObjectiveConfig,
+    most: int,
+    random: np.random.Generator,
+) -> Int[np.ndarray, " p"]:
+    """The positions of a row to hide: whole units in random order until the share is reached."""
+    candidates = np.flatnonzero(~vocabulary.special[ids])
+    budget = min(most, max(1, round(config.mask_fraction * len(candidates))))
+    if len(candidates) == 0:
+        return candidates
+    if config.masking == "token":
+        return np.sort(random.choice(candidates, budget, replace=False))
+    words = np.split(candidates, np.flatnonzero(word_starts(ids, candidates, vocabulary, config)))
+    words = [word for word in words if len(word)]
+    taken: list[np.ndarray] = []
+    left, hidden = budget, np.zeros(len(words), bool)
+    for first in random.permutation(len(words)):
+        span = 1
+        if config.masking == "span":
+            span = min(int(random.geometric(SPAN_STOP)), LONGEST_SPAN)
+        for i in range(first, min(first + span, len(words))):
+            if not hidden[i] and len(words[i]) <= left:
+                hidden[i] = True
+                taken.append(words[i])
+                left -= len(words[i])
+        if left == 0:
+            break
+    # A row of words that are all longer than the share still has something to guess.
+    taken = taken or [words[int(random.integers(len(words)))][:budget]]
+    return np.sort(np.concatenate(taken))
+
+
+def segment(text: str) -> list[str]:
+    """The words of a Chinese text, joined again the text."""
+    try:
+        import jieba  # pyright: ignore[reportMissingImports], an extra
+    except ImportError:
+        raise DataError(
+            'objective.segmenter jieba takes the data extra: pip install "jaxlm[data]"'
+        ) from None
+    jieba.setLogLevel("ERROR")
+    return list(jieba.cut(text))
+
+
+def word_starts(
+    ids: Int[np.ndarray, " T"],
+    candidates: Int[np.ndarray, " n"],
+    vocabulary: Vocabulary,
+    config: ObjectiveConfig,
+) -> Bool[np.ndarray, " n"]:
+    """True where a word begins: not at a ## piece nor, with a segmenter, inside a Chinese word."""
+    tokens = ids[candidates]
+    starts = ~vocabulary.continues[tokens]
+    starts[1:] |= np.diff(candidates) > 1
+    if config.segmenter == "none":
+        return starts
+    pieces = [str(vocabulary.texts[token]).removeprefix("##") for token in tokens]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    breaks = {0, *np.cumsum([len(word) for word in segment("".join(pieces))]).tolist()}
+    inside = np.array([end - len(p) not in breaks for end, p in zip(ends, pieces, strict=True)])
+    return starts & ~inside
