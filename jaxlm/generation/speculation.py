@@ -40,8 +40,8 @@ class Lookup:
     and for half as many after one that was right, so text without repetition is left alone.
     """
 
-    width: int = 8
-    shortest: int = 2
+    width: int = 12
+    shortest: int = 1
     longest: int = 32
 
     def propose(
