@@ -89,6 +89,11 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / META / "metadata").is_file() and (folder / PARAMS).is_dir()
 
 
+def is_imported(folder: Path) -> bool:
+    """Whether the last checkpoint under a folder holds no state to train on from."""
+    return not (folder / str(saved_steps(folder)[-1]) / STATE).is_dir()
+
+
 def read_meta(checkpoint: Path) -> dict[str, Any]:
     """The JSON that travels with a checkpoint's weights."""
     try:
@@ -124,6 +129,11 @@ def readable(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if "tree structures do not match" in str(error):
+            raise CheckpointError(
+                f"the checkpoint {what} is of another model or optimizer than the config's; where "
+                "it was trained with an optimizer or objective of your own, give the same again"
+            ) from None
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"the checkpoint {what} is damaged: {reason}") from None
 
@@ -132,7 +142,7 @@ class RunLock:
     """An exclusive lock on a run directory, which the system drops however the process ends."""
 
     def __init__(self, folder: Path):
-        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -44,6 +44,11 @@ def refusal(capsys, *words: str) -> str:
     return captured.err
 
 
+def test_an_unknown_option_is_told_with_the_nearest_one(run, capsys):
+    error = refusal(capsys, "generate", run, "--prompt", "x", "--temprature", "0.8")
+    assert "jaxlm generate knows no --temprature; did you mean --temperature?" in error
+
+
 def test_generate_prints_each_prompt_with_its_continuation(run, capsys):
     words = ["generate", run, "--prompt", "今天", "--prompt", "fox", "--max-new-tokens", "9"]
     words += ["--temperature", "0.8", "--top-k", "5", "--top-p", "0.9", "--seed", "3"]

@@ -47,6 +47,20 @@ def build_parser() -> Parser:
     return parser
 
 
+def parse(words: list[str]) -> argparse.Namespace:
+    """The arguments of a command; UsageError names the option nearest to an unknown one."""
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        verb = argparse.ArgumentParser(add_help=False)
+        VERBS[args.verb].declare(verb)
+        options = [name for action in verb._actions for name in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"`jaxlm {args.verb} --help` lists them"
+        raise UsageError(f"jaxlm {args.verb} knows no {unknown[0]}; {hint}")
+    return args
+
+
 def check_verb(words: list[str]) -> None:
     """Raise UsageError, with the nearest verb, where the first word is none."""
     if words and not words[0].startswith("-") and words[0] not in VERBS:
@@ -67,7 +81,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         try:
             check_verb(words)
-            args = build_parser().parse_args(words)
+            args = parse(words)
             VERBS[args.verb].run(args)
         finally:
             sys.stdout.flush()

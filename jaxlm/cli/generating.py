@@ -28,7 +28,7 @@ SETTINGS = (
     ("--min-new-tokens", int, 0, "N", "before so many the text does not end"),
     ("--seed", int, 0, "N", "default 0"),
 )
-SOURCE = "a run directory or a checkpoint"
+SOURCE = "a run directory, a checkpoint or a Hugging Face model"
 
 
 def declare_settings(parser: argparse.ArgumentParser, max_new_tokens: int) -> None:

@@ -176,12 +176,12 @@ def check_lengths(dataset: Dataset, config: DataConfig) -> None:
     held = len(dataset.train)
     if held <= config.seq_len:
         raise DataError(
-            f"{config.source} leaves {held} tokens to train on, but one window takes "
+            f"{config.source} leaves {held} token(s) to train on, but one window takes "
             f"{config.seq_len + 1}: lower data.seq_len or give more text"
         )
     held = len(dataset.val) if dataset.val else 0
     if config.val_fraction > 0 and held < 2:
         raise DataError(
-            f"{config.source} leaves {held} tokens to validate on, but there must be 2: "
+            f"{config.source} leaves {held} token(s) to validate on, but there must be 2: "
             "raise data.val_fraction, or set it to 0"
         )

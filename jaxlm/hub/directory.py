@@ -105,6 +105,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     theirs = config_to_reference(loaded.config) | {"dtype": dtype, "torch_dtype": dtype}
     specials = special_ids(loaded)
     for name in specials.keys() & theirs.keys():
+        if specials[name] is None:
+            specials[name] = theirs[name]
         if specials[name] != theirs[name]:
             raise ExchangeError(
                 f"{name} is {specials[name]}, but a {theirs['model_type']} must have {theirs[name]}"
@@ -123,7 +125,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
 
 def special_ids(loaded: Loaded) -> dict[str, Any]:
     """Their names and our ids of the special tokens; the source's where no tokenizer tells."""
-    ids = {name: loaded.origin[name] for name in SPECIALS.values() if name in loaded.origin}
+    # None is written as null: a name left out would get their default, which may be no token here.
+    ids = {name: loaded.origin.get(name) for name in SPECIALS.values()}
     if is_present(loaded.tokenizer):
         found = {name: getattr(loaded.tokenizer, ours) for ours, name in SPECIALS.items()}
         ids |= {name: i for name, i in found.items() if i is not None}

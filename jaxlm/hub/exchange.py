@@ -16,7 +16,7 @@ from jaxlm.hub.tables import Family, Row
 from jaxlm.models import param_shapes
 
 Leaves = dict[str, Any]
-SHOWN = 20  # faults that are told one by one
+SHOWN = 8  # faults that are told one by one
 
 
 @runtime_checkable

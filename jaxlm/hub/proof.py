@@ -30,8 +30,8 @@ def local_copy(source: str, revision: str | None) -> Path:
 def prove(loaded: Loaded, reference: Path | None) -> dict[str, Any]:
     """Facts about a conversion, to be shown or kept.
 
-    With a `reference` directory the largest difference from the logits that transformers computes
-    there, in fp32; without one a checksum of the params.
+    A checksum of the params and, with a `reference` directory, the largest difference from the
+    logits that transformers computes there, in fp32.
     """
     leaves = jax.tree_util.tree_leaves_with_path(loaded.params)
     proof = {
@@ -40,7 +40,7 @@ def prove(loaded: Loaded, reference: Path | None) -> dict[str, Any]:
         "dtype": loaded.origin.get("dtype", "float32"),
     }
     if reference is not None:
-        return proof | {"largest logits difference": f"{logits_difference(loaded, reference):.1e}"}
+        proof["largest logits difference"] = f"{logits_difference(loaded, reference):.1e}"
     digest = hashlib.sha256()
     for path, leaf in leaves:
         digest.update(jax.tree_util.keystr(path).encode())
@@ -59,6 +59,7 @@ def logits_difference(loaded: Loaded, reference: Path) -> float:
             "--verify out"
         ) from None
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     config = loaded.config
     length = min(LENGTH, config.max_seq_len)
     names = json.loads((reference / "config.json").read_text(encoding="utf-8"))

@@ -140,7 +140,9 @@ def write_weights(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> in
     total = 0
 
     def flush() -> None:
-        save_file(shard, folder / f"part-{len(shards)}", metadata={"format": "pt"})
+        part = folder / f"part-{len(shards)}"
+        save_file(shard, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # the library leaves it to its owner alone
         shards.append(list(shard))
         shard.clear()
 

@@ -1,8 +1,12 @@
 """What a run shows while it trains: a progress bar on a terminal, lines elsewhere."""
 
+import time
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 20  # the least between two lines of progress where there is no bar
 
 
 class TrainingConsole:
@@ -10,6 +14,7 @@ class TrainingConsole:
 
     def __init__(self, steps: int, done: int):
         self.console = Console(highlight=False)
+        self._steps, self._told = steps, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -40,3 +45,6 @@ class TrainingConsole:
         else:
             numbers = f"loss {loss:.3f}  {speed:,.0f} tokens/s"
             self._bar.update(self._task, completed=step, numbers=numbers)
+            if not self.console.is_terminal and time.monotonic() - self._told > QUIET_SECONDS:
+                self._told = time.monotonic()
+                self.say(f"step {step} of {self._steps}: {numbers}")

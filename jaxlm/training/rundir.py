@@ -1,5 +1,6 @@
 """The run directory: what is written where, and whether a command starts, resumes or is done."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import jax
 
 from jaxlm import __version__
-from jaxlm.checkpoint import RunLock, saved_steps
+from jaxlm.checkpoint import RunLock, is_imported, saved_steps
 from jaxlm.config import Config, JaxlmError, build_config, read_yaml, to_settings, to_yaml
 from jaxlm.tokenizer import Tokenizer
 
@@ -64,6 +65,7 @@ class RunDirectory:
                 raise RunError(f"run.resume is must, but {self.path} holds no run")
             return "start"
         if run.overwrite:
+            print(f"overwriting {self.path}: what it held is deleted")
             return "start"
         if run.resume == "never":
             raise RunError(
@@ -73,6 +75,11 @@ class RunDirectory:
         finished = (self.path / "summary.json").exists()
         if not finished and not saved_steps(self.checkpoints):
             return "start"
+        if not finished and is_imported(self.checkpoints):
+            raise RunError(
+                f"{self.path} holds an imported model, which has nothing to go on training from; "
+                "choose another run.dir"
+            )
         self._refuse_changes()
         return "finished" if finished else "resume"
 
@@ -98,7 +105,7 @@ class RunDirectory:
         for old in self.path.iterdir():
             if old.name != ".lock":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-        self.write("config.yaml", to_yaml(config))
+        self.write("config.yaml", to_yaml(recorded(config)))
         tokenizer.save(self.path)
         self.write("environment.json", to_json(environment()))
 
@@ -120,6 +127,12 @@ class RunDirectory:
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, self.path / name)
+
+
+def recorded(config: Config) -> Config:
+    """The config as a run keeps it: read again, it must continue the run, not delete it."""
+    run = dataclasses.replace(config.run, resume="auto", overwrite=False)
+    return dataclasses.replace(config, run=run)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -22,7 +22,7 @@ from jaxlm.training.metrics import (
 )
 from jaxlm.training.objectives import Batch
 from jaxlm.training.plots import plot_losses
-from jaxlm.training.rundir import Row, RunDirectory, RunError, to_json
+from jaxlm.training.rundir import Row, RunDirectory, RunError, recorded, to_json
 from jaxlm.training.samples import write_texts
 from jaxlm.training.state import (
     Metrics,
@@ -122,7 +122,9 @@ class Trainer:
                 self._clock += time.perf_counter() - paused
                 if interrupted():
                     self.checkpoints.wait()
-                    self.console.say(f"saved at step {step}; the same command goes on from there")
+                    again = "the same command"
+                    again += " without --run.overwrite" if self.config.run.overwrite else ""
+                    self.console.say(f"saved at step {step}; {again} goes on from there")
                     raise KeyboardInterrupt
             if self._saved_step < step:
                 self._save(step)
@@ -156,7 +158,7 @@ class Trainer:
             f"vocabulary {self.config.model.vocab_size:,}, {jax.devices()[0].device_kind}"
         )
         self.console.say(
-            f"{'resuming at step ' + str(step) if step else 'writing'} {self.run.path}"
+            f"resuming {self.run.path} at step {step}" if step else f"writing {self.run.path}"
         )
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -213,7 +215,7 @@ class Trainer:
         tokenizer = self.data.tokenizer
         meta = {
             "step": step,
-            "config": to_settings(self.config),
+            "config": to_settings(recorded(self.config)),
             "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
             "data": self.data.fingerprint,
             "val_loss": vals[-1]["loss"] if vals else None,

@@ -3,10 +3,12 @@
 import signal
 from pathlib import Path
 
+import optax
 import pytest
 
 from jaxlm.checkpoint import RunLock, saved_steps
-from jaxlm.config import JaxlmError
+from jaxlm.config import JaxlmError, build_config, read_yaml
+from jaxlm.loading import load, write_run
 from jaxlm.training import fit
 from jaxlm.training.trainer import Trainer
 from tests.training.runs import TEXT, assert_same_run, contents, rows, tiny
@@ -48,6 +50,34 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_exactly(
     assert saved_steps(run / "checkpoints")[-1] == step
     fit(tiny(tmp_path))
     assert_same_run(run, undisturbed)
+
+
+def test_the_config_that_a_run_keeps_does_not_delete_it(tmp_path: Path, capsys):
+    overwrite = tiny(tmp_path, run={"overwrite": True}, train={"steps": 2})
+    fit(overwrite)
+    kept = build_config(read_yaml(tmp_path / "run" / "config.yaml"))
+    assert (kept.run.overwrite, kept.run.resume) == (False, "auto")
+    before = contents(tmp_path / "run")
+    fit(kept)
+    assert contents(tmp_path / "run") == before
+    capsys.readouterr()
+    fit(overwrite)
+    assert f"overwriting {tmp_path / 'run'}: what it held is deleted" in capsys.readouterr().out
+
+
+def test_an_imported_model_is_not_trained_on(tmp_path: Path, undisturbed: Path):
+    write_run(load(undisturbed), tmp_path / "run")
+    with pytest.raises(JaxlmError, match="holds an imported model"):
+        fit(build_config(read_yaml(tmp_path / "run" / "config.yaml")))
+
+
+def test_another_optimizer_of_ones_own_is_told_when_resuming(tmp_path: Path):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path), optimizer=optax.sgd(0.1))
+    with pytest.raises(JaxlmError, match="of another model or optimizer than the config's"):
+        fit(tiny(tmp_path))
 
 
 def test_masks_and_sentence_pairs_resume_exactly(tmp_path: Path):
