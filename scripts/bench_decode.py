@@ -53,7 +53,7 @@ def ours(model: Any) -> tuple[CausalLM, Any]:
 
 def converted(model: Any, folder: str) -> Any:
     """The model in CTranslate2, whose converter wants a tokenizer beside it."""
-    import ctranslate2
+    import ctranslate2  # pyright: ignore[reportMissingImports]
 
     size = model.config.vocab_size
     words = tokenizers.models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0")
