@@ -56,8 +56,8 @@ class CausalFeed:
 class MaskedFeed:
     """Windows between [CLS] and [SEP] with tokens to guess; or pairs of sentences.
 
-    Pairs, for a model with a next-sentence head: the second half of the time the first is followed
-    by what follows it in its document, else by text from elsewhere (Devlin et al. 2018).
+    Pairs are for a model with a next-sentence head: half of the time the second part is what comes
+    after the first, else text from elsewhere (Devlin et al. 2018).
     """
 
     def __init__(self, config: Config, data: Dataset):

@@ -46,7 +46,9 @@ def read_directory(path: Path) -> Loaded:
             f"{config.vocab_size}: it belongs to another model"
         )
     params = import_tensors(files, config, FAMILIES[theirs["model_type"]])
-    origin = {"source": path.name, "dtype": files.dtype}
+    origin: dict[str, Any] = {"source": path.name, "dtype": files.dtype}
+    mixed = {name: kind for name, kind in files.dtypes.items() if kind != files.dtype}
+    origin |= {"other_dtypes": {name: kind for name, kind in mixed.items() if kind in TYPES}}
     origin |= {name: theirs[name] for name in SPECIALS.values() if theirs.get(name) is not None}
     return Loaded(make_model(config), params, tokenizer, config, origin)
 
@@ -99,6 +101,7 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     `dtype` is float32, bfloat16 or float16; None: that of the source it was imported from, else
     float32. JaxlmError where their format cannot express the model.
     """
+    others = {} if dtype else loaded.origin.get("other_dtypes", {})
     dtype = dtype or loaded.origin.get("dtype", "float32")
     if dtype not in TYPES:
         raise ExchangeError(f"dtype must be one of {', '.join(TYPES)}, got {dtype!r}")
@@ -113,7 +116,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
             )
     theirs |= specials
     with written_whole(path) as folder:
-        write_weights(folder, exported(loaded.params, loaded.config, TYPES[dtype]))
+        finer = {name: TYPES[kind] for name, kind in others.items()}
+        write_weights(folder, exported(loaded.params, loaded.config, TYPES[dtype], finer))
         write_json(folder / "config.json", theirs)
         if loaded.config.architecture == "decoder" and loaded.config.head == "lm":
             write_json(folder / "generation_config.json", specials)

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -88,9 +89,15 @@ def export_tensors(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
 
 
 def exported(
-    params: Mapping[str, Any], config: ModelConfig, dtype: Any = np.float32
+    params: Mapping[str, Any],
+    config: ModelConfig,
+    dtype: Any = np.float32,
+    others: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each tensor of a model with its name, one after the other; JaxlmError before the first."""
+    """Each tensor of a model with its name, one after the other; JaxlmError before the first.
+
+    `others` are the types, by name, of tensors that have not the `dtype` of the rest.
+    """
     family, shapes = family_of(config), leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
     leaves: Leaves = flatten_dict(params, sep="/")
@@ -105,7 +112,7 @@ def exported(
     for row in rows:
         name = row.theirs.removeprefix(family.prefix) if bare else row.theirs
         tensor = row.layout.write([np.asarray(leaves[path]) for path in row.ours])
-        yield name, np.ascontiguousarray(tensor, dtype)
+        yield name, np.ascontiguousarray(tensor, others.get(name, dtype))
 
 
 def leaf_shapes(config: ModelConfig) -> Leaves:

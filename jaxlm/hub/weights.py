@@ -30,16 +30,18 @@ class WeightFiles:
     def __init__(self, folder: Path):
         self._readers: dict[str, Callable[[], np.ndarray]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        dtypes: Counter[str] = Counter()
+        self.dtypes: dict[str, str] = {}
+        sizes: Counter[str] = Counter()
         for path in weight_files(folder):
             entries = torch_entries(path) if path.suffix == ".bin" else safe_entries(path)
             for name, shape, dtype, reader in entries:
                 if name in self._shapes:
                     raise WeightsError(f"{name} is in more than one file of {folder}")
                 self._shapes[name], self._readers[name] = shape, reader
-                dtypes[dtype] += int(np.prod(shape))
-        # The type of most numbers: a file mixes types only where a few norms are kept finer.
-        self.dtype = dtypes.most_common(1)[0][0] if dtypes else "float32"
+                self.dtypes[name] = dtype
+                sizes[dtype] += int(np.prod(shape))
+        # The type of most numbers; a few norms may be kept finer.
+        self.dtype = sizes.most_common(1)[0][0] if sizes else "float32"
 
     def keys(self) -> Iterable[str]:
         return self._shapes.keys()

@@ -88,6 +88,21 @@ def test_import_then_export_gives_the_same_tensors_in_the_same_type(theirs, dtyp
         np.testing.assert_array_equal(again[name], tensor)
 
 
+def test_tensors_of_another_type_than_the_rest_keep_it(theirs, tmp_path):
+    file = theirs / "model.safetensors"
+    tensors = {
+        name: tensor if ".ln_1." in name else tensor.astype(jnp.dtype("bfloat16"))
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file)
+    write_run(jaxlm.load(theirs), tmp_path / "run")
+    jaxlm.export(jaxlm.load(tmp_path / "run"), tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype, name
+        np.testing.assert_array_equal(again[name], tensor)
+
+
 def test_shards_are_read_and_written(theirs, gpt2, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
     jaxlm.export(jaxlm.load(theirs), tmp_path / "sharded")
