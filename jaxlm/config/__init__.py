@@ -2,6 +2,7 @@
 
 from jaxlm.config.building import build_config, to_settings, to_yaml
 from jaxlm.config.describing import describe_options
+from jaxlm.config.finetuning import FinetuneConfig
 from jaxlm.config.options import (
     Config,
     DataConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "FinetuneConfig",
     "JaxlmError",
     "ModelConfig",
     "ObjectiveConfig",

@@ -36,4 +36,6 @@ def describe_choices(base: object) -> str:
 def describe_default(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        return "[" + ", ".join(value) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)

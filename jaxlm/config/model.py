@@ -51,8 +51,13 @@ class ModelConfig:
     embed_norm: Annotated[bool, "normalise the embeddings before the first block"] = False
     pooler: Annotated[
         Derived[bool],
-        "a dense tanh layer on the first token; null: with the encoder heads that look there",
+        "a dense tanh layer on what is pooled; null: with the encoder heads that pool",
     ] = DERIVED
+    pooling: Annotated[
+        Literal["token", "mean"],
+        "what a sequence is classified by: an encoder's first or a decoder's last token, or the "
+        "mean of all",
+    ] = "token"
     num_token_types: Annotated[int, "kinds of tokens, such as first and second sentence"] = 0
     positions: Annotated[
         Literal["learned", "rotary", "sinusoidal", "none"], "how positions are told"

@@ -1,10 +1,22 @@
 """The settings of a run as frozen dataclasses, each field with its default and its meaning."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from jaxlm.config.finetuning import TEXT_TASKS, FinetuneConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.rules import DERIVED, Derived, check, fill, filled, require
+
+COLUMNS = ("text_column", "pair_column", "label_column")
+TEXT_COLUMN = "text"
+# The usual names of a task's columns, in that order.
+TASK_COLUMNS = {
+    "sequence_classification": (TEXT_COLUMN, None, "label"),
+    "token_classification": ("tokens", None, "tags"),
+    "question_answering": ("question", "context", "answers"),
+    "chat": ("turns", None, None),
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,24 @@ class DataConfig:
     """From text to batches of tokens."""
 
     source: Annotated[
-        str, "a file, folder or glob (txt, jsonl, csv, tsv, parquet), sample:NAME, or hf:NAME"
+        str,
+        "a file, folder or glob (txt, jsonl, csv, tsv, parquet), sample:NAME, hf:NAME; a + b: both",
     ] = "sample:tinyshakespeare"
-    text_column: Annotated[str, "the column that holds the text of a row"] = "text"
+    text_column: Annotated[
+        Derived[str], "the column of a row's text; null: text, tokens, question or turns, by task"
+    ] = DERIVED
+    pair_column: Annotated[
+        str | None, "the column of a second text; null: context for question_answering, else none"
+    ] = None
+    label_column: Annotated[
+        Derived[str], "the column of what is to be learned; null: label, tags or answers, by task"
+    ] = DERIVED
     hf_config: Annotated[str | None, "configuration of an hf: data set"] = None
     hf_split: Annotated[str, "split of an hf: data set"] = "train"
+    val_source: Annotated[
+        str | None, "labelled rows to validate on, as source; null: a share of source"
+    ] = None
+    hf_val_split: Annotated[str, "split of an hf: data set in val_source"] = "validation"
     max_documents: Annotated[int | None, "read no more rows than this"] = None
     normalize: Annotated[Literal["none", "NFC", "NFKC"], "Unicode normal form of the text"] = "none"
     tokenizer: Annotated[
@@ -42,13 +67,27 @@ class DataConfig:
     ] = "char"
     vocab_size: Annotated[int, "size of a bpe, wordpiece or unigram vocabulary to train"] = 4096
     val_fraction: Annotated[float, "share of the text held out for validation; 0: none"] = 0.1
+    test_fraction: Annotated[
+        float, "share of labelled rows to test the best checkpoint on at the end; 0: none"
+    ] = 0.0
     seq_len: Annotated[int, "tokens a training window holds"] = 64
+    special_tokens: Annotated[
+        Derived[Literal["none", "bert"]],
+        "bert: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where needed",
+    ] = DERIVED
     mask_documents: Annotated[bool, "attention and positions start anew at each document"] = False
 
     def __post_init__(self):
         check(self, "data", "positive", "seq_len", "vocab_size", "max_documents")
-        check(self, "data", "in [0, 1)", "val_fraction")
-        check(self, "data", "a text that is not empty", "source", "text_column", "tokenizer")
+        check(self, "data", "in [0, 1)", "val_fraction", "test_fraction")
+        check(self, "data", "a text that is not empty", "source", "tokenizer", "val_source")
+        check(self, "data", "a text that is not empty", *COLUMNS)
+        require(
+            self.val_fraction + self.test_fraction < 1,
+            "data.test_fraction",
+            f"below 1 - val_fraction ({1 - self.val_fraction:.3g})",
+            self.test_fraction,
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +165,7 @@ class TrainConfig:
     """How long to train, and what to do on the way."""
 
     steps: Annotated[int, "updates to make"] = 2000
+    epochs: Annotated[float | None, "passes over the data to make; null: as steps says"] = None
     batch_size: Annotated[int, "windows in one update"] = 12
     accumulate_steps: Annotated[int, "micro-batches that one update is summed over"] = 1
     eval_every: Annotated[int, "steps between passes over the validation split"] = 250
@@ -138,7 +178,7 @@ class TrainConfig:
 
     def __post_init__(self):
         check(self, "train", "positive", "steps", "batch_size", "accumulate_steps", "patience")
-        check(self, "train", "positive", "eval_every", "checkpoint_every", "log_every")
+        check(self, "train", "positive", "eval_every", "checkpoint_every", "log_every", "epochs")
         require(
             self.batch_size % self.accumulate_steps == 0,
             "train.accumulate_steps",
@@ -175,16 +215,34 @@ class Config:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self):
         name = self.run.name or "run"
         run = filled(self.run, name=name, dir=f"runs/{name}")
         sample = filled(self.sample, every=self.train.eval_every)
-        model = filled(self.model, max_seq_len=self.data.seq_len)
-        for section, value in (("run", run), ("sample", sample), ("model", model)):
+        model, task = self.model, self.finetune.task
+        if self.finetune.init_from is None:
+            model = filled(model, max_seq_len=self.data.seq_len)
+        objective = self.objective
+        if task in TEXT_TASKS:
+            objective = dataclasses.replace(objective, name=TEXT_TASKS[task])
+        columns = TASK_COLUMNS.get(task or "", (TEXT_COLUMN, None, None))
+        data = filled(self.data, **dict(zip(COLUMNS, columns, strict=True)))
+        sections = {"run": run, "sample": sample, "model": model}
+        sections |= {"objective": objective, "data": data}
+        for section, value in sections.items():
             object.__setattr__(self, section, value)
+        require(
+            self.finetune.layer_decay == 1 or self.optim.name != "schedule_free",
+            "finetune.layer_decay",
+            "1 with schedule_free, whose averages depend on the rate",
+            self.finetune.layer_decay,
+        )
         limit = self.model.max_seq_len
+        if limit is None:
+            return  # finetune.init_from tells
         require(
             self.data.seq_len <= limit,
             "data.seq_len",

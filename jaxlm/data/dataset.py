@@ -13,14 +13,10 @@ import numpy as np
 import tokenizers
 
 from jaxlm.config import DataConfig
+from jaxlm.config.options import TEXT_COLUMN
 from jaxlm.data.errors import DataError
-from jaxlm.data.reading import (
-    Corpus,
-    find_files,
-    fingerprint_source,
-    is_plain_text,
-    read_corpus,
-)
+from jaxlm.data.files import find_files, fingerprint_source
+from jaxlm.data.reading import Corpus, is_plain_text, read_corpus
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
 
@@ -93,7 +89,7 @@ def cache_key(
         "format": STORE_FORMAT,
         "source": fingerprint_source(config.source),
         "hub": [config.hf_config, config.hf_split] if hub else None,
-        "rows": [config.text_column, seed] if rows else None,
+        "rows": [config.text_column or TEXT_COLUMN, seed] if rows else None,
         "max_documents": config.max_documents,
         "normalize": config.normalize,
         "val_fraction": config.val_fraction,
@@ -142,7 +138,8 @@ def build(
             specials = specials or ((END_OF_TEXT,) if many else ())
             used = train_tokenizer(config.tokenizer, texts, config.vocab_size, specials)
             used.save(temporary)
-        end = used.eos_id if many else None
+        end = used.sep_id if used.eos_id is None else used.eos_id
+        end = end if many else None
         write_store(temporary / "train", train, used, end)
         write_store(temporary / "val", val, used, end)
         try:

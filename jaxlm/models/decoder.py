@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 from jaxlm.config import ModelConfig
 from jaxlm.models.trunk import Trunk
 from jaxlm.nn.cache import KVCache
+from jaxlm.nn.int8 import Int8Matrix, weight
 from jaxlm.nn.layers import Tap, identity, kernel_init, scoped
 from jaxlm.ops.attention import position_mask
 
@@ -51,7 +52,7 @@ class CausalLM(nn.Module):
             config = self.config
             zero = nn.initializers.zeros
             init = zero if config.zero_init_head else kernel_init(config)
-            self.unembed = self.param("head", init, (config.d_model, config.vocab_size))
+            self.unembed = weight(self, "head", init, (config.d_model, config.vocab_size))
 
     def __call__(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T V"]:
         """Logits for every position; keywords as for `Trunk.__call__`."""
@@ -71,5 +72,7 @@ class CausalLM(nn.Module):
         """Logits of hidden states."""
         if self.config.tie_embeddings:
             return self.backbone.embed.attend(hidden)
+        if isinstance(self.unembed, Int8Matrix):
+            return self.unembed.product(hidden)
         kernel = self.unembed.astype(hidden.dtype)
         return jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)

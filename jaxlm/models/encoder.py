@@ -14,13 +14,13 @@ class Encoder(Trunk):
 
 
 class Pooler(nn.Module):
-    """A dense layer and tanh on the first token: what BERT takes for the meaning of the whole."""
+    """A dense layer and tanh, in BERT on the first token: what stands for the whole."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
-        return nn.tanh(Dense(self.config.d_model, self.config, True, name="dense")(hidden[:, 0]))
+    def __call__(self, vector: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        return nn.tanh(Dense(self.config.d_model, self.config, True, name="dense")(vector))
 
 
 class MaskedLM(nn.Module):
@@ -72,4 +72,4 @@ class MaskedLM(nn.Module):
 
     def next_sentence(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B 2"]:
         """Logits in fp32: 0, the second sentence follows the first; 1, it is from elsewhere."""
-        return self.next(self.pooler(hidden)).astype(jnp.float32)
+        return self.next(self.pooler(hidden[:, 0])).astype(jnp.float32)

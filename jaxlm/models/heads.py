@@ -27,16 +27,16 @@ class BareModel(nn.Module):
         """Final hidden states; keywords as for `Trunk.__call__`."""
         hidden = self.backbone(ids, **keywords)
         if self.config.pooler and self.is_initializing():
-            self.pooler(hidden)
+            self.pooler(hidden[:, 0])
         return hidden
 
     def pooled(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
         """The pooler's vector of hidden states."""
-        return self.pooler(hidden)
+        return self.pooler(hidden[:, 0])
 
 
 class SequenceClassifier(nn.Module):
-    """Logits (B, C) in fp32 from an encoder's first or a decoder's last token."""
+    """Logits (B, C) in fp32 of an encoder's first, a decoder's last, or the mean of all tokens."""
 
     config: ModelConfig
 
@@ -55,12 +55,12 @@ class SequenceClassifier(nn.Module):
         keywords |= {"attention_mask": attention_mask, "deterministic": deterministic}
         hidden = backbone(ids, **keywords)
         decoder = config.architecture == "decoder"
-        if config.pooler:
-            pooled = Pooler(config, name="pooler")(hidden)
-        elif decoder:
-            pooled = last_token(hidden, attention_mask)
+        if config.pooling == "mean":
+            pooled = mean_of_tokens(hidden, attention_mask)
         else:
-            pooled = hidden[:, 0]
+            pooled = last_token(hidden, attention_mask) if decoder else hidden[:, 0]
+        if config.pooler:
+            pooled = Pooler(config, name="pooler")(pooled)
         pooled = Dropout(config.dropout)(pooled, deterministic)
         # The reference's decoders score without a bias.
         logits = Dense(len(config.labels), config, not decoder, name="classifier")(pooled)
@@ -99,6 +99,16 @@ class QuestionAnswerer(nn.Module):
         hidden = TRUNKS[config.architecture](config, name="backbone")(ids, **keywords)
         logits = Dense(2, config, True, name="classifier")(hidden).astype(jnp.float32)
         return logits[:, :, 0], logits[:, :, 1]
+
+
+def mean_of_tokens(
+    hidden: Float[Array, "B T D"], attention_mask: Bool[Array, "B T"] | Int[Array, "B T"] | None
+) -> Float[Array, "B D"]:
+    """The mean of the states at each row's unmasked positions, in fp32."""
+    if attention_mask is None:
+        return hidden.mean(axis=1)
+    weights = attention_mask.astype(jnp.float32)[:, :, None]
+    return (hidden.astype(jnp.float32) * weights).sum(axis=1) / weights.sum(axis=1)
 
 
 def last_token(

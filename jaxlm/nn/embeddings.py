@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
+from jaxlm.nn.int8 import Int8Matrix, weight
 from jaxlm.nn.layers import Dropout, Norm, compute_dtype, kernel_init
 from jaxlm.ops.positions import sinusoids
 
@@ -19,7 +20,7 @@ class Embeddings(nn.Module):
         for name in ("vocab_size", "max_seq_len"):
             if getattr(config, name) is None:
                 raise ConfigError(f"model.{name} must be given to build a model")
-        self.tokens = self.param("tokens", init, (config.vocab_size, config.d_model))
+        self.tokens = weight(self, "tokens", init, (config.vocab_size, config.d_model))
         if config.positions == "learned":
             rows = config.max_seq_len + config.position_offset
             self.positions = self.param("positions", init, (rows, config.d_model))
@@ -52,5 +53,7 @@ class Embeddings(nn.Module):
 
     def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Logits by the token vectors themselves (Press and Wolf 2017), in fp32."""
+        if isinstance(self.tokens, Int8Matrix):
+            return self.tokens.product(x)
         table = self.tokens.astype(x.dtype)
         return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)

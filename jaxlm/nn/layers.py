@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.config import ModelConfig
+from jaxlm.nn.int8 import Int8Matrix, weight
 from jaxlm.ops.norms import layer_norm, rms_norm
 from jaxlm.ops.random import dropout, normal
 
@@ -47,7 +48,10 @@ def kernel_init(config: ModelConfig, *, residual: bool = False) -> nn.initialize
 
 
 class Dense(nn.Module):
-    """y = x @ kernel + bias, with kernel (in, out) in fp32 and the product in the compute dtype."""
+    """y = x @ kernel + bias, with kernel (in, out) in fp32 and the product in the compute dtype.
+
+    Where the params hold low-rank adapters (see `jaxlm.nn.lora`), their product is added.
+    """
 
     features: int
     config: ModelConfig
@@ -58,9 +62,16 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         dtype = compute_dtype(self.config)
         init = kernel_init(self.config, residual=self.residual)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        kernel = weight(self, "kernel", init, (x.shape[-1], self.features))
         # Rows of a matrix: XLA's CPU backward of a 3-D product is slower.
-        y = x.astype(dtype).reshape(-1, x.shape[-1]) @ kernel.astype(dtype)
+        rows = x.astype(dtype).reshape(-1, x.shape[-1])
+        if isinstance(kernel, Int8Matrix):
+            y = kernel.product(rows).astype(dtype)
+        else:
+            y = rows @ kernel.astype(dtype)
+        if self.has_variable("params", "lora_a"):
+            a, b, scale = (self.get_variable("params", f"lora_{n}") for n in ("a", "b", "scale"))
+            y += rows @ a.astype(dtype) @ (scale * b).astype(dtype)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         return y.reshape(*x.shape[:-1], self.features)

@@ -12,3 +12,16 @@ def cross_entropy(
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def target_sums(
+    logits: Float[Array, "*batch V"],
+    targets: Int[Array, "*batch"],
+    weights: Float[Array, "*batch"],
+    accuracy: bool = True,
+) -> dict[str, Float[Array, ""]]:
+    """Weighted sums over targets: `loss` in nats, `count`, and `accuracy` of the likeliest."""
+    sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
+    if accuracy:
+        sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
+    return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}

@@ -82,6 +82,13 @@ class Tokenizer:
             raise self._encoding_error("".join(texts), error) from None
         return [encoding.ids for encoding in encodings]
 
+    def encode_with_offsets(
+        self, texts: Sequence[str]
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """The ids of each text with the characters, from and to, that each of them covers."""
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text to be continued: the template's opening in front, nothing behind."""
         return self._opening + self.encode(text)

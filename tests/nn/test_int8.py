@@ -1,0 +1,51 @@
+"""Matrices in int8: near the matrix, exact beside it, and never a copy in fp32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.nn.int8 import Int8Matrix
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def whole(matrix: Int8Matrix) -> np.ndarray:
+    return np.asarray(matrix.values, np.float32) * np.asarray(matrix.scales)[:, None]
+
+
+def test_no_weight_is_off_by_more_than_half_a_step_of_its_row():
+    matrix = random(5, 70) * [[1], [100], [1e-3], [1], [0]]
+    held = Int8Matrix.of(jnp.asarray(matrix))
+    assert held.values.dtype == jnp.int8
+    steps = np.abs(matrix).max(axis=1, keepdims=True) / 127
+    assert (np.abs(whole(held) - matrix) <= 0.5001 * steps).all()
+    np.testing.assert_allclose(held[jnp.array([[2], [1]])], whole(held)[[[2], [1]]], rtol=1e-6)
+
+
+def test_a_product_is_that_of_the_rounded_matrix_to_two_digits_of_the_activations():
+    held = Int8Matrix.of(jnp.asarray(random(9, 300)))
+    x = random(2, 3, 300, seed=1)
+    x[0, 1] *= 1e3
+    x[1, 2] = 0
+    expected = x @ whole(held).T
+    sizes = np.abs(x).max(axis=2, keepdims=True)
+    error = np.abs(held.product(jnp.asarray(x)) - expected)
+    assert (error <= 2e-3 * sizes).all()  # one digit alone is off by 0.1
+
+
+def test_a_row_has_the_product_that_it_has_alone_bit_for_bit():
+    held = Int8Matrix.of(jnp.asarray(random(40, 64)))
+    x = random(8, 64, seed=1)
+    together = held.product(jnp.asarray(x))
+    for i in range(8):
+        np.testing.assert_array_equal(held.product(jnp.asarray(x[i : i + 1]))[0], together[i])
+
+
+def test_a_product_makes_no_larger_copy_of_the_matrix():
+    held = Int8Matrix.of(jnp.asarray(random(1024, 512)))
+    for batch_size in (1, 8):
+        x = jnp.asarray(random(batch_size, 512))
+        compiled = jax.jit(lambda held, x: held.product(x)).lower(held, x).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < held.values.nbytes / 2
