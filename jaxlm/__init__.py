@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxlm.generation import generate, generate_tokens
     from jaxlm.loading import export, load
     from jaxlm.models import CausalLM, Decoder, num_params, preset
+    from jaxlm.tasks.inference import embed, predict
     from jaxlm.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -25,12 +26,14 @@ _HOMES = {
     "Loaded": "artifact",
     "ModelConfig": "config",
     "Tokenizer": "tokenizer",
+    "embed": "tasks.inference",
     "export": "loading",
     "generate": "generation",
     "generate_tokens": "generation",
     "load": "loading",
     "load_config": "config",
     "num_params": "models",
+    "predict": "tasks.inference",
     "preset": "models",
 }
 _MODULES = ("config", "data", "generation", "models", "nn", "ops", "tokenizer", "training")
@@ -45,6 +48,7 @@ __all__ = [
     "Tokenizer",
     "config",
     "data",
+    "embed",
     "export",
     "generate",
     "generate_tokens",
@@ -55,6 +59,7 @@ __all__ = [
     "nn",
     "num_params",
     "ops",
+    "predict",
     "preset",
     "tokenizer",
     "training",

@@ -3,13 +3,16 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.tokenizer import Tokenizer
@@ -27,6 +30,31 @@ class Loaded:
     tokenizer: Tokenizer
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where loaded params go, and as what type.
+
+    `sharding` is one for all, or gives each path (such as backbone/embed/tokens) its own; None: the
+    first device.
+    """
+
+    sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None
+    dtype: Any = jnp.float32
+
+    def of(self, path: str) -> jax.sharding.Sharding:
+        if self.sharding is None:
+            return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return self.sharding(path) if callable(self.sharding) else self.sharding
+
+    def put(self, path: str, array: np.ndarray) -> jax.Array:
+        """The array on its devices; each of them gets only its own part."""
+        # Copied, as on a CPU an array could go on living in the file that it is mapped from.
+        return jax.device_put(np.array(array, self.dtype), self.of(path))
+
+
+FIRST_DEVICE = Placement()
 
 
 class WriteError(JaxlmError):

@@ -24,7 +24,7 @@ class Checkpoints:
     """The folder `checkpoints/<step>/` of a run; each step is complete in itself.
 
     A step holds `params` (those to evaluate with), `state` (what training needs besides) and
-    `meta` (JSON: config, tokenizer, data fingerprint, val loss).
+    `meta` (JSON: config, tokenizer, data fingerprint, val loss, and `merit`: the best has most).
     """
 
     def __init__(self, folder: Path):
@@ -33,9 +33,7 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers as managers
 
         self._args = ocp.args
-        best = managers.BestN(
-            get_metric_fn=val_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+        best = managers.BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -53,8 +51,8 @@ class Checkpoints:
             state=self._args.StandardSave(state),
             meta=self._args.JsonSave(meta),
         )
-        loss = meta.get("val_loss")
-        self._manager.save(step, args=items, metrics=None if loss is None else {"val_loss": loss})
+        worth = meta.get("merit")
+        self._manager.save(step, args=items, metrics=None if worth is None else {"merit": worth})
 
     def restore(self, step: int, params: Any, state: Any) -> tuple[Any, Any]:
         """The saved (params, state) in the shapes, types and places of the given trees."""
@@ -73,8 +71,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def val_loss(metrics: dict[str, float]) -> float:
-    return metrics["val_loss"]
+def merit(metrics: dict[str, float]) -> float:
+    return metrics["merit"]
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -102,12 +100,10 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint} is not a readable checkpoint: {error}") from None
 
 
-def read_params(checkpoint: Path, shapes: Any) -> Any:
-    """The params of one checkpoint, as the tree of ShapeDtypeStructs tells, on the first device."""
+def read_params(checkpoint: Path, target: Any) -> Any:
+    """The params of one checkpoint, as a tree of ShapeDtypeStructs with their shardings tells."""
     import orbax.checkpoint as ocp
 
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
     with readable(str(checkpoint)):
         return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
 

@@ -1,41 +1,90 @@
 """Open a run, a checkpoint or a Hugging Face directory as a Loaded, and write one as either."""
 
+import dataclasses
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tokenizers
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from jaxlm import checkpoint
-from jaxlm.artifact import Loaded, written_whole
+from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement, WriteError, written_whole
 from jaxlm.checkpoint import CheckpointError, is_checkpoint, read_meta, read_params, saved_steps
-from jaxlm.config import Config, DataConfig, RunConfig, build_config, to_settings, to_yaml
+from jaxlm.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    build_config,
+    to_settings,
+    to_yaml,
+)
+from jaxlm.config.building import build_section
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.remote import download
 from jaxlm.models import make_model, param_shapes
+from jaxlm.nn.int8 import holds_int8
+from jaxlm.nn.lora import SCALE, add_lora, merge_lora
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 
+# Fields of a model that fine-tuning may change.
+TUNED = (
+    "head",
+    "labels",
+    "problem",
+    "pooling",
+    "pooler",
+    "dropout",
+    "compute_dtype",
+    "scan_layers",
+    "remat",
+)
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
-def load(path: str | Path, step: int | None = None, revision: str | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    step: int | None = None,
+    revision: str | None = None,
+    *,
+    trained: str | Path | None = None,
+    sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None,
+    dtype: Any = jnp.float32,
+) -> Loaded:
     """A run (its best checkpoint, else its last; `step` chooses one), a checkpoint, or a model of
     Hugging Face: a directory, or a hub id such as openai-community/gpt2 with its `revision`.
 
+    Params come as `dtype`, one tensor at a time, straight to where `sharding` says: one for all, or
+    a function of a parameter's path; default: the first device. Adapters are merged. `trained` is
+    a file of `write_trained`, put onto the model.
     Raises JaxlmError where there is nothing to load, or something that is damaged or unknown.
     """
-    path = Path(path)
+    placement = Placement(sharding, jnp.dtype(dtype))
+    loaded = load_placed(Path(path), step, revision, placement)
+    return loaded if trained is None else with_trained(loaded, Path(trained), placement)
+
+
+def load_placed(path: Path, step: int | None, revision: str | None, placement: Placement) -> Loaded:
     if not path.is_dir():
         if path.exists() or not re.fullmatch(HUB_ID, str(path)):
             raise CheckpointError(
                 f"there is no directory {path}; give a run, a checkpoint or a Hugging Face model"
             )
-        return read_directory(download(str(path), revision))
+        return read_directory(download(str(path), revision), placement)
     if is_checkpoint(path):
         if step is not None:
             raise CheckpointError(f"{path} is one checkpoint; give its run to choose a step")
-        return load_checkpoint(path)
+        return load_checkpoint(path, placement)
     if not (path / "config.yaml").exists() and is_reference(path):
-        return read_directory(path)
+        return read_directory(path, placement)
     folder = path / "checkpoints"
     steps = saved_steps(folder)
     if not steps:
@@ -48,17 +97,17 @@ def load(path: str | Path, step: int | None = None, revision: str | None = None)
         step = best_step(folder, steps)
     if step not in steps:
         raise CheckpointError(f"{path} has no step {step}; it has {', '.join(map(str, steps))}")
-    return load_checkpoint(folder / str(step))
+    return load_checkpoint(folder / str(step), placement)
 
 
 def best_step(folder: Path, steps: list[int]) -> int:
-    """The step with the lowest val loss; the last one where none was measured."""
-    losses = {step: read_meta(folder / str(step)).get("val_loss") for step in steps}
-    measured = {step: loss for step, loss in losses.items() if loss is not None}
-    return min(measured, key=measured.__getitem__) if measured else steps[-1]
+    """The step with the most merit; the last one where none was measured."""
+    merits = {step: read_meta(folder / str(step)).get("merit") for step in steps}
+    measured = {step: merit for step, merit in merits.items() if merit is not None}
+    return max(measured, key=measured.__getitem__) if measured else steps[-1]
 
 
-def load_checkpoint(path: Path) -> Loaded:
+def load_checkpoint(path: Path, placement: Placement) -> Loaded:
     meta = read_meta(path)
     settings = build_config(meta["config"])
     config, tokenizer = settings.model, meta["tokenizer"]
@@ -67,15 +116,93 @@ def load_checkpoint(path: Path) -> Loaded:
     else:
         backend = tokenizers.Tokenizer.from_str(tokenizer["backend"])
         tokenizer = Tokenizer(backend, tokenizer["config"])
-    params = read_params(path, param_shapes(config))
+    params = merge_lora(read_saved(path, settings, placement))
     origin = {name: meta.get(name) for name in ("step", "val_loss", "data")}
     origin |= {"source": settings.run.name} | meta.get("origin", {})
     known = {name: value for name, value in origin.items() if value is not None}
     return Loaded(make_model(config), params, tokenizer, config, known)
 
 
+def read_saved(checkpoint: Path, settings: Config, placement: Placement) -> Any:
+    """The params of a checkpoint as they were trained, adapters apart."""
+    shapes, tuned = param_shapes(settings.model), settings.finetune
+    if tuned.lora_rank is not None:
+        rank, targets = tuned.lora_rank, tuned.lora_targets
+        shapes = jax.eval_shape(
+            lambda params, key: add_lora(params, rank, 1.0, targets, key),
+            shapes,
+            jax.random.key(0),
+        )
+    leaves: dict[str, Any] = flatten_dict(shapes, sep="/")
+    target = {
+        name: jax.ShapeDtypeStruct(leaf.shape, placement.dtype, sharding=placement.of(name))
+        for name, leaf in leaves.items()
+    }
+    return read_params(checkpoint, unflatten_dict(target, sep="/"))
+
+
+def write_trained(run: str | Path, file: str | Path, step: int | None = None) -> None:
+    """Write what a run trained, adapters or some of the weights, as one .safetensors file.
+
+    `jaxlm.load(BASE, trained=FILE)` puts it onto the model that the run started from.
+    CheckpointError where the run trained all weights.
+    """
+    folder, path = Path(run) / "checkpoints", Path(file)
+    steps = saved_steps(folder)
+    if not steps:
+        raise CheckpointError(f"{run} has no checkpoint; give a run directory")
+    checkpoint = folder / str(best_step(folder, steps) if step is None else step)
+    meta = read_meta(checkpoint)
+    if meta.get("trained") is None:
+        raise CheckpointError(f"{run} trained all of its weights: export it whole")
+    settings = build_config(meta["config"])
+    leaves: dict[str, Any] = flatten_dict(read_saved(checkpoint, settings, FIRST_DEVICE), sep="/")
+    kept = {
+        name: np.asarray(leaf)
+        for name, leaf in leaves.items()
+        if name in meta["trained"] or name.endswith(SCALE)
+    }
+    told = {
+        "model": json.dumps(dataclasses.asdict(settings.model)),
+        "tokenizer_config": json.dumps(meta["tokenizer"]["config"]),
+        "init_from": str(settings.finetune.init_from),
+    }
+    try:
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file(kept, temporary, told)
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+
+def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
+    """The model of a file of `write_trained`, on the weights that it was trained from."""
+    try:
+        with safe_open(file, "numpy") as opened:
+            told = opened.metadata() or {}
+            kept = {name: placement.put(name, opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+        config = build_section("model", ModelConfig, json.loads(told["model"]))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is no file of trained weights: {error}") from None
+    leaves: dict[str, Any] = flatten_dict(base.params, sep="/") | kept
+    shapes: dict[str, Any] = flatten_dict(param_shapes(config), sep="/")
+    wrong = [n for n, leaf in shapes.items() if n not in leaves or leaves[n].shape != leaf.shape]
+    fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in TUNED]
+    wrong += [f"model.{n}" for n in fields if getattr(config, n) != getattr(base.config, n)]
+    if wrong:
+        raise CheckpointError(
+            f"{file} was trained on {told['init_from']}, not on this model: {wrong[0]} differs"
+        )
+    adapted = {name: x for name, x in leaves.items() if name in shapes or name in kept}
+    tokenizer = Tokenizer(base.tokenizer.backend, json.loads(told["tokenizer_config"]))
+    params = merge_lora(unflatten_dict(adapted, sep="/"))
+    return Loaded(make_model(config), params, tokenizer, config, base.origin)
+
+
 def export(loaded: Loaded, directory: str | Path, dtype: str | None = None) -> None:
     """Write a model as a Hugging Face directory: see `jaxlm.hub.write_directory`."""
+    if holds_int8(loaded.params):
+        raise WriteError("weights in int8 are for generation alone; export the model as loaded")
     write_directory(loaded, Path(directory), dtype)
 
 

@@ -2,28 +2,28 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import optax
+from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
-from jaxlm.config import Config, ConfigError
-from jaxlm.data import make_feed, prepare, user_cache
+from jaxlm.config import Config
+from jaxlm.data import user_cache
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.tokenizer import BERT_SPECIALS, Tokenizer
-from jaxlm.training.objectives import OBJECTIVES, Batch, Objective, check_objective
+from jaxlm.training.beginning import begin
+from jaxlm.training.objectives import Batch, Objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
+from jaxlm.training.partial import slower_below
 from jaxlm.training.rundir import RunDirectory
-from jaxlm.training.samples import check_prompts
-from jaxlm.training.state import TrainState, init_state, train_step
+from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainer import Trainer, Update
 
 
@@ -39,25 +39,18 @@ def fit(
     Raises JaxlmError on a mistake in the config or the data, KeyboardInterrupt when interrupted
     (after saving).
     """
-    if objective is None:
-        check_objective(config)
     set_up_jax(config)
     with RunDirectory(config) as run:
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
             return load(run.path)
-        specials = BERT_SPECIALS if config.objective.name == "mlm" else ()
-        data = prepare(config.data, config.run.seed, specials=specials)
-        config = with_vocabulary(config, data.tokenizer)
-        check_prompts(config, data.tokenizer)
-        feed = make_feed(config, data)
-        first = feed.train_batch(0)
-        trainer = Trainer(
-            run, config, data, feed, *compile_and_start(config, first, objective, optimizer)
-        )
+        config, work, given = begin(config, objective)
+        first = work.train_batch(0)
+        state, update = compile_and_start(config, work.objective, first, optimizer, given)
+        trainer = Trainer(run, config, work, state, update)
         if todo == "start":
-            run.start(config, data.tokenizer)
+            run.start(config, work.tokenizer)
         else:
             trainer.restore(saved_steps(run.checkpoints)[-1])
         with interruption() as interrupted:
@@ -67,11 +60,12 @@ def fit(
 
 
 def set_up_jax(config: Config) -> None:
-    """What a run asks of JAX itself, before its first use."""
+    """What a run asks of JAX and of the C library, before their first use."""
     if config.train.deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     keep_compiled_programs()
+    keep_freed_memory()
 
 
 def keep_compiled_programs() -> None:
@@ -94,50 +88,57 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The config with model.vocab_size taken from the tokenizer, or checked against it."""
-    size = config.model.vocab_size
-    if size is None:
-        model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-        return dataclasses.replace(config, model=model)
-    if size < tokenizer.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size is {size}, but the tokenizer has {tokenizer.vocab_size} tokens; "
-            "leave it null or raise it"
-        )
-    return config
-
-
 def compile_and_start(
     config: Config,
+    objective: Objective,
     batch: Batch,
-    objective: Objective | None,
     optimizer: optax.GradientTransformation | None,
+    given: Mapping[str, Array],
 ) -> tuple[TrainState, Update]:
-    """The state at step 0, built by one compiled program, and the compiled training step."""
+    """The state at step 0, built by one compiled program, and the training step.
+
+    `given` are weights by path that take the place of random ones. The step is compiled once for
+    each shape of batch, at first for `batch`.
+    """
     train, optim = config.train, config.optim
     schedule = None
     if optimizer is None:
         optimizer = make_optimizer(optim, train.steps)
         schedule = make_schedule(optim, train.steps, optim.learning_rate)
+    if config.finetune.layer_decay != 1:
+        slower = slower_below(config.finetune.layer_decay, config.model.num_layers)
+        optimizer = optax.chain(optimizer, slower)
+    own = optimizer
     init = jax.jit(
-        lambda key: init_state(
+        lambda key, given: init_state(
             make_model(config.model),
-            optimizer,
-            objective or OBJECTIVES[config.objective.name],
+            own,
+            objective,
             key,
+            given=given,
+            finetune=config.finetune,
             accumulate_steps=train.accumulate_steps,
             ema_decay=optim.ema_decay,
             schedule=schedule,
-        )
+        ),
+        donate_argnums=1,
     )
     key = jax.random.key(config.run.seed)
-    shapes = init.eval_shape(key)
+    shapes = init.eval_shape(key, given)
+    step = jax.jit(train_step, donate_argnums=0)
+    compiled: dict[tuple, Update] = {}
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        shape = tuple(batch[name].shape for name in sorted(batch))
+        if shape not in compiled:
+            compiled[shape] = step.lower(state, batch).compile()
+        return compiled[shape](state, batch)
+
     # XLA compiles outside Python's lock, so init is compiled while the step is traced.
     with ThreadPoolExecutor(1) as beside:
-        state = beside.submit(init, key)
-        lowered = jax.jit(train_step, donate_argnums=0).lower(shapes, batch)
-        update = lowered.compile()
+        state = beside.submit(init, key, given)
+        first = tuple(batch[name].shape for name in sorted(batch))
+        compiled[first] = step.lower(shapes, batch).compile()
         return state.result(), update
 
 

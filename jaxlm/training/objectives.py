@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxlm.config import Config
 from jaxlm.config.rules import require
-from jaxlm.ops.losses import cross_entropy
+from jaxlm.ops.losses import cross_entropy, target_sums
 
 Params = Any
 Batch = Mapping[str, Array | np.ndarray]
@@ -33,10 +33,7 @@ def causal_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None 
     )
     targets = jnp.asarray(batch["targets"])
     weights = batch.get("weights", jnp.ones(targets.shape, jnp.float32))
-    sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
-    if key is None:
-        sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
-    return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}
+    return target_sums(logits, targets, jnp.asarray(weights), accuracy=key is None)
 
 
 def masked_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None = None) -> Sums:
@@ -60,9 +57,7 @@ def masked_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None 
     chosen = jnp.take_along_axis(hidden, jnp.asarray(batch["places"])[:, :, None], axis=1)
     logits = apply(chosen, method="head")
     targets, weights = jnp.asarray(batch["targets"]), jnp.asarray(batch["weights"])
-    values = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
-    values["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
-    sums = {name: jnp.sum(value, dtype=jnp.float32) for name, value in values.items()}
+    sums = target_sums(logits, targets, weights)
     if "next_sentence" in batch:
         answers = jnp.asarray(batch["next_sentence"])
         guess = apply(hidden, method="next_sentence")

@@ -17,6 +17,7 @@ Schedule = Callable[[Any], Any]
 # matrix: hidden weights, which Muon orthogonalises; table: embeddings and heads; vector: no decay.
 PARAMETER_KINDS = (
     (r"(^|/)(bias|scale|query_norm|key_norm)$", "vector"),
+    (r"(^|/)lora_[ab]$", "table"),
     (r"(^|/)embed/\w+$", "table"),
     (r"(^|/)head$", "table"),
     (r"(^|/)(transform|pooler/dense|next_sentence|classifier)/kernel$", "table"),

@@ -87,8 +87,8 @@ class RunDirectory:
         old = build_config(read_yaml(self.path / "config.yaml"))
         then = dict(flat(to_settings(old)))
         now = dict(flat(to_settings(self.config)))
-        if now["model.vocab_size"] is None:  # the run took it from its tokenizer
-            now["model.vocab_size"] = then["model.vocab_size"]
+        for name in told_by_data(self.config):
+            now[name] = then[name]
         changes = [
             f"{name}: {then[name]} -> {now[name]}"
             for name in now
@@ -127,6 +127,19 @@ class RunDirectory:
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, self.path / name)
+
+
+def told_by_data(config: Config) -> set[str]:
+    """Settings that a run takes from its data or from the model it starts from, if not given."""
+    model, tuned = config.model, config.finetune
+    names = {"model.vocab_size"} if model.vocab_size is None else set()
+    if tuned.init_from is not None:
+        own = {"compute_dtype", "scan_layers", "remat"}
+        names |= {f"model.{f.name}" for f in dataclasses.fields(model) if f.name not in own}
+    if tuned.task is not None:
+        names |= {"model.head", "model.pooler"}
+        names |= {"model.labels"} if not model.labels else set()
+    return names | ({"train.steps"} if config.train.epochs is not None else set())
 
 
 def recorded(config: Config) -> Config:

@@ -1,6 +1,8 @@
 """TrainState and the pure training step."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -8,10 +10,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
+from jaxlm.config import FinetuneConfig
+from jaxlm.nn.lora import add_lora
 from jaxlm.training.objectives import Batch, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
+from jaxlm.training.partial import joined, overlay, split, trained_paths
 
 Metrics = dict[str, Array]
 
@@ -21,10 +27,11 @@ class TrainState:
     """All that changes in training, and beside it the functions that change it."""
 
     step: Int[Array, ""]
-    params: Params
+    params: Params  # those that are trained
     opt_state: Any
     key: Array
     ema: Params | None
+    frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # the rest of the model
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     objective: Objective = flax.struct.field(pytree_node=False)
@@ -61,7 +68,7 @@ def accumulated_gradients(state: TrainState, batch: Batch, key: Array) -> tuple[
     """
 
     def loss(params: Params, part: Batch, key: Array) -> tuple[Float[Array, ""], Sums]:
-        sums = state.objective(state.model, params, part, key)
+        sums = state.objective(state.model, joined(params, state.frozen), part, key)
         return sums["loss"], sums
 
     gradient = jax.grad(loss, has_aux=True)
@@ -82,7 +89,12 @@ def accumulated_gradients(state: TrainState, batch: Batch, key: Array) -> tuple[
 
 
 def evaluation_params(state: TrainState) -> Params:
-    """The params to evaluate, sample and ship with: averaged where the run averages them."""
+    """All params to evaluate, sample and ship with: averaged where the run averages them."""
+    return joined(averaged_params(state), state.frozen)
+
+
+def averaged_params(state: TrainState) -> Params:
+    """The trained params to evaluate with."""
     if state.ema is not None:
         return state.ema
     for inner in jax.tree.leaves(state.opt_state, is_leaf=is_schedule_free):
@@ -101,19 +113,37 @@ def init_state(
     objective: Objective,
     key: Array,
     *,
+    given: Mapping[str, Array] = MappingProxyType({}),
+    finetune: FinetuneConfig | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     schedule: Schedule | None = None,
 ) -> TrainState:
-    """A state at step 0; weights and the step's randomness come from different folds of the key."""
+    """A state at step 0; weights and the step's randomness come from different folds of the key.
+
+    `given` are weights by path that take the place of random ones; `finetune` tells which
+    parameters get adapters, and which are trained (default: all).
+    """
     init_key, step_key = jax.random.split(key)
     params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
+    trained, frozen = params, {}
+    if finetune is not None:
+        fresh = flatten_dict(params, sep="/").keys() - given.keys()
+        params = overlay(params, given)
+        if finetune.lora_rank is not None:
+            lora_key = jax.random.fold_in(init_key, finetune.lora_rank)
+            scale, targets = finetune.lora_alpha, finetune.lora_targets
+            params = add_lora(params, finetune.lora_rank, scale, targets, lora_key)
+        paths = sorted(flatten_dict(params, sep="/"))
+        num_layers: int = model.config.num_layers  # pyright: ignore[reportAttributeAccessIssue]
+        trained, frozen = split(params, trained_paths(paths, fresh, finetune, num_layers))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
+        params=trained,
+        frozen=frozen,
+        opt_state=optimizer.init(trained),
         key=jax.random.key_data(step_key),
-        ema=None if ema_decay is None else jax.tree.map(jnp.copy, params),
+        ema=None if ema_decay is None else jax.tree.map(jnp.copy, trained),
         model=model,
         optimizer=optimizer,
         objective=objective,
@@ -124,16 +154,20 @@ def init_state(
 
 
 def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
-    """What a checkpoint holds: the params to evaluate with, and the rest of the state.
+    """What a checkpoint holds: all params to evaluate with, and the rest of the state.
 
     Raw params are part of the rest only where they differ, so nothing is stored twice.
     """
-    params = evaluation_params(state)
+    averaged = averaged_params(state)
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-    return params, rest if params is state.params else rest | {"params": state.params}
+    if averaged is not state.params:
+        rest["params"] = state.params
+    return joined(averaged, state.frozen), rest
 
 
 def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
     """The state whose `to_items` these are; `state` lends its functions."""
-    ema = None if state.ema is None else params
-    return dataclasses.replace(state, **({"params": params} | rest), ema=ema)
+    averaged, frozen = split(params, flatten_dict(state.params, sep="/").keys())
+    ema = None if state.ema is None else averaged
+    changes = {"params": averaged, "frozen": frozen} | rest
+    return dataclasses.replace(state, **changes, ema=ema)

@@ -7,23 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
 from jaxlm.config import Config, JaxlmError, to_settings
-from jaxlm.data import Dataset, Feed, witten_bell
+from jaxlm.loading import load
+from jaxlm.nn.lora import merge_lora
 from jaxlm.training.console import TrainingConsole
-from jaxlm.training.metrics import (
-    evaluate,
-    flops_per_token,
-    peak_flops,
-    perplexity,
-    tree_size,
-)
+from jaxlm.training.metrics import flops_per_token, peak_flops, tree_size
 from jaxlm.training.objectives import Batch
+from jaxlm.training.partial import memory_report
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.rundir import Row, RunDirectory, RunError, recorded, to_json
-from jaxlm.training.samples import write_texts
 from jaxlm.training.state import (
     Metrics,
     TrainState,
@@ -31,9 +27,11 @@ from jaxlm.training.state import (
     from_items,
     to_items,
 )
+from jaxlm.training.work import Work
 
-BASELINE_TOKENS = 50_000_000  # n-grams of more tokens than this take too long to be a courtesy
-
+# What an evaluation shows of what it measures.
+SHOWN = ("loss", "perplexity", "accuracy", "macro_f1", "micro_f1", "entity_f1", "f1")
+SHOWN += ("exact_match", "pearson", "spearman")
 
 Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -49,16 +47,15 @@ class Trainer:
         self,
         run: RunDirectory,
         config: Config,
-        data: Dataset,
-        feed: Feed,
+        work: Work,
         state: TrainState,
         update: Update,
     ):
-        self.run, self.config, self.data, self.feed = run, config, data, feed
+        self.run, self.config, self.work = run, config, work
         self.state, self.update = state, update
         self.rows: list[Row] = []
-        self.num_params = tree_size(state.params)
-        self.step_tokens = config.train.batch_size * config.data.seq_len
+        self.num_params = tree_size(state.params) + tree_size(state.frozen)
+        self.memory = memory_report(state.params, state.frozen, state.opt_state)
         flops = flops_per_token(config.model, self.num_params, config.data.seq_len)
         peak = peak_flops()
         self.mfu_per_speed = None if peak is None else flops / peak
@@ -75,15 +72,16 @@ class Trainer:
         return self._checkpoints
 
     @property
-    def val_losses(self) -> list[float]:
-        return [row["loss"] for row in self.rows if row["split"] == "val"]
+    def merits(self) -> list[float]:
+        """What each evaluation so far was worth: more is better."""
+        return [self.work.merit(row) for row in self.rows if row["split"] == "val"]
 
     def restore(self, step: int) -> None:
         """Take the state of a checkpoint, and cut what the run wrote after it."""
         meta = read_meta(self.run.checkpoints / str(step))
-        if meta["data"] != self.data.fingerprint:
+        if meta["data"] != self.work.fingerprint:
             raise RunError(
-                f"the text or tokenizer of {self.run.path} has changed since step {step}; "
+                f"the data or tokenizer of {self.run.path} has changed since step {step}; "
                 "restore it, choose another run.dir, or --run.overwrite true to start anew"
             )
         items = self.checkpoints.restore(step, *to_items(self.state))
@@ -98,7 +96,7 @@ class Trainer:
         step = int(self.state.step)
         if step == train.steps or self._out_of_patience():
             return
-        batch = self.feed.train_batch(step)
+        batch = self.work.train_batch(step)
         self._clock, self._clock_step = time.perf_counter(), step
         with TrainingConsole(train.steps, step) as self.console:
             self._introduce(step)
@@ -108,7 +106,7 @@ class Trainer:
                 if self._checkpoints is None:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     threading.Thread(target=import_orbax, daemon=True).start()
-                batch = self.feed.train_batch(step)
+                batch = self.work.train_batch(step)
                 self.console.advance(step)
                 ending = step == train.steps
                 if step % train.log_every == 0 or ending:
@@ -133,10 +131,11 @@ class Trainer:
         """Wait for the last checkpoint, draw loss.png; writing summary.json ends the run."""
         self.checkpoints.wait()
         self.checkpoints.close()
-        baselines = self._baselines()
-        plot_losses(self.run.path / "loss.png", self.rows, baselines or {})
-        seconds, steps, losses = self._seconds(), int(self.state.step), self.val_losses
-        tokens = steps * self.step_tokens
+        own = self.work.conclude(load(self.run.path))
+        plot_losses(self.run.path / "loss.png", self.rows, own.get("baselines") or {})
+        seconds, steps = self._seconds(), int(self.state.step)
+        losses = [row["loss"] for row in self.rows if row["split"] == "val"]
+        tokens = self._tokens(steps)
         summary = {
             "best_val_loss": min(losses, default=None),
             "final_val_loss": losses[-1] if losses else None,
@@ -145,18 +144,27 @@ class Trainer:
             "seconds": round(seconds, 2),
             "tokens_per_second": round(tokens / seconds, 1),
             "num_params": self.num_params,
-            "baselines": baselines,
+            **self.memory,
+            **own,
         }
+        if "metric" in own and self.merits:
+            summary["best_val_metric"] = max(self.merits)
         self.run.write("summary.json", to_json(summary))
         print(closing_line(summary, self.run.path))
 
     def _introduce(self, step: int) -> None:
-        train, val = self.data.train, self.data.val
         self.console.say(
-            f"{self.config.run.name}: {self.num_params:,} parameters, "
-            f"{len(train):,} tokens to train on, {0 if val is None else len(val):,} to validate, "
+            f"{self.config.run.name}: {self.num_params:,} parameters, {self.work.description}, "
             f"vocabulary {self.config.model.vocab_size:,}, {jax.devices()[0].device_kind}"
         )
+        trained = self.memory["num_trained"]
+        if trained < self.num_params:
+            share = trained / self.num_params
+            sizes = (self.memory[f"{n}_bytes"] / 1e6 for n in ("weights", "gradients", "optimizer"))
+            self.console.say(
+                f"training {trained:,} of them ({share:.2%}): "
+                "{:.1f} MB weights, {:.1f} MB gradients, {:.1f} MB optimizer".format(*sizes)
+            )
         self.console.say(
             f"resuming {self.run.path} at step {step}" if step else f"writing {self.run.path}"
         )
@@ -165,13 +173,13 @@ class Trainer:
         """Write the row of the update just made; waits for the device."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         now = time.perf_counter()
-        speed = (step - self._clock_step) * self.step_tokens / (now - self._clock)
+        speed = (step - self._clock_step) * self.work.step_tokens / (now - self._clock)
         self._clock, self._clock_step = now, step
         row: Row = {"step": step, "split": "train"} | values
-        row |= {"tokens": step * self.step_tokens, "tokens_per_second": round(speed, 1)}
+        row |= {"tokens": self._tokens(step), "tokens_per_second": round(speed, 1)}
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
-        row["epoch"] = self.feed.epochs_at(step)
+        row["epoch"] = self.work.epochs_at(step)
         self._record(row)
         self.console.advance(step, values["loss"], speed)
         if not math.isfinite(values["loss"]):
@@ -181,45 +189,45 @@ class Trainer:
             )
 
     def _evaluate(self, step: int) -> bool:
-        """Write the row of the whole validation split; whether its loss is the best so far."""
-        if self.data.val is None:
+        """Write the row of the whole validation split; whether it is the best so far."""
+        if not self.work.val_size:
             return False
-        state, batches = self.state, self.feed.eval_batches()
-        means = evaluate(state.objective, state.model, evaluation_params(state), batches)
-        loss = means["loss"]
-        improved = loss < min(self.val_losses, default=math.inf)
-        row = {"step": step, "split": "val"} | means
-        row["perplexity"] = perplexity(loss - means.get("next_loss", 0.0))
-        if self.config.objective.name == "clm":
-            row["bits_per_byte"] = loss / math.log(2) * len(self.data.val) / self.data.val.num_bytes
-        self._record(row | {"tokens": step * self.step_tokens})
-        self.console.say(f"step {step}: val loss {loss:.4f}, perplexity {row['perplexity']:.2f}")
+        measured = self.work.measure(self.state.model, evaluation_params(self.state))
+        row = {"step": step, "split": "val"} | measured
+        improved = self.work.merit(row) > max(self.merits, default=-math.inf)
+        self._record(row | {"tokens": self._tokens(step)})
+        told = {f"val {name}": value for name, value in measured.items() if name in SHOWN}
+        self.console.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in told.items()))
         return improved
 
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
-        state = self.state
-        params = evaluation_params(state)
-        loaded = Loaded(state.model, params, self.data.tokenizer, self.config.model)
-        pairs = write_texts(loaded, self.config, self.data, step)
+        params = merge_lora(evaluation_params(self.state))
+        loaded = Loaded(self.state.model, params, self.work.tokenizer, self.config.model)
+        pairs = self.work.samples(loaded, step)
         for prompt, text in pairs:
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
-        prompt, text = pairs[0]
-        self.console.say(
-            indent(prompt + ("\n" if self.config.objective.name == "mlm" else "") + text)
-        )
+        for prompt, text in pairs[:1]:
+            # A continuation goes on from its prompt; a filled text or a reply does not.
+            apart = self.config.objective.name == "mlm" or self.config.finetune.on_rows
+            self.console.say(indent(prompt + ("\n" if apart else "") + text))
 
     def _save(self, step: int) -> None:
         params, rest = to_items(self.state)
         vals = [row for row in self.rows if row["split"] == "val" and row["step"] == step]
-        tokenizer = self.data.tokenizer
+        tokenizer = self.work.tokenizer
         meta = {
             "step": step,
             "config": to_settings(recorded(self.config)),
             "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
-            "data": self.data.fingerprint,
+            "data": self.work.fingerprint,
             "val_loss": vals[-1]["loss"] if vals else None,
+            "merit": self.work.merit(vals[-1]) if vals else None,
             "seconds": self._seconds(),
+            # Where all are trained there is no need to tell them apart.
+            "trained": sorted(flatten_dict(self.state.params, sep="/"))
+            if self.state.frozen
+            else None,
         }
         self.checkpoints.save(step, params, rest, meta)
         self._saved_step = step
@@ -234,19 +242,13 @@ class Trainer:
         return self._seconds_before + time.perf_counter() - self._began
 
     def _out_of_patience(self) -> bool:
-        losses, patience = self.val_losses, self.config.train.patience
-        if patience is None or not losses:
+        merits, patience = self.merits, self.config.train.patience
+        if patience is None or not merits:
             return False
-        return len(losses) - 1 - losses.index(min(losses)) >= patience
+        return len(merits) - 1 - merits.index(max(merits)) >= patience
 
-    def _baselines(self) -> dict[str, float] | None:
-        """Witten-Bell n-grams on the same split, in nats a token: what a table would reach."""
-        train, val = self.data.train, self.data.val
-        if val is None or self.config.objective.name != "clm" or len(train) > BASELINE_TOKENS:
-            return None
-        size = self.data.tokenizer.vocab_size
-        losses = witten_bell(train.tokens, val.tokens, vocab_size=size)
-        return {str(order): round(loss, 4) for order, loss in losses.items()}
+    def _tokens(self, step: int) -> int:
+        return round(step * self.work.step_tokens)
 
 
 def closing_line(summary: Row, path: Path) -> str:
@@ -256,7 +258,11 @@ def closing_line(summary: Row, path: Path) -> str:
     if best is None:
         return line
     line += f", best val loss {best:.4f}"
-    grams = (summary["baselines"] or {}).items()
+    if summary.get("metric", "loss") != "loss":
+        line += f", best val {summary['metric']} {summary['best_val_metric']:.4f}"
+    for name, value in summary.get("test", {}).items():
+        line += f", test {name} {value:.4f}"
+    grams = (summary.get("baselines") or {}).items()
     beaten = [(loss, order) for order, loss in grams if loss > best]
     if beaten:
         loss, order = min(beaten)

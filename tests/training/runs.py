@@ -46,7 +46,9 @@ def tiny(folder: Path, **sections: dict[str, Any]) -> Config:
 
 
 def rows(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """The rows of a file without what depends on the clock."""
+    """The rows of a file, if there is one, without what depends on the clock."""
+    if not (run / name).exists():
+        return []
     found = [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
     return [{key: row[key] for key in row if key not in TIMES} for row in found]
 

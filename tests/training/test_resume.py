@@ -181,7 +181,7 @@ def test_changed_text_is_refused(tmp_path: Path):
     interrupted(tmp_path, 8)
     config = tiny(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT.replace("quick", "brown"), encoding="utf-8")
-    with pytest.raises(JaxlmError, match="text or tokenizer"):
+    with pytest.raises(JaxlmError, match="data or tokenizer"):
         fit(config)
 
 

@@ -1,0 +1,147 @@
+"""A tag for every word of a text: names of people and places, parts of speech."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+
+from jaxlm.config import DataConfig
+from jaxlm.data.errors import DataError
+from jaxlm.ops.losses import target_sums
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.metrics import CHINESE, are_entities, tag_scores
+from jaxlm.tasks.task import Outputs, Sums, Task, field_of
+
+IS_CHINESE = re.compile(f"[{CHINESE}]")
+# Of running text: a Chinese character, other letters and digits together, or a punctuation mark.
+WORD = re.compile(f"[{CHINESE}]|[^\\W{CHINESE}]+|[^\\w\\s]")
+
+
+class WordTask(Task):
+    """Tagging of words, each by the first of its tokens; long texts go through in several parts."""
+
+    head = "token_classification"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        if are_entities(self.labels):
+            return "entity_f1", "entity_precision", "entity_recall", "accuracy"
+        return "macro_f1", "accuracy", "micro_f1"
+
+    @classmethod
+    def read(
+        cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
+    ) -> Item | None:
+        value = field_of(where, row, data.text_column, "text_column")
+        if not labelled:
+            words = list(map(str, value)) if isinstance(value, list) else WORD.findall(str(value))
+            return Item(where, tuple(words), None) if words else None
+        tags = field_of(where, row, data.label_column, "label_column")
+        tags = [str(tag) for tag in (tags if isinstance(tags, list) else str(tags).split())]
+        words = list(map(str, value)) if isinstance(value, list) else str(value).split()
+        if isinstance(value, str) and len(words) != len(tags):
+            words = [c for c in value if not c.isspace()]  # a tag for each character
+        if len(words) != len(tags):
+            raise DataError(f"{where} has {len(tags)} tags for {len(words)} words")
+        return Item(where, tuple(words), tuple(tags)) if words else None
+
+    @classmethod
+    def labels_in(cls, item: Item) -> Sequence[str]:
+        return item.label or ()
+
+    def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
+        texts = [text for item in items for text in spaced(item.content)]
+        pieces = iter(self.tokenizer.encode_batch(texts))
+        unknown = [self.tokenizer.unk_id or 0]
+        room = self.joiner.room()
+        examples = []
+        for i, item in enumerate(items):
+            parts: list[list[tuple[int, list[int]]]] = [[]]
+            length = 0
+            for word in range(len(item.content)):
+                ids = (next(pieces) or unknown)[:room]
+                if length + len(ids) > room:
+                    parts.append([])
+                    length = 0
+                parts[-1].append((word, ids))
+                length += len(ids)
+            self.notes[f"texts longer than {self.limit} tokens, gone through in parts"] += (
+                len(parts) > 1
+            )
+            examples += [self._example(i, item, part, labelled) for part in parts]
+        return examples
+
+    def _example(
+        self, i: int, item: Item, part: list[tuple[int, list[int]]], labelled: bool
+    ) -> Example:
+        joined = self.joiner.one([token for _, ids in part for token in ids])
+        starts = self.joiner.before + np.cumsum([0, *(len(ids) for _, ids in part[:-1])])
+        words = [word for word, _ in part]
+        arrays = self.tokens(joined.ids, joined.types)
+        if labelled:
+            targets, weights = np.zeros(len(joined.ids), np.int32), np.zeros(len(joined.ids))
+            targets[starts] = [self.label_id(item, item.label[word]) for word in words]
+            weights[starts] = 1
+            arrays |= {"targets": targets, "weights": weights.astype(np.float32)}
+        return Example(arrays, {}, i, note=(words, starts))
+
+    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
+        """Cross-entropy at the first token of each word."""
+        return target_sums(outputs, batch["targets"], batch["weights"])
+
+    def answer(
+        self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
+    ) -> list[dict[str, Any]]:
+        """The `words`, their `tags`, and where the tags are those of entities, `entities`."""
+        tags = [[""] * len(item.content) for item in items]
+        for example, logits in outputs:
+            words, starts = example.note
+            best = np.asarray(logits)[starts].argmax(axis=-1)
+            for word, label in zip(words, best, strict=True):
+                tags[example.item][word] = self.labels[label]
+        answers = []
+        for item, found in zip(items, tags, strict=True):
+            answer: dict[str, Any] = {"words": list(item.content), "tags": found}
+            if are_entities(self.labels):
+                answer["entities"] = entities(item.content, found)
+            answers.append(answer)
+        return answers
+
+    def score(
+        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        return tag_scores(
+            [item.label for item in items], [answer["tags"] for answer in answers], self.labels
+        )
+
+
+def spaced(words: Sequence[str]) -> list[str]:
+    """Words as they stand in running text: a space before each that is not Chinese nor the first.
+
+    A vocabulary that knows of spaces has other tokens for a word after one.
+    """
+    texts = list(words[:1])
+    for before, word in itertools.pairwise(words):
+        chinese = IS_CHINESE.search(before[-1:] + word[:1])
+        texts.append(word if chinese else f" {word}")
+    return texts
+
+
+def entities(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]:
+    """The entities that B-, I-, E- and S- tags mark, with their type and text."""
+    found: list[tuple[str, list[int]]] = []
+    open_kind = None
+    for i, tag in enumerate(tags):
+        mark, _, kind = tag.partition("-")
+        if mark in ("B", "S", "U") or (kind and kind != open_kind):
+            found.append((kind, []))
+        if kind:
+            found[-1][1].append(i)
+        open_kind = kind if mark in ("B", "I") else None
+    return [
+        {"type": kind, "text": "".join(spaced([words[i] for i in places]))}
+        for kind, places in found
+    ]

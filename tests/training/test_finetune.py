@@ -1,0 +1,278 @@
+"""From a small pretrained encoder or decoder to every task, as the training command does it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import jaxlm
+from jaxlm.checkpoint import saved_steps
+from jaxlm.config import ConfigError, JaxlmError
+from jaxlm.data import DataError
+from jaxlm.loading import write_trained
+from jaxlm.training import fit
+from tests.training.runs import assert_same_run, contents, rows, tiny
+
+GOOD, BAD = (
+    ["真好 the best", "很好 fine and good", "good 好"],
+    ["不行 the worst", "差 bad", "糟 bad"],
+)
+PRETRAIN = {"steps": 6, "eval_every": 6, "checkpoint_every": 6, "batch_size": 4}
+TUNE = {"steps": 6, "eval_every": 3, "checkpoint_every": 2, "batch_size": 4, "log_every": 1}
+
+
+def write(folder, name, lines):
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Pretrained runs of both kinds, and data for every task."""
+    folder = tmp_path_factory.mktemp("finetune")
+    reviews = [f"{label}\t{text}" for label, texts in ((1, GOOD), (0, BAD)) for text in texts * 4]
+    write(folder, "reviews.tsv", ["label\ttext", *reviews])
+    tagged = [{"tokens": ["the", "fox", "好"], "tags": ["O", "B-ANI", "O"]}] * 12
+    write(folder, "tags.jsonl", map(json.dumps, tagged))
+    asked = [
+        {"question": f"who {i}", "context": f"the fox {i}", "answers": "fox"} for i in range(12)
+    ]
+    write(folder, "questions.jsonl", map(json.dumps, asked))
+    write(folder, "chat.jsonl", [json.dumps({"turns": ["今天", "真好"]})] * 12)
+    bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "bert"}
+    for name, model in (("encoder", {"architecture": "encoder"}), ("decoder", {})):
+        fit(
+            tiny(
+                folder,
+                run={"dir": str(folder / name)},
+                model={"num_layers": 2, **model},
+                data=bert,
+                objective={"name": "mlm" if model else "clm"},
+                train=PRETRAIN,
+                sample={"every": 0},
+            )
+        )
+    return folder
+
+
+FILES = {
+    "sequence_classification": "reviews.tsv",
+    "token_classification": "tags.jsonl",
+    "question_answering": "questions.jsonl",
+    "chat": "chat.jsonl",
+    "masked_lm": "text.txt",
+    "causal_lm": "text.txt",
+}
+
+
+def tuned(home, run, task="sequence_classification", source="encoder", **sections):
+    """The config of a small fine-tuning; a section of None is left as the defaults have it."""
+    settings = {
+        "run": {"dir": str(run)},
+        "model": {"num_layers": 4, "num_heads": 4, "d_model": 128, "dropout": 0.0},  # the defaults
+        "data": {"source": str(home / FILES[task]), "seq_len": 16, "val_fraction": 0.25},
+        "finetune": {"task": task, "init_from": source and str(home / source)},
+        "train": TUNE,
+        "sample": {"every": 0},
+    }
+    for name, fields in sections.items():
+        settings[name] = settings.get(name, {}) | fields
+    return tiny(home, **settings)
+
+
+@pytest.mark.parametrize(
+    ("task", "source"),
+    [
+        ("sequence_classification", "encoder"),
+        ("sequence_classification", "decoder"),
+        ("token_classification", "encoder"),
+        ("question_answering", "encoder"),
+        ("question_answering", "decoder"),
+        ("chat", "decoder"),
+        ("masked_lm", "encoder"),
+        ("causal_lm", "decoder"),
+    ],
+)
+def test_every_task_trains_from_a_run_and_loads_again(home, tmp_path, task, source):
+    loaded = fit(tuned(home, tmp_path / "run", task, source, data={"val_fraction": 0.3}))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert np.isfinite(summary["best_val_loss"])
+    assert [row["step"] for row in rows(tmp_path / "run") if row["split"] == "val"] == [3, 6]
+    again = jaxlm.load(tmp_path / "run")
+    assert again.config == loaded.config
+    assert loaded.config.num_layers == 2
+    texts = [("who 1", "the fox 1")] if task == "question_answering" else ["the fox 好"]
+    if loaded.config.head != "lm":
+        assert jaxlm.predict(again, texts) == jaxlm.predict(loaded, texts)
+
+
+def test_weights_come_from_the_source_and_only_the_head_is_new(home, tmp_path):
+    still = tuned(home, tmp_path / "run", optim={"learning_rate": 0.0})
+    params = flatten_dict(fit(still).params, sep="/")
+    theirs = flatten_dict(jaxlm.load(home / "encoder").params, sep="/")
+    assert set(params) - set(theirs) == {
+        "pooler/dense/kernel",
+        "pooler/dense/bias",
+        "classifier/kernel",
+        "classifier/bias",
+    }
+    for path in set(params) & set(theirs):
+        np.testing.assert_array_equal(params[path], theirs[path], err_msg=path)
+    anew = tuned(
+        home, tmp_path / "anew", optim={"learning_rate": 0.0}, finetune={"random_init": True}
+    )
+    assert (
+        fit(anew).params["backbone"]["embed"]["tokens"] != theirs["backbone/embed/tokens"]
+    ).any()
+
+
+def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
+    first = fit(tuned(home, tmp_path / "first", optim={"learning_rate": 0.01}))
+    again = tuned(home, tmp_path / "second", source=None, optim={"learning_rate": 0.0},
+                  finetune={"init_from": str(tmp_path / "first")})  # fmt: skip
+    np.testing.assert_array_equal(
+        fit(again).params["classifier"]["kernel"], first.params["classifier"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize("finetune", [{}, {"lora_rank": 2}])
+def test_a_resumed_tuning_is_the_undisturbed_one(home, tmp_path, monkeypatch, finetune):
+    def config(name):
+        return tuned(home, tmp_path / name, finetune=finetune, model={"dropout": 0.0})
+
+    fit(config("whole"))
+    from jaxlm.training.trainer import Trainer
+
+    class Stop(Exception):
+        pass
+
+    evaluate, calls = Trainer._evaluate, []
+
+    def stop(self, step):
+        calls.append(step)
+        if len(calls) == 2:
+            self.checkpoints.wait()
+            raise Stop
+        return evaluate(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_evaluate", stop)
+        with pytest.raises(Stop):
+            fit(config("cut"))
+    fit(config("cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_tuning_is_left_as_it_is_and_a_changed_one_is_refused(home, tmp_path, capsys):
+    config = tuned(home, tmp_path / "run")
+    fit(config)
+    before = contents(tmp_path / "run")
+    fit(config)
+    assert contents(tmp_path / "run") == before
+    assert "is finished" in capsys.readouterr().out
+    with pytest.raises(JaxlmError, match=r"finetune\.freeze"):
+        fit(tuned(home, tmp_path / "run", finetune={"freeze": ["embed"]}))
+
+
+def test_adapters_are_merged_when_a_run_is_loaded(home, tmp_path):
+    loaded = fit(
+        tuned(home, tmp_path / "run", finetune={"lora_rank": 2}, optim={"learning_rate": 0.1})
+    )
+    assert not [path for path in flatten_dict(loaded.params, sep="/") if "lora" in path]
+    source = jaxlm.load(home / "encoder")
+    block, theirs = (x.params["backbone"]["layers_0"]["attention"] for x in (loaded, source))
+    assert (block["query"]["kernel"] != theirs["query"]["kernel"]).any()
+    np.testing.assert_array_equal(block["key"]["kernel"], theirs["key"]["kernel"])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_trained"] < summary["num_params"] / 3
+    assert summary["gradients_bytes"] == 4 * summary["num_trained"]
+    saved = [leaf.size for leaf in jax.tree.leaves(loaded.params)]
+    assert sum(saved) < summary["num_params"]
+
+
+def test_the_best_checkpoint_is_the_one_with_most_of_the_metric(home, tmp_path):
+    run = tmp_path / "run"
+    fit(tuned(home, run, finetune={"metric": "macro_f1"}, train=TUNE | {"steps": 9}))
+    scores = {row["step"]: row["macro_f1"] for row in rows(run) if row["split"] == "val"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["best_val_metric"] == max(scores.values())
+    best = next(step for step, score in scores.items() if score == max(scores.values()))
+    assert best in saved_steps(run / "checkpoints")
+    assert jaxlm.load(run).origin["step"] == best
+
+
+def test_rows_held_out_for_a_test_are_scored_at_the_end(home, tmp_path):
+    fit(tuned(home, tmp_path / "run", data={"test_fraction": 0.25}))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert 0 <= summary["test"]["accuracy"] <= 1
+
+
+def test_epochs_tell_the_steps(home, tmp_path):
+    fit(tuned(home, tmp_path / "run", train=TUNE | {"epochs": 2}))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2 * (18 // 4)
+
+
+MISTAKES = {
+    "another size": ({"model": {"d_model": 64}}, ConfigError, "model.d_model is 64, but"),
+    "no source": (
+        {"finetune": {"init_from": "nowhere/at/all"}},
+        JaxlmError,
+        "no directory nowhere",
+    ),
+    "a freeze that finds nothing": (
+        {"finetune": {"freeze": ["layer_9"]}},
+        ConfigError,
+        "finetune.freeze 'layer_9' is in no path",
+    ),
+    "an unknown metric": (
+        {"finetune": {"metric": "bleu"}},
+        ConfigError,
+        "finetune.metric must be one of accuracy, macro_f1, micro_f1, loss, got 'bleu'",
+    ),
+    "a column that is not there": (
+        {"data": {"label_column": "stars"}},
+        DataError,
+        "no column 'stars'",
+    ),
+    "windows longer than the source": (
+        {"data": {"seq_len": 64}},
+        ConfigError,
+        "data.seq_len must be at most model.max_seq_len",
+    ),
+    "dialogues for an encoder": ({"finetune": {"task": "chat"}}, ConfigError, "trains a decoder"),
+    "text for the other kind": ({"finetune": {"task": "causal_lm"}}, ConfigError, "decoder"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_written(home, tmp_path, name):
+    sections, kind, message = MISTAKES[name]
+    with pytest.raises(kind, match=message) as raised:
+        fit(tuned(home, tmp_path / "run", **sections))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("finetune", [{"lora_rank": 2}, {"train_last_layers": 1}])
+def test_what_was_trained_alone_goes_back_onto_its_source(home, tmp_path, finetune):
+    loaded = fit(tuned(home, tmp_path / "run", finetune=finetune, optim={"learning_rate": 0.1}))
+    file = tmp_path / "part.safetensors"
+    write_trained(tmp_path / "run", file)
+    again = jaxlm.load(home / "encoder", trained=file)
+    assert again.config == loaded.config
+    for ours, theirs in zip(*map(jax.tree.leaves, (again.params, loaded.params)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert file.stat().st_size < sum(x.nbytes for x in jax.tree.leaves(loaded.params)) / 1.5
+    with pytest.raises(JaxlmError, match=r"was trained on .*, not on this model"):
+        jaxlm.load(home / "decoder", trained=file)
+    with pytest.raises(JaxlmError, match="no file of trained weights"):
+        jaxlm.load(home / "encoder", trained=home / "reviews.tsv")
+
+
+def test_a_run_that_trained_everything_has_no_part_to_write(home, tmp_path):
+    with pytest.raises(JaxlmError, match="trained all of its weights"):
+        write_trained(home / "encoder", tmp_path / "part.safetensors")
