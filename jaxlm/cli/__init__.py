@@ -15,6 +15,7 @@ import jaxlm
 from jaxlm.cli.exchanging import EXPORT, IMPORT
 from jaxlm.cli.filling import FILL
 from jaxlm.cli.generating import CHAT, GENERATE
+from jaxlm.cli.judging import EVALUATE, PREDICT
 from jaxlm.config import JaxlmError
 
 
@@ -33,6 +34,8 @@ VERBS = {
     "generate": GENERATE,
     "chat": CHAT,
     "fill": FILL,
+    "predict": PREDICT,
+    "evaluate": EVALUATE,
     "import": IMPORT,
     "export": EXPORT,
 }

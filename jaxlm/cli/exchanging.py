@@ -28,6 +28,8 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help="a run directory or a checkpoint")
     add("target", metavar="DEST", help="the Hugging Face directory to write")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the source's")
+    trained = "write what the run trained alone, such as its adapters, as DEST.safetensors"
+    add("--adapters", action="store_true", help=trained)
     add("--step", type=int, metavar="N", help="the checkpoint to take; default: the best")
     declare_proof(parser)
 
@@ -50,8 +52,13 @@ def run_import(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     from jaxlm.hub.proof import prove
-    from jaxlm.loading import export, load
+    from jaxlm.loading import export, load, write_trained
 
+    if args.adapters:
+        file = Path(args.target).with_suffix(".safetensors")
+        write_trained(args.source, file, args.step)
+        print(f"{file}: {file.stat().st_size:,} bytes; jaxlm.load(BASE, trained=...) puts it on")
+        return
     loaded = load(args.source, args.step)
     export(loaded, args.target, args.dtype)
     written = Path(args.target)

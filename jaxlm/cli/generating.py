@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.verb import Verb
+from jaxlm.cli.weights import declare_weights, opened, own_text, weighted
 from jaxlm.config import JaxlmError
 from jaxlm.config.rules import require
 
@@ -53,14 +54,6 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def opened(source: str) -> "Loaded":
-    from jaxlm.loading import load
-    from jaxlm.training.loop import keep_compiled_programs
-
-    keep_compiled_programs()
-    return load(source)
-
-
 def declare_generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="RUN", help=SOURCE)
@@ -74,6 +67,7 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
     add("--json-schema", metavar="FILE", help="the continuation is JSON of this schema")
     add("--lookup", action="store_true", help="speed: propose what followed the same tokens before")
     add("--draft", metavar="RUN", help="speed: a smaller model of the same vocabulary proposes")
+    declare_weights(parser, "the prompts")
     add("--stream", action="store_true", help="print the text as it is generated")
     show = "show each token with its probability, and the runners-up with theirs"
     add("--show-probabilities", action="store_true", help=show)
@@ -92,7 +86,9 @@ def run_generate(args: argparse.Namespace) -> None:
     if args.num_beams is not None and args.num_samples > args.num_beams:
         raise JaxlmError(f"{args.num_beams} beams do not give {args.num_samples} samples")
     schema = None if args.json_schema is None else Path(args.json_schema).read_text("utf-8")
-    loaded = opened(args.source)
+    loaded = weighted(
+        args, lambda fp32: [fp32.tokenizer.encode_prompt(prompt) for prompt in prompts]
+    )
     if args.num_beams is not None:
         print_samples(args, beam_samples(args, loaded, prompts, settings))
         return
@@ -200,12 +196,13 @@ def declare_chat(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help=SOURCE)
     add("--system", metavar="TEXT", help="what the model is told before the dialogue")
     declare_settings(parser, 256)
+    declare_weights(parser, "what the model itself answers")
 
 
 def run_chat(args: argparse.Namespace) -> None:
     """Answer the lines of standard input, until it ends or one says /exit."""
     settings = settings_of(args) | {"stop_strings": args.stop}
-    loaded = opened(args.source)
+    loaded = weighted(args, lambda fp32: [own_text(fp32, args.system)])
     from jaxlm.generation import Chat
 
     chat = Chat(loaded, args.system, **settings)

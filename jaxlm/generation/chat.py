@@ -1,12 +1,13 @@
 """Dialogues: turns into prompts as the model was trained on them, and replies out of tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from jaxlm.artifact import Loaded
 from jaxlm.generation.caching import Prefix
 from jaxlm.generation.settings import GenerationError
 from jaxlm.generation.text import LOOK, TextBatch, text_settings
+from jaxlm.tokenizer.dialogues import dialogue_ids, knows_dialogues
 
 
 class Chat:
@@ -21,7 +22,7 @@ class Chat:
         tokenizer = loaded.tokenizer
         self.loaded = loaded
         self.by_template = bool(tokenizer.config.get("chat_template"))
-        if not self.by_template and None in (tokenizer.cls_id, tokenizer.sep_id):
+        if not knows_dialogues(tokenizer):
             raise GenerationError(
                 "this tokenizer has no chat template, nor the [CLS] and [SEP] of a dialogue model; "
                 "`jaxlm generate` continues texts"
@@ -45,7 +46,7 @@ class Chat:
         turns = [*self.messages, {"role": "user", "content": message}]
         batch = TextBatch(
             self.loaded,
-            [self.prompt_ids(turns)],
+            [dialogue_ids(self.loaded.tokenizer, turns)],
             [self.settings],
             self.stop_strings,
             prefix=self.prefix,
@@ -60,16 +61,3 @@ class Chat:
                 yield piece
         self.prefix = batch.batch.prefix()
         self.messages = [*turns, {"role": "assistant", "content": text.rstrip()}]
-
-    def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a dialogue, up to where the reply begins."""
-        tokenizer = self.loaded.tokenizer
-        if self.by_template:
-            return tokenizer.encode(tokenizer.chat_text(turns, add_generation_prompt=True))
-        opening, ending = tokenizer.cls_id, tokenizer.sep_id
-        assert opening is not None  # or __init__ had refused
-        assert ending is not None
-        ids = [opening]
-        for turn in turns:
-            ids += [*tokenizer.encode(turn["content"]), ending]
-        return ids

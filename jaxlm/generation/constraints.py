@@ -1,14 +1,15 @@
 """Text that must match: masks over the vocabulary from a regular expression or a JSON schema."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import Bool, Int, UInt32
 
-from jaxlm.generation.detokenizing import is_wide
+from jaxlm.generation.detokenizing import joins_words
+from jaxlm.generation.pieces import Pieces, pieces_of
 from jaxlm.generation.settings import GenerationError
 from jaxlm.tokenizer import Tokenizer
 
@@ -21,40 +22,66 @@ class Constraint:
     grammar that cannot be read, or without the `constrain` extra.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str):
-        library = load_library()
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str, prompt: Sequence[int]):
         self.vocab_size = vocab_size
-        vocabulary = vocabulary_of(tokenizer, vocab_size)
-        self.matcher = library.LLMatcher(vocabulary, grammar, log_level=0)
+        self.vocabulary = vocabulary_of(tokenizer, vocab_size)
+        self.matcher = load_library().LLMatcher(self.vocabulary.table, grammar, log_level=0)
+        self.last = tokenizer.decode(prompt)[-1:]  # character of the text
         if self.matcher.is_error():
             reason = self.matcher.get_error().strip().splitlines()[0]
             raise GenerationError(f"the constraint cannot be read: {reason}")
 
     def allowed(self) -> UInt32[np.ndarray, " W"]:
-        words = np.frombuffer(self.matcher.compute_bitmask(), np.uint32)
-        return words[: -(-self.vocab_size // 32)]
+        bits = np.zeros(-(-self.vocab_size // 32) * 32, bool)
+        bits[: self.vocab_size] = self._bits()
+        return np.packbits(bits, bitorder="little").view(np.uint32)
+
+    def _bits(self) -> Bool[np.ndarray, " V"]:
+        words = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+        bits = np.unpackbits(words, bitorder="little").astype(bool)[self._places()]
+        return (bits & self.vocabulary.pieces.possible(self.last))[: self.vocab_size]
+
+    def _places(self) -> Int[np.ndarray, " P"]:
+        """Where in the library's table each token stands, coming next."""
+        plain, joined = self.vocabulary.places
+        return np.where(self.vocabulary.pieces.joins(self.last), joined, plain)
 
     def accept(self, token: int) -> None:
-        if not self.matcher.consume_token(token):
+        if not self.matcher.consume_token(int(self._places()[token])):
             raise GenerationError("no token of the vocabulary can go on as the constraint asks")
+        self.last = self.vocabulary.pieces.added(token, self.last)[-1:] or self.last
 
     @property
     def finished(self) -> bool:
-        return self.matcher.is_stopped()
+        # A text may be whole and allowed to go on, but in ways that no token can.
+        if self.matcher.is_stopped():
+            return True
+        return self.matcher.is_accepting() and not self._bits().any()
 
 
-def grammar_of(regex: str | None, json_schema: str | Mapping[str, Any] | None) -> str:
+def grammar_of(
+    tokenizer: Tokenizer, regex: str | None, json_schema: str | Mapping[str, Any] | None
+) -> str:
     """The library's grammar of one of the two."""
     library = load_library()
     if regex is not None and json_schema is not None:
         raise GenerationError("give a regular expression or a JSON schema, not both")
+    if json_schema is not None and joins_words(tokenizer):
+        raise GenerationError(
+            "a WordPiece vocabulary cannot write JSON, for it puts spaces inside quotation marks"
+        )
     if json_schema is None:
-        return library.LLMatcher.grammar_from_regex(regex)
-    try:
-        schema = json.loads(json_schema) if isinstance(json_schema, str) else dict(json_schema)
-        return library.LLMatcher.grammar_from_json_schema(schema)
-    except ValueError as error:
-        raise GenerationError(f"the JSON schema cannot be read: {error}") from None
+        rule = json.loads(library.LLMatcher.grammar_from_regex(regex))["grammars"][0][
+            "lark_grammar"
+        ]
+    else:
+        try:
+            schema = json.loads(json_schema) if isinstance(json_schema, str) else dict(json_schema)
+        except ValueError as error:
+            raise GenerationError(f"the JSON schema cannot be read: {error}") from None
+        rule = f"start: %json {json.dumps(schema)}"
+    # Else the library has forced text spelled as its tokenizer would, if it were alone.
+    return library.LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\n{rule}')
 
 
 def load_library() -> Any:
@@ -67,54 +94,33 @@ def load_library() -> Any:
     return llguidance
 
 
-@lru_cache(maxsize=2)
-def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Any:
-    """The library's table of what each token adds to a text, in bytes."""
-    library = load_library()
-    pieces, specials = token_bytes(tokenizer, vocab_size)
-    # Where no token ends a text, one that no model can choose does.
-    eos_id = tokenizer.eos_id
-    if eos_id is None:
-        eos_id = len(pieces)
-        pieces, specials = [*pieces, b"<end>"], [*specials, eos_id]
+class Vocabulary(NamedTuple):
+    """What the library knows of a tokenizer: each piece once, an end, and what is never chosen."""
 
-    class Vocabulary:
-        eos_token_id = eos_id
+    pieces: Pieces
+    table: Any
+    places: Int[np.ndarray, "2 P"]  # in the table: of each token plain, and of each joined
+
+
+@lru_cache(maxsize=2)
+def vocabulary_of(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
+    library = load_library()
+    pieces = pieces_of(tokenizer, vocab_size)
+    unique = {piece: i for i, piece in enumerate({*pieces.plain, *pieces.joined} - {b""})}
+    end = len(unique)  # a token's place only where the tokenizer has one that ends a text
+    rows = [[unique.get(p, end + 1) for p in form] for form in (pieces.plain, pieces.joined)]
+    places = np.array(rows)
+    if tokenizer.eos_id is not None:
+        places[:, tokenizer.eos_id] = end
+
+    class Table:
+        eos_token_id = end
         bos_token_id = None
-        tokens = pieces
-        special_token_ids = specials
+        tokens = (*unique, b"<end>", b"<never>")
+        special_token_ids = (end, end + 1)
 
         def __call__(self, text: str) -> list[int]:
-            return tokenizer.encode(text if isinstance(text, str) else text.decode())
+            """Only of use to be asked for the tokens of a text, which masks do not need."""
+            return []
 
-    return library.LLTokenizer(library.TokenizerWrapper(Vocabulary()))
-
-
-def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[bytes], list[int]]:
-    """What each token adds to a text, nothing for those without text, and the special tokens."""
-    backend = tokenizer.backend
-    decoder = type(backend.decoder).__name__
-    specials = [i for i, token in backend.get_added_tokens_decoder().items() if token.special]
-    alphabet = byte_alphabet()
-    pieces = [b""] * max(vocab_size, tokenizer.vocab_size)
-    for token, i in backend.get_vocab().items():
-        if decoder == "ByteLevel":
-            known = all(character in alphabet for character in token)
-            piece = bytes(alphabet[c] for c in token) if known else token.encode()
-        elif decoder == "WordPiece":
-            piece = token.removeprefix("##").encode()
-            if not token.startswith("##") and not is_wide(token):
-                piece = b" " + piece
-        elif len(token) == 6 and token.startswith("<0x"):
-            piece = bytes([int(token[3:5], 16)])
-        else:
-            piece = token.replace("\u2581", " ").encode()
-        pieces[i] = piece
-    return pieces, specials
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The byte that each character stands for in byte-level vocabularies (Radford et al. 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+    return Vocabulary(pieces, library.LLTokenizer(library.TokenizerWrapper(Table())), places)

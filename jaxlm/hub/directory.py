@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxlm.artifact import Loaded, written_whole
+from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement, written_whole
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.hub.card import model_card
 from jaxlm.hub.configs import FAMILIES, config_from_reference, config_to_reference
@@ -30,8 +30,8 @@ def is_reference(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", *NAMES))
 
 
-def read_directory(path: Path) -> Loaded:
-    """The model in a Hugging Face directory, its params in fp32.
+def read_directory(path: Path, placement: Placement = FIRST_DEVICE) -> Loaded:
+    """The model in a Hugging Face directory.
 
     Raises JaxlmError where a file is missing, damaged, or says what we would get wrong.
     """
@@ -45,7 +45,7 @@ def read_directory(path: Path) -> Loaded:
             f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model only "
             f"{config.vocab_size}: it belongs to another model"
         )
-    params = import_tensors(files, config, FAMILIES[theirs["model_type"]])
+    params = import_tensors(files, config, FAMILIES[theirs["model_type"]], placement)
     origin: dict[str, Any] = {"source": path.name, "dtype": files.dtype}
     mixed = {name: kind for name, kind in files.dtypes.items() if kind != files.dtype}
     origin |= {"other_dtypes": {name: kind for name, kind in mixed.items() if kind in TYPES}}

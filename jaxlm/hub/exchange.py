@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxlm.artifact import FIRST_DEVICE, Placement
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.hub.configs import family_of
 from jaxlm.hub.tables import Family, Row
@@ -46,9 +46,12 @@ class Held:
 
 
 def import_tensors(
-    tensors: Tensors | Mapping[str, np.ndarray], config: ModelConfig, family: Family | None = None
+    tensors: Tensors | Mapping[str, np.ndarray],
+    config: ModelConfig,
+    family: Family | None = None,
+    placement: Placement = FIRST_DEVICE,
 ) -> dict[str, Any]:
-    """Params of our model in fp32, from tensors under their names; one is held at a time.
+    """Params of our model, from tensors under their names; one is held at a time.
 
     JaxlmError lists all that is missing, left over, of another shape, or not a number.
     """
@@ -78,7 +81,7 @@ def import_tensors(
         if not np.isfinite(tensor).all():
             faults.append(f"{row.theirs} holds values that are no numbers")
         for path, part in zip(row.ours, row.layout.read(tensor), strict=True):
-            leaves[path] = jnp.array(part, shapes[path].dtype)
+            leaves[path] = placement.put(path, part)
     refuse(faults, summary)
     return unflatten_dict(leaves, sep="/")
 

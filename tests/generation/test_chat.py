@@ -6,6 +6,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
 from jaxlm.generation import Chat, caching, generate
 from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
+from jaxlm.tokenizer.dialogues import dialogue_ids
 from tests.fixtures.tiny import tiny_model
 
 TEXT = "你好吗，我很。今天气真the cats walk:"
@@ -56,7 +57,7 @@ def test_turns_of_a_dialogue_model_are_separated(separated):
     first = say(chat, "你好吗")
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
     turns = [{"content": "你好吗"}, {"content": first}]
-    assert chat.prompt_ids(turns) == [
+    assert dialogue_ids(chat.loaded.tokenizer, turns) == [
         cls, *tokenizer.encode("你好吗"), sep, *tokenizer.encode(first), sep
     ]  # fmt: skip
     assert sep not in tokenizer.encode(first)

@@ -3,34 +3,42 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
 from jaxlm.generation import generate
-from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
+from jaxlm.generation.constraints import Constraint, grammar_of
+from jaxlm.tokenizer import BERT_SPECIALS, END_OF_TEXT, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 
 pytest.importorskip("llguidance")
 
-TEXT = "".join(map(chr, range(32, 127))) + "今天气"
+TEXT = "".join(map(chr, range(32, 127))) + "今天气“”"
 SETTINGS = {"max_new_tokens": 90, "temperature": 1.0, "seed": 4}
 
 
 def make(kind: str, specials: list[str]) -> Loaded:
-    tokenizer = train_tokenizer(kind, [TEXT] * 3, vocab_size=300, specials=specials)
+    tokenizer = train_tokenizer(kind, [TEXT] * 3, vocab_size=600, specials=specials)
+    return random_model(tokenizer)
+
+
+def random_model(tokenizer: Tokenizer) -> Loaded:
     # More tokens than the tokenizer has, as many models do.
     size = tokenizer.vocab_size + 5
     model, variables = tiny_model("learned", vocab_size=size, max_seq_len=100, num_layers=1)
     return Loaded(model, variables["params"], tokenizer, model.config)
 
 
-@pytest.fixture(scope="module", params=["char", "bpe"])
+@pytest.fixture(scope="module", params=["char", "bpe", "unigram"])
 def loaded(request) -> Loaded:
     return make(request.param, [END_OF_TEXT])
 
 
-@pytest.mark.parametrize("pattern", [r"\d{3}-\d{2}", "(今|天){2,5}气", r"[a-c]+(x|yy)"])
+@pytest.mark.parametrize("pattern", [r"[0-9]{3}-[0-9]{2}", "(今|天){2,5}气", r"[a-c]+(x|yy)"])
 def test_a_text_matches_the_regular_expression(loaded, pattern):
     bounded = SETTINGS | {"max_new_tokens": 60}
     texts = generate(loaded, ["a", "天", "12"], regex=pattern, **bounded)
@@ -51,6 +59,60 @@ def test_a_text_is_json_of_the_schema(loaded):
             value = json.loads(text)
             assert isinstance(value["ok"], bool)
             assert value["mood"] in ("好", "bad")
+
+
+@pytest.fixture(scope="module")
+def wordpiece() -> Loaded:
+    return make("wordpiece", list(BERT_SPECIALS))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r" ?[0-9]{2}( - [0-9]){2}",  # digits and marks are words of their own
+        "( ?今|天){2,5}气",
+        r" ?(yes|no)\.",  # no space before a full stop
+        "天 ?a?",  # nor between a Chinese character and a word
+        "[“”天 ]{6}",
+        "(今| t|a|“){9}",
+    ],
+)
+def test_a_wordpiece_text_matches_with_the_spaces_that_it_is_shown_with(wordpiece, pattern):
+    settings = SETTINGS | {"max_new_tokens": 30}
+    for text in generate(wordpiece, ["the cat", "今", "“天”", ""], regex=pattern, **settings):
+        assert re.fullmatch(pattern, text)
+
+
+def test_json_is_refused_where_words_stand_apart(wordpiece):
+    with pytest.raises(JaxlmError, match="a WordPiece vocabulary cannot write JSON"):
+        generate(wordpiece, ["a"], json_schema="{}")
+
+
+def test_what_no_token_can_spell_is_an_error(wordpiece):
+    with pytest.raises(JaxlmError, match="no token of the vocabulary can go on"):
+        generate(wordpiece, ["今"], regex=" a", **SETTINGS)
+
+
+def test_a_text_from_its_beginning_matches_without_the_space_that_is_not_shown():
+    pieces = ["<unk>", "</s>", "\u2581", "\u2581yes", "\u2581no", "yes", "a"]
+    backend = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], 0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens(["<unk>", "</s>"])
+    for text in generate(random_model(Tokenizer(backend)), ["", "a"], regex="(yes| no){3}"):
+        assert re.fullmatch("(yes| no){3}", text)
+
+
+def test_tokens_of_the_same_bytes_are_allowed_alike():
+    tokenizer = make("unigram", [END_OF_TEXT]).tokenizer
+    constraint = Constraint(tokenizer, tokenizer.vocab_size, grammar_of(tokenizer, "a", None), [])
+    bits = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little")
+    names = {tokenizer.backend.id_to_token(i) for i in np.flatnonzero(bits).tolist()}
+    assert names == {"a", "<0x61>"}
+
+
+def test_a_text_that_is_whole_ends_where_the_vocabulary_cannot_go_on():
+    assert generate(make("char", []), ["a"], regex="yes(é|ü)*", **SETTINGS) == ["yes"]
 
 
 def test_a_tokenizer_without_an_end_stops_where_nothing_may_follow():

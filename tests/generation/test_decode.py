@@ -1,17 +1,12 @@
 """Cached, batched, compiled generation gives the tokens that the slow way gives."""
 
-import contextlib
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Batch, Settings, compiles, generate_tokens, sampling, score_tokens
-from jaxlm.generation.settings import settings_of_rows
-from jaxlm.models import CausalLM
+from jaxlm.generation import Batch, Settings, generate_tokens, sampling, score_tokens
 from tests.fixtures.tiny import tiny_model
 from tests.generation.reference import Reference, likeliest, ragged, stacked
 
@@ -118,89 +113,6 @@ def test_decoding_ends_when_all_rows_have_stopped(rotary):
     assert batch.num_steps < last + 80
 
 
-@contextlib.contextmanager
-def counted():
-    """Counts XLA's compilations, whoever asks for them, next to the library's own counter."""
-    seen = []
-
-    def listen(event: str, duration: float, **_: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    before = compiles.total()
-    count = {}
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield count
-    jax.monitoring.unregister_event_duration_listener(listen)
-    count["xla"], count["library"] = len(seen), compiles.total() - before
-
-
-def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
-    model, variables = tiny_model("learned", max_seq_len=256, num_layers=1)
-    lengths = range(3, 223, 11)
-    assert len(lengths) == 20
-
-    def request(length: int, **settings) -> None:
-        ids = np.ones((1, length), np.int32)
-        settings = {"max_new_tokens": 20} | settings
-        generate_tokens(model, variables["params"], ids, **settings)
-
-    with counted() as count:
-        for length in lengths:
-            request(length)
-    assert 0 < count["library"] <= 6
-    assert count["library"] == count["xla"]
-    with counted() as count:
-        request(5, temperature=0.0)
-        request(6, temperature=0.3, top_k=4)
-        request(7, top_p=0.5, seed=9)
-        request(8, top_k=11, top_p=0.7, stop_tokens=(3, 4), pad_id=5)
-        request(9, max_new_tokens=33)
-        equal = CausalLM(dataclasses.replace(model.config))  # the same model, made again
-        generate_tokens(equal, variables["params"], np.ones((1, 5), np.int32))
-    assert count == {"xla": 0, "library": 0}
-
-
-def test_a_hundred_random_requests_compile_at_most_twelve_programs():
-    model, variables = tiny_model("rotary", max_seq_len=1024, num_layers=1)
-    generator = np.random.default_rng(0)
-    seen: set[int] = set()
-    with counted() as count:
-        for _ in range(100):
-            new = int(generator.integers(1, 200))
-            length = int(generator.integers(1, 1000 - new))
-            # One request of each kind of cache is decoded far; what more tokens do is known.
-            slots = max(128, 1 << (length + new - 1).bit_length())
-            stop = range(8) if slots in seen else []
-            seen.add(slots)
-            generate_tokens(
-                model,
-                variables["params"],
-                np.ones((1, length), np.int32),
-                max_new_tokens=new,
-                temperature=float(generator.choice([0.0, 0.7, 1.3])),
-                top_k=int(generator.integers(1, 30)) if generator.random() < 0.5 else None,
-                top_p=float(generator.uniform(0.1, 1)),
-                min_p=float(generator.choice([0.0, 0.1])),
-                repetition_penalty=float(generator.uniform(1, 2)),
-                frequency_penalty=float(generator.uniform(-1, 1)),
-                no_repeat_ngram=int(generator.integers(1, 5)) if generator.random() < 0.5 else None,
-                banned_tokens=generator.integers(19, size=generator.integers(4)).tolist(),
-                stop_tokens=stop,
-                seed=int(generator.integers(1000)),
-            )
-    assert 0 < count["xla"] <= 12
-    assert count["library"] == count["xla"]
-
-
-def test_batches_of_near_sizes_share_their_programs(rotary):
-    tokens(rotary, ragged([3] * 8, vocab_size=19), 5)
-    with counted() as count:
-        for size in (5, 6, 7):
-            tokens(rotary, ragged([4] * size, vocab_size=19), 5)
-    assert count == {"xla": 0, "library": 0}
-
-
 def test_bfloat16_decodes_what_it_computes():
     model, variables = tiny_model("rotary", max_seq_len=64, num_layers=1, compute_dtype="bfloat16")
     prompts = stacked(ragged([5, 9], vocab_size=19))
@@ -279,21 +191,6 @@ def test_logits_of_a_row_alone_and_in_a_batch_agree(long):
         np.testing.assert_allclose(batch.top_log_probs[i], alone.top_log_probs[0], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("ids", "lengths", "message"),
-    [
-        ([[1, 2]], [0], "row 0 of ids has length 0"),
-        ([[1, 2], [3, 4]], [2, 3], "row 1 of ids has length 3"),
-        ([[1, 2], [3, 19]], None, "row 1 of ids holds 19, but the model's tokens are 0 to 18"),
-        ([[1, -1]], None, "holds -1"),
-    ],
-)
-def test_rows_that_are_no_prompts_are_refused(rotary, ids, lengths, message):
-    lengths = None if lengths is None else np.asarray(lengths)
-    with pytest.raises(JaxlmError, match=message):
-        generate_tokens(rotary.model, rotary.params, np.asarray(ids), lengths)
-
-
 def test_padding_may_hold_anything(rotary):
     ids = np.asarray([[1, 2, 99, -5]])
     out = generate_tokens(rotary.model, rotary.params, ids, np.asarray([2]), 4, 0.0)
@@ -307,35 +204,15 @@ def test_no_rows_give_no_rows(rotary):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("ids", "lengths", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
-        ({"temperature": -0.5}, "temperature must be finite and at least 0, got -0.5"),
-        ({"temperature": float("nan")}, "temperature must be"),
-        ({"temperature": float("inf")}, "temperature must be"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
-        ({"top_p": 1.5}, "top_p must be"),
-        ({"min_p": -0.1}, r"min_p must be in \[0, 1\]"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be positive"),
-        ({"presence_penalty": float("nan")}, "presence_penalty must be finite"),
-        ({"no_repeat_ngram": 0}, "no_repeat_ngram must be at least 1"),
-        ({"min_new_tokens": -1}, "min_new_tokens must be at least 0"),
+        ([[1, 2]], [0], "row 0 of ids has length 0"),
+        ([[1, 2], [3, 4]], [2, 3], "row 1 of ids has length 3"),
+        ([[1, 2], [3, 19]], None, "row 1 of ids holds 19, but the model's tokens are 0 to 18"),
+        ([[1, -1]], None, "holds -1"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings, message):
+def test_rows_that_are_no_prompts_are_refused(rotary, ids, lengths, message):
+    lengths = None if lengths is None else np.asarray(lengths)
     with pytest.raises(JaxlmError, match=message):
-        Settings(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": [0.0]}, "temperature has 1 values for 2 rows"),
-        ({"top_k": [3, 0]}, "top_k must be at least 1"),
-        ({"temprature": 0.5}, "no setting 'temprature'"),
-    ],
-)
-def test_settings_of_rows_are_checked(settings, message):
-    with pytest.raises(JaxlmError, match=message):
-        settings_of_rows(2, **settings)
+        generate_tokens(rotary.model, rotary.params, np.asarray(ids), lengths)

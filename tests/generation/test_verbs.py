@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 
@@ -24,6 +25,10 @@ def output(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
+TOLD = (
+    r"int8: ([\d.]+) MB of weights instead of ([\d.]+); "
+    r"over \d+ tokens KL divergence (\S+) nats a token, perplexity [\d.]+ -> [\d.]+\n"
+)
 GENERATE = ("--max-new-tokens", "12", "--seed", "3")
 
 
@@ -74,6 +79,26 @@ def test_the_best_beams_come_with_their_scores(run, capsys):
     assert output(capsys, *words) == f"fox{first['text']}\n"
 
 
+def test_int8_continues_the_text_and_tells_what_it_costs(run, capsys, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("今天天气真好 fox", encoding="utf-8")
+    words = ["generate", run, "--prompt", "fox fox", *GENERATE, "--weights", "int8"]
+    for more in ([], ["--quality-text", str(file), "--max-new-tokens", "9", "--num-beams", "2"]):
+        assert main([*words, *more]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith("fox fox")
+        told = re.fullmatch(TOLD, captured.err)
+        assert told is not None
+        after, before, divergence = map(float, told.groups())
+        assert after < 0.6 * before  # of so small a model much stays in fp32
+        assert 0 <= divergence < 0.01
+
+
+def test_int8_of_a_single_token_says_that_it_was_not_measured(run, capsys):
+    assert main(["generate", run, "--prompt", "f", *GENERATE, "--weights", "int8"]) == 0
+    assert "too short to measure" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -86,6 +111,7 @@ def test_the_best_beams_come_with_their_scores(run, capsys):
         (["--prompts-file", "nowhere.txt"], "nowhere.txt"),
         (["--regex", "(a"], "the constraint cannot be read"),
         (["--draft", "nowhere"], "nowhere"),
+        (["--weights", "int8", "--quality-text", "nowhere.txt"], "nowhere.txt"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(run, capsys, words, sentence):
@@ -96,9 +122,9 @@ def test_a_mistake_is_told_in_one_sentence(run, capsys, words, sentence):
     assert sentence in captured.err
 
 
-def converse(capsys, monkeypatch, run: str, lines: list[str]) -> tuple[list[str], str]:
+def converse(capsys, monkeypatch, run: str, lines: list[str], *more: str) -> tuple[list[str], str]:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    assert main(["chat", run, "--max-new-tokens", "9", "--temperature", "0"]) == 0
+    assert main(["chat", run, "--max-new-tokens", "9", "--temperature", "0", *more]) == 0
     captured = capsys.readouterr()
     return captured.out.splitlines(), captured.err
 
@@ -129,6 +155,13 @@ def patch_template(monkeypatch, template: str) -> None:
         start(self, backend, {**(config or {}), "chat_template": template})
 
     monkeypatch.setattr(Tokenizer, "__init__", with_template)
+
+
+def test_a_chat_in_int8_is_compared_on_what_the_model_says(run, capsys, monkeypatch):
+    patch_template(monkeypatch, "{% for m in messages %}fox{{ m.content }}{% endfor %}")
+    answers, told = converse(capsys, monkeypatch, run, ["fox"], "--weights", "int8")
+    assert len(answers) >= 1
+    assert re.fullmatch(TOLD, told)
 
 
 def test_a_chat_without_a_template_is_refused(run, capsys):

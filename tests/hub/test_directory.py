@@ -4,6 +4,9 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -298,3 +301,39 @@ def test_a_hub_id_offline_is_told_in_one_sentence(tmp_path, monkeypatch, capsys)
     error = capsys.readouterr().err
     assert "neither in the cache nor can the Hugging Face hub be reached" in error
     assert error.count("\n") == 1
+
+
+def test_params_go_straight_to_where_the_sharding_says():
+    """On two devices, from a Hugging Face directory and from a run, whole or in halves."""
+    program = """
+import sys, jax, jax.numpy as jnp, numpy as np, jaxlm
+from jax.sharding import NamedSharding, PartitionSpec as P
+from flax.traverse_util import flatten_dict
+mesh = jax.make_mesh((2,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+config = jaxlm.preset("llama", vocab_size=16, d_model=8, num_layers=1, num_heads=2, num_kv_heads=1,
+                      d_ff=12, max_seq_len=8)
+model = jaxlm.models.make_model(config)
+params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+from jaxlm.tokenizer import train_tokenizer
+loaded = jaxlm.Loaded(model, params, train_tokenizer("char", ["abc"]), config)
+jaxlm.export(loaded, sys.argv[1] + "/theirs")
+from jaxlm.loading import write_run
+write_run(loaded, sys.argv[1] + "/ours")
+rule = lambda path: NamedSharding(mesh, P(None, "model") if path.endswith("up/kernel") else P())
+for name in ("theirs", "ours"):
+    placed = jaxlm.load(sys.argv[1] + "/" + name, sharding=rule, dtype="bfloat16").params
+    for path, leaf in flatten_dict(placed, sep="/").items():
+        assert leaf.dtype == jnp.bfloat16
+        assert leaf.sharding.is_equivalent_to(rule(path), leaf.ndim), path
+        old = flatten_dict(params, sep="/")[path].astype(jnp.bfloat16)
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(old))
+print("placed")
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = subprocess.run(
+            [sys.executable, "-c", program, folder],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+            capture_output=True,
+            text=True,
+        )
+    assert ran.stdout.endswith("placed\n"), ran.stderr

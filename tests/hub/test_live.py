@@ -130,6 +130,7 @@ def test_the_real_minilm_embeds_as_the_reference_does():
     ours = np.asarray(apply(loaded.params))
     a, b = (embedding(x, mask) for x in (ours, theirs.numpy()))
     assert (1 - (a * b).sum(axis=-1)).max() < 1e-4
+    np.testing.assert_allclose(jaxlm.embed(loaded, sentences), b, atol=1e-5)
     assert np.abs(ours - theirs.numpy())[mask.astype(bool)].max() < 1e-4
 
 
@@ -145,3 +146,47 @@ def embedding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mean of the unmasked states, of length 1."""
     mean = (states * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(tmp_path):
+    """Adapters over an imported encoder, merged on loading, exported with the labels' names."""
+    import torch
+    import transformers
+
+    from jaxlm.config import build_config
+    from jaxlm.training import fit
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 24, "max_position_embeddings": 32, "vocab_size": 60}
+    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
+    (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    rows = ["label\ttext", *["yes\tgood film", "no\tbad film"] * 10]
+    (tmp_path / "rows.tsv").write_text("\n".join(rows), encoding="utf-8")
+    config = build_config(
+        {
+            "run": {"dir": str(tmp_path / "run")},
+            "data": {"source": str(tmp_path / "rows.tsv"), "seq_len": 16},
+            "finetune": {
+                "task": "sequence_classification",
+                "init_from": str(tmp_path / "base"),
+                "lora_rank": 2,
+            },
+            "optim": {"learning_rate": 0.05, "warmup_steps": 0},
+            "train": {"steps": 8, "batch_size": 4, "eval_every": 8},
+        }
+    )
+    jaxlm.export(fit(config), tmp_path / "theirs")
+    model, report = transformers.BertForSequenceClassification.from_pretrained(
+        tmp_path / "theirs", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    with torch.no_grad():
+        logits = model.eval()(**tokenizer("good film", return_tensors="pt")).logits
+    (answer,) = jaxlm.predict(jaxlm.load(tmp_path / "run"), ["good film"])
+    chances = dict(zip(("no", "yes"), logits.softmax(-1)[0].tolist(), strict=True))
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    assert answer["probabilities"] == pytest.approx(chances, abs=1e-5)
