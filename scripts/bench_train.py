@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import torch
@@ -93,11 +93,8 @@ def torch_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
     return step
 
 
-def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
-    """Median tokens/s of both, and the median ratio of a round."""
-    torch.manual_seed(0)
-    ids = torch.randint(0, shape["V"], (shape["B"], shape["T"] + 1))
-    steps = {"jaxlm": jaxlm_step(shape, ids), "pytorch": torch_step(shape, ids)}
+def alternate(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds a step of each, round by round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()  # compiles
@@ -108,6 +105,16 @@ def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
             for _ in range(TURN):
                 step()
             seconds[name].append((time.perf_counter() - began) / TURN)
+    return seconds
+
+
+def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
+    """Median tokens/s of both, and the median ratio of a round."""
+    torch.manual_seed(0)
+    ids = torch.randint(0, shape["V"], (shape["B"], shape["T"] + 1))
+    seconds = alternate(
+        {"jaxlm": jaxlm_step(shape, ids), "pytorch": torch_step(shape, ids)}, rounds
+    )
     tokens = shape["B"] * shape["T"]
     result = {name: tokens / statistics.median(times) for name, times in seconds.items()}
     pairs = zip(seconds["pytorch"], seconds["jaxlm"], strict=True)

