@@ -58,9 +58,10 @@ def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
 # Batches of 2, 4 and 8 rows have programs of their own. In those of 8, a step of 2 rows would take
 # 1.3 times as long (GPT-2 124M, two cores); one of 8 in a cache twice as long, 1.1 to 1.5 times.
 @pytest.mark.parametrize(
-    ("most_rows", "programs"), [(1, 12), pytest.param(8, 24, marks=pytest.mark.slow)]
+    ("most_rows", "programs"), [(1, 12), pytest.param(8, 30, marks=pytest.mark.slow)]
 )
 def test_a_hundred_random_requests_compile_few_programs(most_rows, programs):
+    jax.clear_caches()  # or what an earlier test compiled would not be counted
     model, variables = tiny_model("rotary", max_seq_len=1024, num_layers=1)
     generator = np.random.default_rng(0)
     seen: set[tuple[int, int]] = set()
