@@ -8,7 +8,6 @@ head looks at every position; jaxlm makes logits at the hidden ones only, and fo
 Ratios are medians of the rounds'.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping
@@ -26,12 +25,11 @@ from jaxlm.config import OptimConfig
 from jaxlm.data.batches import Batch
 from jaxlm.models import make_model, preset
 from jaxlm.ops.losses import target_sums
-from jaxlm.training.loop import keep_freed_memory
 from jaxlm.training.objectives import Objective, masked_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import init_state, train_step
-from scripts.bench_train import alternate
-from scripts.make_parity_fixtures import adamw, update
+from scripts.bench_train import alternate, start
+from scripts.reference_models import adamw, update
 
 B, T, V, D, LAYERS, HEADS = 16, 128, 30_522, 384, 6, 6
 LEARNING_RATE = 3e-4
@@ -96,11 +94,7 @@ def torch_step(batch: Batch) -> Callable[[], float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    arguments = parser.parse_args()
-    keep_freed_memory()  # as `train.py` does; PyTorch, in the same process, gains from it too
+    arguments = start(__doc__, rounds=8)
     batch = make_batch()
     steps = {
         "jaxlm": jaxlm_step(masked_lm, batch),

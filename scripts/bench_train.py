@@ -121,12 +121,18 @@ def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
     return result | {"ratio": statistics.median(theirs / ours for theirs, ours in pairs)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+def start(doc: str | None, rounds: int) -> argparse.Namespace:
+    """The arguments of a training benchmark, in a process that allocates as `train.py` does."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
     arguments = parser.parse_args()
-    keep_freed_memory()  # as `train.py` does; PyTorch, in the same process, gains from it too
+    keep_freed_memory()  # PyTorch, in the same process, gains from it too
+    return arguments
+
+
+def main() -> None:
+    arguments = start(__doc__, rounds=12)
     for name, shape in SHAPES.items():
         result = compare(shape, arguments.rounds)
         if arguments.json:

@@ -28,11 +28,11 @@ from jaxlm.data import make_feed, prepare
 from jaxlm.data.batches import Batch
 from jaxlm.hub import config_from_reference, import_tensors
 from jaxlm.models import make_model
-from jaxlm.tokenizer import BERT_SPECIALS
+from jaxlm.tokenizer import SPECIAL_TOKENS
 from jaxlm.training.objectives import OBJECTIVES
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import TrainState, train_step
-from scripts.make_parity_fixtures import Model, adamw, mean_loss, update, weights_of
+from scripts.reference_models import Model, adamw, mean_loss, update, weights_of
 
 BAR = 1e-3  # the largest difference of two losses that may be
 LEARNING_RATE = 3e-4
@@ -106,7 +106,7 @@ def make_batches(steps: int, batch_size: int, masked: bool) -> tuple[int, list[B
             model=ModelConfig(architecture="encoder", head="pretraining"),
             objective=ObjectiveConfig(name="mlm"),
         )
-    dataset = prepare(config.data, specials=BERT_SPECIALS if masked else ())
+    dataset = prepare(config.data, specials=SPECIAL_TOKENS if masked else ())
     feed = make_feed(config, dataset)
     return dataset.tokenizer.vocab_size, [feed.train_batch(step) for step in range(steps)]
 

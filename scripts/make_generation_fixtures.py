@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from scripts.make_parity_fixtures import MODELS
+from scripts.reference_models import MODELS
 
 FOLDER = Path(__file__).parent.parent / "tests" / "fixtures"
 FAMILIES = ("gpt2", "llama", "qwen2")

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxlm.cli.showing import show
 from jaxlm.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def run_import(args: argparse.Namespace) -> None:
     source = local_copy(args.source, args.revision)
     loaded = load(source)
     write_run(loaded, args.target)
-    show(args, prove(loaded, source if args.verify else None) | sample(loaded))
+    show(
+        args,
+        f"{args.source} -> {args.target}",
+        prove(loaded, source if args.verify else None) | sample(loaded),
+    )
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -64,7 +68,11 @@ def run_export(args: argparse.Namespace) -> None:
     written = Path(args.target)
     # What was written is read again: rounding to a smaller type is part of the proof.
     loaded = load(written)
-    show(args, prove(loaded, written if args.verify else None) | sample(loaded))
+    show(
+        args,
+        f"{args.source} -> {args.target}",
+        prove(loaded, written if args.verify else None) | sample(loaded),
+    )
 
 
 def sample(loaded: "Loaded") -> dict[str, str]:
@@ -82,19 +90,6 @@ def sample(loaded: "Loaded") -> dict[str, str]:
         first = tokenizer.decode([0])
         text = first + generate(loaded, [first], max_new_tokens=SAMPLED, temperature=0)[0]
     return {"greedy": json.dumps(text, ensure_ascii=False)}
-
-
-def show(args: argparse.Namespace, proof: Mapping[str, object]) -> None:
-    if args.json:
-        print(json.dumps(proof, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "", title=f"{args.source} -> {args.target}", show_header=False)
-    for name, value in proof.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
 
 
 IMPORT = Verb("a Hugging Face model as a run directory", declare_import, run_import)

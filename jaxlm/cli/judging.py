@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxlm.cli.showing import show
 from jaxlm.cli.verb import Verb
 from jaxlm.config import DataConfig, JaxlmError
 from jaxlm.config.options import TASK_COLUMNS, TEXT_COLUMN
@@ -71,11 +72,11 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     keep_compiled_programs()
     loaded = load(args.source)
-    head = loaded.config.head
+    title, head = f"{args.source} on {args.data}", loaded.config.head
     if head in ("lm", "pretraining") and not args.dialogues:
         if args.png:
             raise OutputError("--png draws a confusion matrix, which a language model has none of")
-        show(args, evaluate_text(loaded, args.data, args.text_column or TEXT_COLUMN))
+        show(args, title, evaluate_text(loaded, args.data, args.text_column or TEXT_COLUMN))
         return
     task = "chat" if args.dialogues else head
     data = data_of(args, args.data, task, args.label_column)
@@ -85,7 +86,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     shown |= evaluation.notes
     if matrix is not None:
         shown |= {"labels": list(loaded.config.labels), "confusion": matrix.tolist()}
-    show(args, shown)
+    show(args, title, shown)
+    if matrix is not None and not args.json:
+        show_confusion(shown)
     if args.png:
         if matrix is None:
             raise OutputError("--png draws a confusion matrix; this task has none")
@@ -110,24 +113,14 @@ def confusion_of(loaded: "Loaded", evaluation: "Evaluation") -> "np.ndarray | No
     return confusion(truth, found, config.labels)
 
 
-def show(args: argparse.Namespace, values: Mapping[str, Any]) -> None:
-    if args.json:
-        print(json.dumps(values, ensure_ascii=False))
-        return
+def show_confusion(values: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "", title=f"{args.source} on {args.data}", show_header=False)
-    for name, value in values.items():
-        if name not in ("labels", "confusion"):
-            table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-    console = Console()
-    console.print(table)
-    if "confusion" in values:
-        counts = Table("is \\ said", *values["labels"], title="confusion matrix")
-        for label, row in zip(values["labels"], values["confusion"], strict=True):
-            counts.add_row(label, *map(str, row))
-        console.print(counts)
+    counts = Table("is \\ said", *values["labels"], title="confusion matrix")
+    for label, row in zip(values["labels"], values["confusion"], strict=True):
+        counts.add_row(label, *map(str, row))
+    Console().print(counts)
 
 
 def run_predict(args: argparse.Namespace) -> None:

@@ -72,8 +72,9 @@ class DataConfig:
     ] = 0.0
     seq_len: Annotated[int, "tokens a training window holds"] = 64
     special_tokens: Annotated[
-        Derived[Literal["none", "bert"]],
-        "bert: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where needed",
+        Derived[Literal["none", "cls_sep"]],
+        "cls_sep: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where "
+        "needed",
     ] = DERIVED
     mask_documents: Annotated[bool, "attention and positions start anew at each document"] = False
 

@@ -1,4 +1,4 @@
-"""The decoder and the language model over it: GPT-2, Llama, Qwen2 and what lies between."""
+"""The decoder, and the causal language model over it."""
 
 import flax.linen as nn
 import jax.numpy as jnp

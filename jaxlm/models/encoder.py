@@ -1,4 +1,4 @@
-"""The encoder and the language models over it: BERT, RoBERTa and modern relatives."""
+"""The encoder, and the masked language model over it."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ class Encoder(Trunk):
 
 
 class Pooler(nn.Module):
-    """A dense layer and tanh, in BERT on the first token: what stands for the whole."""
+    """A dense layer and tanh, on what stands for the whole (Devlin et al. 2018)."""
 
     config: ModelConfig
 
@@ -24,7 +24,7 @@ class Pooler(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """An Encoder with BERT's head: logits (B, T, V) in fp32 for the token at each position."""
+    """Logits (B, T, V) in fp32 for the token at each position (Devlin et al. 2018)."""
 
     config: ModelConfig
 

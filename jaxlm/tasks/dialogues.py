@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -22,6 +20,7 @@ class DialogueTask(Task):
     """Replies of a dialogue, predicted token by token; what others say is only read."""
 
     head = "lm"
+    inputs = ()  # padding stands behind a row's tokens, where none of them looks
 
     def __post_init__(self):
         self.tokenizer = with_dialogues(self.tokenizer)
@@ -88,17 +87,6 @@ class DialogueTask(Task):
                 learned += [False] * (len(before) - len(ids)) + [True] * len(reply)
                 ids = before + reply
         return ids, learned
-
-    def forward(
-        self, model: nn.Module, params: Any, batch: Mapping[str, Any], key: Array | None
-    ) -> Outputs:
-        # Padding stands behind a row's tokens, where none of them looks.
-        return model.apply(
-            {"params": params},
-            jnp.asarray(batch["ids"]),
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
         """Cross-entropy of the tokens of the replies."""

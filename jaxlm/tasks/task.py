@@ -30,6 +30,7 @@ class Task(ABC):
     """
 
     head: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]] = ("attention_mask", "token_type_ids")  # beside the ids
 
     tokenizer: Tokenizer
     limit: int
@@ -91,10 +92,9 @@ class Task(ABC):
         return model.apply(
             {"params": params},
             jnp.asarray(batch["ids"]),
-            attention_mask=batch["attention_mask"],
-            token_type_ids=batch.get("token_type_ids"),
             deterministic=key is None,
             rngs=None if key is None else {"dropout": key},
+            **{name: batch[name] for name in self.inputs if name in batch},
         )
 
     def objective(

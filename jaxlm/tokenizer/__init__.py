@@ -2,12 +2,12 @@
 
 from jaxlm.tokenizer.encoding import AbsentTokenizer, Tokenizer
 from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError
-from jaxlm.tokenizer.training import BERT_SPECIALS, KINDS, train_tokenizer
+from jaxlm.tokenizer.training import KINDS, SPECIAL_TOKENS, train_tokenizer
 
 __all__ = [
-    "BERT_SPECIALS",
     "END_OF_TEXT",
     "KINDS",
+    "SPECIAL_TOKENS",
     "AbsentTokenizer",
     "Tokenizer",
     "TokenizerError",

@@ -23,7 +23,7 @@ def with_dialogues(tokenizer: Tokenizer) -> Tokenizer:
     if tokenizer.eos_id is None:
         raise TokenizerError(
             "dialogues need a tokenizer with a chat template, with [CLS] and [SEP], or with an end "
-            "of text; --data.special_tokens bert trains one"
+            "of text; --data.special_tokens cls_sep trains one"
         )
     return Tokenizer(tokenizer.backend, tokenizer.config | {"chat_template": TURNS_BY_END})
 

@@ -14,7 +14,7 @@ from jaxlm.tokenizer.files import TokenizerError, byte_level
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # With these in front a vocabulary serves an encoder, and a text stands between [CLS] and [SEP].
-BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Trained pieces must occur at least twice, or a small text would be learned by heart.
 MIN_FREQUENCY = 2
 
@@ -53,7 +53,7 @@ def train_tokenizer(
             )
         backend = train(texts, vocab_size, specials)
     backend.add_special_tokens(specials)
-    if set(BERT_SPECIALS) <= set(specials):
+    if set(SPECIAL_TOKENS) <= set(specials):
         sep, cls = ((token, specials.index(token)) for token in ("[SEP]", "[CLS]"))
         backend.post_processor = processors.BertProcessing(sep, cls)
     return Tokenizer(backend)

@@ -15,7 +15,7 @@ from jaxlm.loading import load
 from jaxlm.models import param_shapes
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.rowset import RowSet, read_rowset
-from jaxlm.tokenizer import BERT_SPECIALS, KINDS, Tokenizer, train_tokenizer
+from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from jaxlm.training.objectives import Objective, check_objective
 from jaxlm.training.rowwork import RowWork
 from jaxlm.training.samples import check_prompts
@@ -79,9 +79,9 @@ def begin_text(
         head = "pretraining" if kept else "lm"
         config = with_model(config, head=head, labels=(), pooler=None)
         check_objective(config)
-    bert = config.objective.name == "mlm" or config.data.special_tokens == "bert"
+    marked = config.objective.name == "mlm" or config.data.special_tokens == "cls_sep"
     tokenizer = None if source is None else source.tokenizer
-    specials = BERT_SPECIALS if bert else ()
+    specials = SPECIAL_TOKENS if marked else ()
     data = prepare(config.data, config.run.seed, tokenizer=tokenizer, specials=specials)
     config = with_vocabulary(config, data.tokenizer)
     check_prompts(config, data.tokenizer)
@@ -123,7 +123,7 @@ def learn_tokenizer(config: Config, rows: RowSet) -> Tokenizer:
     if data.tokenizer not in KINDS:
         return load_tokenizer(data.tokenizer)
     texts = [text for item in rows.train for text in item.content]
-    specials = () if data.special_tokens == "none" else BERT_SPECIALS
+    specials = () if data.special_tokens == "none" else SPECIAL_TOKENS
     return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)
 
 

@@ -6,14 +6,14 @@ import pytest
 from jaxlm.config import ConfigError, ObjectiveConfig
 from jaxlm.data import DataError
 from jaxlm.data.masking import Vocabulary, mask_rows
-from jaxlm.tokenizer import BERT_SPECIALS, train_tokenizer
+from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 TEXT = "今天天气真好，我们去公园玩。the quick brown foxes jumped over lazy dogs unbelievably. " * 30
 
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return Vocabulary.of(train_tokenizer("wordpiece", [TEXT], 90, BERT_SPECIALS))
+    return Vocabulary.of(train_tokenizer("wordpiece", [TEXT], 90, SPECIAL_TOKENS))
 
 
 def rows_of(vocabulary, num=400, length=42):

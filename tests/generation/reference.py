@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from jaxlm.generation import generate_tokens
 from jaxlm.models import CausalLM
 from tests.fixtures.tiny import tiny_model
 
@@ -57,3 +58,11 @@ def stacked(prompts: list[list[int]]) -> dict[str, np.ndarray]:
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt
     return {"ids": ids, "lengths": lengths}
+
+
+def greedy(model, params, prompts: list[list[int]], num_tokens: int, **settings) -> list[list[int]]:
+    """The likeliest tokens after each prompt, all prompts in one batch."""
+    batch = stacked(prompts)
+    return generate_tokens(
+        model, params, **batch, max_new_tokens=num_tokens, temperature=0.0, **settings
+    ).tolist()

@@ -12,7 +12,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
 from jaxlm.generation import generate
 from jaxlm.generation.constraints import Constraint, grammar_of
-from jaxlm.tokenizer import BERT_SPECIALS, END_OF_TEXT, Tokenizer, train_tokenizer
+from jaxlm.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 
 pytest.importorskip("llguidance")
@@ -63,7 +63,7 @@ def test_a_text_is_json_of_the_schema(loaded):
 
 @pytest.fixture(scope="module")
 def wordpiece() -> Loaded:
-    return make("wordpiece", list(BERT_SPECIALS))
+    return make("wordpiece", list(SPECIAL_TOKENS))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jaxlm.config import JaxlmError
 from jaxlm.generation import fill
 from jaxlm.loading import write_run
 from jaxlm.models import make_model
-from jaxlm.tokenizer import BERT_SPECIALS, train_tokenizer
+from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from tests.fixtures.tiny import params_of, random_ids, tiny_config, tiny_model
 
 TEXT = "今天[MASK]气很好， the day is  [MASK]。"
@@ -22,7 +22,7 @@ TEXT = "今天[MASK]气很好， the day is  [MASK]。"
 @pytest.fixture(scope="module")
 def loaded():
     tokenizer = train_tokenizer(
-        "wordpiece", ["今天天气很好，the day is good。" * 9], 60, BERT_SPECIALS
+        "wordpiece", ["今天天气很好，the day is good。" * 9], 60, SPECIAL_TOKENS
     )
     config = tiny_config(
         architecture="encoder", vocab_size=tokenizer.vocab_size, max_seq_len=40, d_model=18

@@ -10,7 +10,7 @@ from jaxlm.generation import Lookup, beam_search, generate_tokens
 from jaxlm.hub import config_from_reference, import_tensors
 from jaxlm.hub.configs import FAMILIES
 from jaxlm.models import make_model
-from tests.generation.reference import stacked
+from tests.generation.reference import greedy, stacked
 
 NAMES = ("gpt2", "llama", "qwen2")
 LENGTH_PENALTIES = (1.0, 0.5, 1.8)
@@ -62,16 +62,8 @@ def theirs(request) -> Recorded:
 
 @pytest.mark.parametrize("speculation", [None, Lookup()], ids=["plain", "lookup"])
 def test_greedy_tokens_are_the_references_over_200_tokens(theirs, speculation):
-    batch = stacked(theirs.prompts)
-    out = generate_tokens(
-        theirs.model,
-        theirs.params,
-        **batch,
-        max_new_tokens=200,
-        temperature=0.0,
-        speculation=speculation,
-    )
-    assert out.tolist() == theirs.each("greedy")
+    out = greedy(theirs.model, theirs.params, theirs.prompts, 200, speculation=speculation)
+    assert out == theirs.each("greedy")
 
 
 def test_penalties_ngrams_and_fewest_tokens_are_the_references(theirs):

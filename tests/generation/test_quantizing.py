@@ -9,13 +9,13 @@ import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Lookup, beam_search, compare_params, generate_tokens, quantized
+from jaxlm.generation import Lookup, beam_search, compare_params, quantized
 from jaxlm.generation.quantizing import num_bytes
 from jaxlm.loading import export
 from jaxlm.models import make_model
 from jaxlm.tokenizer import AbsentTokenizer
 from tests.fixtures.tiny import params_of, tiny_config
-from tests.generation.reference import Reference, likeliest, ragged, stacked
+from tests.generation.reference import Reference, greedy, likeliest, ragged
 
 LIMIT = 48
 
@@ -41,15 +41,8 @@ def test_decoding_follows_the_int8_model_batched_sliding_and_speculating(int8):
     prompts = ragged([3, 30, 2 * LIMIT, 1, 9], vocab_size=19)
     expected = [int8.generate(prompt, 40, likeliest) for prompt in prompts]
     for speculation in (None, Lookup()):
-        out = generate_tokens(
-            int8.model,
-            int8.params,
-            **stacked(prompts),
-            max_new_tokens=40,
-            temperature=0.0,
-            speculation=speculation,
-        )
-        assert out.tolist() == expected
+        out = greedy(int8.model, int8.params, prompts, 40, speculation=speculation)
+        assert out == expected
 
 
 def test_a_single_beam_is_greedy_in_int8_too(int8):

@@ -34,7 +34,7 @@ def reload(path):
 
 @pytest.mark.parametrize("name", MODELS + HEADS)
 def test_an_exported_directory_gives_the_same_answers(name, tmp_path):
-    from scripts.make_parity_fixtures import reference_model
+    from scripts.reference_models import reference_model
 
     reference_model(name).save_pretrained(tmp_path / "theirs")
     loaded = jaxlm.load(tmp_path / "theirs")
@@ -51,7 +51,7 @@ def test_an_exported_model_says_the_same_for_50_tokens(name, tmp_path):
     record = recorded(name)
     # Room for more than the recorded positions.
     limit = {"gpt2": "n_positions"}.get(name, "max_position_embeddings")
-    from scripts.make_parity_fixtures import reference_model
+    from scripts.reference_models import reference_model
 
     model = reference_model(name, **{limit: 64})
     model.save_pretrained(tmp_path / "theirs")
@@ -83,7 +83,7 @@ def test_smaller_types_load_there_and_here(dtype, tmp_path):
 def test_torch_files_are_read(tmp_path):
     import torch
 
-    from scripts.make_parity_fixtures import reference_model
+    from scripts.reference_models import reference_model
 
     model = reference_model("gpt2")
     model.config.save_pretrained(tmp_path)

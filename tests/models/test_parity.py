@@ -12,7 +12,7 @@ from jaxlm.nn.cache import init_cache
 from jaxlm.nn.layers import FeedForward, Norm
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.ops.positions import rotary_angles, rotate
-from tests.fixtures.reference import HEADS, MODELS, TRAINED, Record, sources
+from tests.fixtures.reference import DECODERS, HEADS, MODELS, ROTARY, TRAINED, Record, sources
 
 BLOCK = "layers_1"  # the block whose parts are recorded apart
 PART = 1e-5
@@ -27,11 +27,6 @@ def reference(request) -> Record:
 
 def largest(difference, where=slice(None)):
     return np.abs(np.asarray(difference))[where].max()
-
-
-def needs(condition: bool) -> None:
-    if not condition:
-        pytest.skip("another kind of model")
 
 
 def assert_outputs_agree(ours, reference):
@@ -65,8 +60,8 @@ def test_logits_and_every_hidden_state_agree(reference):
         assert largest(seen[name] - state, reference.real) < WHOLE, name
 
 
+@pytest.mark.parametrize("reference", sources(TRAINED), indirect=True)
 def test_packed_documents_agree(reference):
-    needs(reference.name in TRAINED)
     positions = jnp.asarray(reference["packed/position_ids"])
     segments = jnp.cumsum(positions == 0, axis=1)
     logits = jax.jit(reference.model.apply)(
@@ -75,8 +70,8 @@ def test_packed_documents_agree(reference):
     assert largest(logits - reference["packed/logits"]) < WHOLE
 
 
+@pytest.mark.parametrize("reference", sources(DECODERS), indirect=True)
 def test_cached_decoding_in_uneven_chunks_agrees(reference):
-    needs(reference.config.architecture == "decoder")
     rows, length = slice(0, 2), 7  # the rows whose positions count from 0, up to the padding
     ids, lengths = reference.ids[rows], jnp.array([length, length - 2])
     # The second row goes on two tokens earlier, over the slots that padding filled.
@@ -146,8 +141,8 @@ def test_norm_and_feed_forward_agree(reference, part, module, name):
     assert largest(out - reference[f"{part}/output"]) < PART
 
 
+@pytest.mark.parametrize("reference", sources(ROTARY), indirect=True)
 def test_rotary_positions_agree(reference):
-    needs(reference.config.positions == "rotary")
     config, heads = reference.config, jnp.asarray(reference["rotary/input"])
     rotation = rotary_angles(reference.positions, model_frequencies(config))
     assert largest(rotate(heads, rotation) - reference["rotary/output"]) < PART

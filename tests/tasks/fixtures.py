@@ -2,14 +2,14 @@
 
 from jaxlm.config import DataConfig, FinetuneConfig
 from jaxlm.tasks import TASKS
-from jaxlm.tokenizer import BERT_SPECIALS, END_OF_TEXT, train_tokenizer
+from jaxlm.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, train_tokenizer
 
 TEXT = ["the cat sat on the mat in Paris", "今天天气真好，我很喜欢。", "the dog ran to Rome"] * 3
 
 
 def bert_tokenizer():
     """WordPiece with [CLS] and [SEP] around texts."""
-    return train_tokenizer("wordpiece", TEXT, 120, BERT_SPECIALS)
+    return train_tokenizer("wordpiece", TEXT, 120, SPECIAL_TOKENS)
 
 
 def gpt_tokenizer():

@@ -67,5 +67,5 @@ def test_what_is_no_dialogue_is_told_with_its_row():
     with pytest.raises(DataError, match="where a turn should be"):
         read("chat", [{"turns": [1, 2]}], DATA)
     assert read("chat", [{"turns": ["nobody answers"]}], DATA) == [None]
-    with pytest.raises(TokenizerError, match=r"--data\.special_tokens bert"):
+    with pytest.raises(TokenizerError, match=r"--data\.special_tokens cls_sep"):
         make_task("chat", train_tokenizer("char", TEXT))

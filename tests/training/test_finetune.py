@@ -42,7 +42,7 @@ def home(tmp_path_factory):
     ]
     write(folder, "questions.jsonl", map(json.dumps, asked))
     write(folder, "chat.jsonl", [json.dumps({"turns": ["今天", "真好"]})] * 12)
-    bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "bert"}
+    bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "cls_sep"}
     for name, model in (("encoder", {"architecture": "encoder"}), ("decoder", {})):
         fit(
             tiny(
