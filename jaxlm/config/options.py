@@ -76,7 +76,9 @@ class DataConfig:
         "cls_sep: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where "
         "needed",
     ] = DERIVED
-    mask_documents: Annotated[bool, "attention and positions start anew at each document"] = False
+    mask_documents: Annotated[
+        bool, "attention and positions start anew at each document; mlm: a row holds but one"
+    ] = False
 
     def __post_init__(self):
         check(self, "data", "positive", "seq_len", "vocab_size", "max_documents")

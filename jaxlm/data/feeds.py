@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxlm.config import Config
-from jaxlm.data.batches import Batch, epochs_at, eval_batches, num_windows, train_batch
+from jaxlm.data.batches import Batch, epochs_at, eval_batches, train_batch
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.masking import Vocabulary, mask_rows
+from jaxlm.data.ordering import padded_length
 from jaxlm.data.store import TokenStore
+from jaxlm.data.windows import DocumentWindows, TextWindows, Window, Windows
 
 EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
 VALIDATION = 0x5EED  # in place of a seed: the masks of validation are the same in every run
@@ -18,7 +20,12 @@ VALIDATION = 0x5EED  # in place of a seed: the masks of validation are the same 
 
 @runtime_checkable
 class Feed(Protocol):
-    """Batches of one objective; a batch depends on the seed and the step, and on nothing before."""
+    """Batches of one objective; a batch depends on the seed and the step, and on nothing before.
+
+    `step_tokens` are the tokens of a step, or their mean.
+    """
+
+    step_tokens: float
 
     def train_batch(self, step: int) -> Batch: ...
     def eval_batches(self) -> Iterator[Batch]: ...
@@ -30,6 +37,7 @@ class CausalFeed:
 
     def __init__(self, config: Config, data: Dataset):
         self.config, self.data = config, data
+        self.step_tokens = config.train.batch_size * config.data.seq_len
 
     def train_batch(self, step: int) -> Batch:
         config = self.config
@@ -57,73 +65,82 @@ class MaskedFeed:
     """Windows between [CLS] and [SEP] with tokens to guess; or pairs of sentences.
 
     Pairs are for a model with a next-sentence head: half of the time the second part is what comes
-    after the first, else text from elsewhere (Devlin et al. 2018).
+    after the first in its document, else text from elsewhere (Devlin et al. 2018).
     """
 
     def __init__(self, config: Config, data: Dataset):
         self.config, self.data = config, data
         self.vocabulary = Vocabulary.of(data.tokenizer)
         self.pairs = config.model.head == "pretraining"
-        self.room = config.data.seq_len - (3 if self.pairs else 2)
+        self.num_specials = 3 if self.pairs else 2
+        self.train = self._windows(data.train)
+        self.epochs_at = self.train.epochs_at
+        self.step_tokens = config.train.batch_size * (self.train.mean_size + self.num_specials)
 
     def train_batch(self, step: int) -> Batch:
-        config = self.config
-        size = config.train.batch_size
-        windows = train_batch(self.data.train, config.run.seed, step, size, self.room)["ids"]
-        random = np.random.default_rng([config.run.seed, step])
-        return self._batch(self.data.train, windows, random)
+        random = np.random.default_rng([self.config.run.seed, step])
+        return self._batch(self.train.at(step), random)
 
     def eval_batches(self) -> Iterator[Batch]:
-        val = self.data.val
-        assert val is not None
-        for i, batch in enumerate(eval_batches(val, eval_size(self.config), self.room)):
-            # The windows of a causal model leave the last token out; it is nobody's context here.
-            windows = np.where(batch["weights"] > 0, batch["ids"], self.vocabulary.pad)
-            yield self._batch(val, windows, np.random.default_rng([VALIDATION, i]))
+        assert self.data.val is not None
+        val = self._windows(self.data.val)
+        for i, windows in enumerate(val.in_order(eval_size(self.config))):
+            yield self._batch(windows, np.random.default_rng([VALIDATION, i]))
 
-    def epochs_at(self, step: int) -> float:
-        size = self.config.train.batch_size
-        return step * size / num_windows(len(self.data.train), self.room)
+    def _windows(self, store: TokenStore) -> Windows:
+        config = self.config
+        room = config.data.seq_len - self.num_specials
+        size, seed = config.train.batch_size, config.run.seed
+        if not self.pairs and not config.data.mask_documents:
+            return TextWindows(store, room, size, seed)
+        return DocumentWindows(store, room, size, seed, self.vocabulary.special, 1 + self.pairs)
 
-    def _batch(
-        self, store: TokenStore, windows: Int[np.ndarray, "B t"], random: np.random.Generator
-    ) -> Batch:
-        vocabulary = self.vocabulary
-        rows = len(windows)
-        first = np.full((rows, 1), vocabulary.cls, np.int32)
-        last = np.full((rows, 1), vocabulary.sep, np.int32)
-        extra: Batch = {}
+    def _batch(self, windows: list[Window], random: np.random.Generator) -> Batch:
+        vocabulary, size = self.vocabulary, len(windows)
+        rows, unrelated = [[window] for window in windows], np.zeros(size, np.int32)
         if self.pairs:
-            ids, extra = self._pair(store, windows, random)
-        else:
-            ids = np.concatenate([first, windows, last], axis=1)
-        batch = mask_rows(ids, vocabulary, self.config.objective, random)
-        return batch | extra | {"attention_mask": (ids != vocabulary.pad).astype(np.int32)}
-
-    def _pair(
-        self, store: TokenStore, windows: Int[np.ndarray, "B t"], random: np.random.Generator
-    ) -> tuple[Int[np.ndarray, "B T"], Batch]:
-        """Each window cut at the end of a sentence, its second part kept or replaced."""
-        vocabulary = self.vocabulary
-        rows, room = windows.shape
-        ids = np.full((rows, room + 3), vocabulary.pad, np.int32)
+            rows = [list(np.split(window, [self._cut(window, random)])) for window in windows]
+            unrelated = self._mix(rows, random)
+        longest = max(sum(map(len, row)) for row in rows)
+        length = padded_length(longest + self.num_specials, self.config.data.seq_len)
+        ids = np.full((size, length), vocabulary.pad, np.int32)
         types = np.zeros_like(ids)
-        unrelated = random.integers(2, size=rows).astype(np.int32)
-        for row, window in enumerate(windows):
-            ends = np.flatnonzero(vocabulary.ends_sentence[window[: room - 1]]) + 1
-            middle = ends[(ends > room // 4) & (ends < room - room // 4)]
-            cut = int(random.choice(middle)) if len(middle) else room // 2
-            second = window[cut:]
-            if unrelated[row]:
-                start = int(random.integers(max(1, len(store) - len(second))))
-                second = store.tokens[start : start + len(second)]
-            ids[row, 0] = vocabulary.cls
-            ids[row, 1 : cut + 1] = window[:cut]
-            ids[row, cut + 1] = vocabulary.sep
-            ids[row, cut + 2 : cut + 2 + len(second)] = second
-            ids[row, cut + 2 + len(second)] = vocabulary.sep
-            types[row, cut + 2 : cut + 3 + len(second)] = 1
-        return ids, {"token_type_ids": types, "next_sentence": unrelated}
+        ids[:, 0] = vocabulary.cls
+        for row, parts in enumerate(rows):
+            end = 1
+            for kind, part in enumerate(parts):
+                start, end = end, end + len(part) + 1
+                ids[row, start:end] = [*part, vocabulary.sep]
+                types[row, start:end] = kind
+        batch = mask_rows(ids, vocabulary, self.config.objective, random)
+        batch["attention_mask"] = (ids != vocabulary.pad).astype(np.int32)
+        if self.pairs:
+            batch |= {"token_type_ids": types, "next_sentence": unrelated}
+        return batch
+
+    def _mix(self, rows: list[list[Window]], random: np.random.Generator) -> Int[np.ndarray, " B"]:
+        """Give half of the rows the second part of another; 1 for these.
+
+        Rows of a batch are of like length, so that the length of a part tells nothing.
+        """
+        unrelated = random.integers(2, size=len(rows)).astype(np.int32)
+        present = [row for row in rows if len(row[0])]
+        seconds = [row[1] for row in present]
+        for i, row in enumerate(present):
+            other = (i + int(random.integers(1, max(2, len(present))))) % len(present)
+            if unrelated[i]:
+                row[1] = seconds[other][: self.train.size - len(row[0])]
+        return unrelated
+
+    def _cut(self, window: Window, random: np.random.Generator) -> int:
+        """Where a sentence ends near the middle of a window, else a clause, else the middle."""
+        size = len(window)
+        for breaks in (self.vocabulary.ends_sentence, self.vocabulary.ends_clause):
+            places = np.flatnonzero(breaks[window[: size - 1]]) + 1
+            places = places[(places >= size // 4) & (places <= size - size // 4)]
+            if len(places):
+                return int(random.choice(places))
+        return size // 2
 
 
 def eval_size(config: Config) -> int:

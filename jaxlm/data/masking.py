@@ -11,7 +11,7 @@ from jaxlm.data.errors import DataError
 from jaxlm.tokenizer import Tokenizer
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
-SENTENCE_ENDS = "。！？!?.…\n"
+SENTENCE_ENDS, CLAUSE_ENDS = "。！？!?.…\n", "，；：,;:~"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Vocabulary:
     special: Bool[np.ndarray, " V"]
     continues: Bool[np.ndarray, " V"]
     ends_sentence: Bool[np.ndarray, " V"]
+    ends_clause: Bool[np.ndarray, " V"]
     texts: Sequence[str]
 
     @classmethod
@@ -42,12 +43,19 @@ class Vocabulary:
         texts = [tokenizer.backend.id_to_token(i) or "" for i in range(size)]
         added = tokenizer.backend.get_added_tokens_decoder()
         special = np.array([i in added for i in range(size)])
-        ends = [bool(text) and text[-1] in SENTENCE_ENDS for text in texts]
-        continues = [text.startswith("##") for text in texts]
+
+        def ends_with(marks: str) -> Bool[np.ndarray, " V"]:
+            return np.array([bool(text) and text[-1] in marks for text in texts])
+
         return cls(
-            size, **ids, special=special, continues=np.array(continues),
-            ends_sentence=np.array(ends), texts=texts,
-        )  # fmt: skip
+            size,
+            **ids,
+            special=special,
+            continues=np.array([text.startswith("##") for text in texts]),
+            ends_sentence=ends_with(SENTENCE_ENDS),
+            ends_clause=ends_with(CLAUSE_ENDS),
+            texts=texts,
+        )
 
 
 def mask_rows(

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from jaxlm.data.batches import Batch
-
-SMALLEST_BUCKET = 32
-GROUP = 50  # batches whose rows are sorted by length together, so that little is padding
+from jaxlm.data.ordering import LengthOrder, padded_length
 
 
 class Item(NamedTuple):
@@ -37,14 +33,6 @@ class Example:
 
     def __len__(self) -> int:
         return len(self.tokens["ids"])
-
-
-def bucket(length: int, limit: int) -> int:
-    """The length that rows are padded to: a power of two, or the limit if that is less."""
-    size = SMALLEST_BUCKET
-    while size < length:
-        size *= 2
-    return min(size, limit)
 
 
 def collate(examples: Sequence[Example], length: int, pad: int, rows: int) -> Batch:
@@ -75,41 +63,20 @@ def in_batches(
     order = np.argsort([len(example) for example in examples], kind="stable")
     for first in range(0, len(order), size):
         chosen = [examples[i] for i in order[first : first + size]]
-        yield collate(chosen, bucket(len(chosen[-1]), limit), pad, size), chosen
+        yield collate(chosen, padded_length(len(chosen[-1]), limit), pad, size), chosen
 
 
 class RowFeed:
-    """Batches of examples: each epoch takes all in a new order, like lengths together.
-
-    A batch depends on the seed and the step alone. What is left over at the end of an epoch, less
-    than a batch, waits for another order.
-    """
+    """Batches of examples in the order of `LengthOrder`."""
 
     def __init__(
         self, examples: Sequence[Example], batch_size: int, limit: int, pad: int, seed: int
     ):
-        self.examples, self.size = examples, batch_size
-        self.limit, self.pad, self.seed = limit, pad, seed
-        self.per_epoch = max(1, len(examples) // batch_size)
-        self._order = lru_cache(2)(self.epoch_order)
-
-    def epoch_order(self, epoch: int) -> Int[np.ndarray, "N B"]:
-        """The examples of each batch of an epoch."""
-        random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.examples))
-        order = np.resize(order, self.per_epoch * self.size)
-        lengths = np.array([len(example) for example in self.examples])[order]
-        group = GROUP * self.size
-        for first in range(0, len(order), group):
-            part = slice(first, first + group)
-            order[part] = order[part][np.argsort(lengths[part], kind="stable")]
-        return random.permutation(order.reshape(self.per_epoch, self.size))
+        self.examples, self.limit, self.pad = examples, limit, pad
+        self.order = LengthOrder([len(example) for example in examples], batch_size, seed)
+        self.epochs_at = self.order.epochs_at
 
     def train_batch(self, step: int) -> Batch:
-        epoch, i = divmod(step, self.per_epoch)
-        chosen = [self.examples[j] for j in self._order(epoch)[i]]
-        length = bucket(max(map(len, chosen)), self.limit)
-        return collate(chosen, length, self.pad, self.size)
-
-    def epochs_at(self, step: int) -> float:
-        return step / self.per_epoch
+        chosen = [self.examples[i] for i in self.order.rows(step)]
+        length = padded_length(max(map(len, chosen)), self.limit)
+        return collate(chosen, length, self.pad, len(chosen))

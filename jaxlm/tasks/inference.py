@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 from jaxlm.artifact import Loaded
 from jaxlm.config import DataConfig, JaxlmError, ModelConfig
 from jaxlm.data.errors import DataError
+from jaxlm.data.ordering import padded_length
 from jaxlm.models.heads import TRUNKS, mean_of_tokens
 from jaxlm.tasks.answers import AnswerTask
 from jaxlm.tasks.dialogues import DialogueTask
-from jaxlm.tasks.examples import Item, bucket
+from jaxlm.tasks.examples import Item
 from jaxlm.tasks.joining import Joiner
 from jaxlm.tasks.measuring import ROWS, Answers, answers_to, measure
 from jaxlm.tasks.rowset import read_items, refuse_unknown
@@ -118,7 +119,7 @@ def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float
     vectors = np.zeros((len(rows), config.d_model), np.float32)
     for first in range(0, len(order), ROWS):
         chosen = order[first : first + ROWS]
-        length = bucket(max(len(rows[i]) for i in chosen), config.max_seq_len)
+        length = padded_length(max(len(rows[i]) for i in chosen), config.max_seq_len)
         ids, mask = np.zeros((2, ROWS, length), np.int32)
         mask[:, 0] = 1  # attention over nothing is no number
         for row, i in enumerate(chosen):

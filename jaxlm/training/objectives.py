@@ -57,15 +57,16 @@ def masked_lm(model: nn.Module, params: Params, batch: Batch, key: Array | None 
     chosen = jnp.take_along_axis(hidden, jnp.asarray(batch["places"])[:, :, None], axis=1)
     logits = apply(chosen, method="head")
     targets, weights = jnp.asarray(batch["targets"]), jnp.asarray(batch["weights"])
-    sums = target_sums(logits, targets, weights)
+    sums = target_sums(logits, targets, weights, accuracy=key is None)
     if "next_sentence" in batch:
         answers = jnp.asarray(batch["next_sentence"])
         guess = apply(hidden, method="next_sentence")
-        # Weighed so that dividing by the count of tokens gives the mean over rows.
-        scale = sums["count"] / len(answers)
-        sums["next_loss"] = cross_entropy(guess, answers).sum() * scale
-        right = jnp.argmax(guess, axis=-1) == answers
-        sums["next_accuracy"] = jnp.sum(right, dtype=jnp.float32) * scale
+        # Weighed so that dividing by the count of tokens gives the mean over rows, without those
+        # that only fill a batch up.
+        shown = jnp.max(weights, axis=1)
+        shown *= sums["count"] / jnp.maximum(shown.sum(), 1)
+        sums["next_loss"] = (cross_entropy(guess, answers) * shown).sum()
+        sums["next_accuracy"] = ((jnp.argmax(guess, axis=-1) == answers) * shown).sum()
         sums["loss"] += sums["next_loss"]
     return sums
 

@@ -63,7 +63,7 @@ class TextWork:
         self.objective = objective or OBJECTIVES[config.objective.name]
         self.feed = make_feed(config, data)
         self.train_batch, self.epochs_at = self.feed.train_batch, self.feed.epochs_at
-        self.step_tokens: float = config.train.batch_size * config.data.seq_len
+        self.step_tokens = self.feed.step_tokens
         self.val_size = 0 if data.val is None else len(data.val)
         self.description = f"{len(data.train):,} tokens to train on, {self.val_size:,} to validate"
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from jaxlm.data import DataError
-from jaxlm.tasks.examples import RowFeed, bucket, in_batches
+from jaxlm.data.ordering import padded_length
+from jaxlm.tasks.examples import RowFeed, in_batches
 from jaxlm.tasks.joining import Joiner
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
@@ -108,7 +109,7 @@ def test_balanced_classes_weigh_the_same():
 
 
 def test_lengths_are_padded_to_few_shapes():
-    assert {bucket(n, 100) for n in range(1, 101)} == {32, 64, 100}
+    assert {padded_length(n, 100) for n in range(1, 101)} == {32, 64, 100}
 
 
 def test_an_epoch_shows_every_row_once_and_another_seed_another_order():
@@ -117,9 +118,10 @@ def test_an_epoch_shows_every_row_once_and_another_seed_another_order():
     examples = task.encode(read(TASK, rows, columns()))
     feed = RowFeed(examples, 4, 32, 0, seed=0)
     for epoch in range(2):
-        assert sorted(feed.epoch_order(epoch).ravel()) == list(range(12))
-    assert not np.array_equal(feed.epoch_order(0), feed.epoch_order(1))
-    assert not np.array_equal(feed.epoch_order(0), RowFeed(examples, 4, 32, 0, 1).epoch_order(0))
+        assert sorted(feed.order.epoch(epoch).ravel()) == list(range(12))
+    assert not np.array_equal(feed.order.epoch(0), feed.order.epoch(1))
+    other = RowFeed(examples, 4, 32, 0, seed=1)
+    assert not np.array_equal(feed.order.epoch(0), other.order.epoch(0))
     again = RowFeed(examples, 4, 32, 0, seed=0)
     for step in (5, 2):
         for name, array in feed.train_batch(step).items():

@@ -96,7 +96,7 @@ def test_masks_and_sentence_pairs_resume_exactly(tmp_path: Path):
     fit(tiny(tmp_path / "parts", **sections))
     assert_same_run(run, tmp_path / "whole" / "run")
     assert "[MASK]" in rows(run, "samples.jsonl")[0]["prompt"]
-    assert {"next_loss", "accuracy"} <= rows(run)[0].keys()
+    assert {"next_loss", "next_accuracy"} <= rows(run)[0].keys()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""What a masked language model reads: windows of one document, and pairs of sentences."""
+
+import numpy as np
+import pytest
+
+from jaxlm.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from jaxlm.data import DataError, Dataset, TokenStore
+from jaxlm.data.feeds import MaskedFeed
+from jaxlm.data.windows import DocumentWindows
+from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
+
+LENGTHS = (3, 40, 9, 1, 21, 9)
+SPECIAL = np.arange(1000) == 999
+
+
+def make_store(lengths=LENGTHS, end=999):
+    """Documents of tokens that count up from the hundredfold of their number, each with an end."""
+    documents = [[*range(100 * i, 100 * i + n), end] for i, n in enumerate(lengths)]
+    starts = np.cumsum([0, *map(len, documents)])[:-1]
+    return TokenStore(np.concatenate(documents).astype(np.uint16), starts, 1, "")
+
+
+def windows_of(size=16, batch_size=2, seed=0, smallest=1):
+    return DocumentWindows(make_store(), size, batch_size, seed, SPECIAL, smallest)
+
+
+def test_a_window_holds_tokens_of_one_document_and_not_its_end():
+    found = [window for batch in windows_of().in_order(4) for window in batch if len(window)]
+    tokens = np.concatenate(found)
+    expected = [100 * i + j for i, n in enumerate(LENGTHS) for j in range(n)]
+    assert sorted(tokens.tolist()) == expected
+    for window in found:
+        assert len(window) <= 16
+        np.testing.assert_array_equal(np.diff(window), 1)
+
+
+def test_an_epoch_takes_every_window_once_and_batches_are_of_like_length():
+    windows = DocumentWindows(make_store([n % 30 + 1 for n in range(200)]), 16, 10, 0, SPECIAL, 1)
+    steps = windows.order.steps_per_epoch
+    seen = [window for step in range(steps) for window in windows.at(step)]
+    assert len({window[0] for window in seen}) == len(seen) == len(windows.starts) // 10 * 10
+    spread = [np.ptp([len(window) for window in windows.at(step)]) for step in range(steps)]
+    assert np.mean(spread) < 2
+    assert windows.epochs_at(steps) == 1
+
+
+def test_batches_of_windows_depend_on_seed_and_step_alone():
+    windows = windows_of()
+    first = windows.at(5)
+    windows.at(0)
+    again, other = windows_of().at(5), windows_of(seed=1)
+    assert all(map(np.array_equal, first, again))
+    assert any(not np.array_equal(other.at(step)[0], windows.at(step)[0]) for step in range(4))
+
+
+def test_short_windows_are_left_out_and_none_at_all_is_told():
+    lengths = [len(window) for batch in windows_of(smallest=5).in_order(1) for window in batch]
+    assert min(lengths) == 5
+    with pytest.raises(DataError, match="no document has 50 tokens"):
+        windows_of(smallest=50)
+
+
+NUMBERS = "一二三四五六七八"
+TEXTS = [f"第{n}天天气真好。我们去公园{'玩' * i}，很开心！" for i, n in enumerate(NUMBERS)]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    tokenizer = train_tokenizer("wordpiece", TEXTS, 80, SPECIAL_TOKENS)
+    documents = [[*tokenizer.encode(text), tokenizer.sep_id] for text in TEXTS]
+    starts = np.cumsum([0, *map(len, documents)])[:-1]
+    store = TokenStore(np.concatenate(documents).astype(np.uint16), starts, 1, "")
+    return Dataset(tokenizer, store, store, "")
+
+
+def feed_of(dataset, head, **objective):
+    config = Config(
+        model=ModelConfig(architecture="encoder", head=head),
+        data=DataConfig(mask_documents=True, seq_len=64),
+        objective=ObjectiveConfig(name="mlm", **objective),
+        train=TrainConfig(batch_size=4),
+    )
+    return MaskedFeed(config, dataset)
+
+
+def originals(batch):
+    """The ids before tokens were hidden."""
+    ids = batch["ids"].copy()
+    rows, columns = np.nonzero(batch["weights"])
+    ids[rows, batch["places"][rows, columns]] = batch["targets"][rows, columns]
+    return ids
+
+
+def test_a_row_is_one_document_between_its_marks(dataset):
+    feed = feed_of(dataset, "lm")
+    for step in range(3):
+        batch = feed.train_batch(step)
+        for ids, mask in zip(originals(batch), batch["attention_mask"], strict=True):
+            row = ids[mask == 1].tolist()
+            assert row[0] == dataset.tokenizer.cls_id
+            assert row[-1] == dataset.tokenizer.sep_id
+            assert dataset.tokenizer.decode(row) in {
+                dataset.tokenizer.decode(dataset.tokenizer.encode(text)) for text in TEXTS
+            }
+            assert (ids[mask == 0] == dataset.tokenizer.pad_id).all()
+
+
+def test_a_pair_is_cut_at_the_end_of_a_sentence_and_half_are_of_two_documents(dataset):
+    feed, tokenizer = feed_of(dataset, "pretraining"), dataset.tokenizer
+    known = {tuple(tokenizer.encode(text)) for text in TEXTS}
+    answers = []
+    for step in range(100):
+        batch = feed.train_batch(step)
+        parts = zip(originals(batch), batch["token_type_ids"], batch["next_sentence"], strict=True)
+        for ids, types, unrelated in parts:
+            first = ids[(types == 0) & (ids != tokenizer.pad_id)][1:-1]
+            second = ids[types == 1][:-1]
+            assert tokenizer.decode(first).endswith("。")
+            assert ((*first, *second) in known) == (not unrelated)
+            answers.append(unrelated)
+    assert abs(np.mean(answers) - 0.5) < 4 * 0.5 / len(answers) ** 0.5
+
+
+def test_rows_that_fill_a_batch_up_hold_nothing_to_guess(dataset):
+    (batch,) = feed_of(dataset, "pretraining").eval_batches()
+    shown = batch["weights"].sum(axis=1) > 0
+    assert shown.sum() == len(TEXTS)
+    assert len(shown) > len(TEXTS)
+    assert not (batch["token_type_ids"][~shown] * (batch["ids"][~shown] > 5)).any()
