@@ -102,7 +102,7 @@ def run_generate(args: argparse.Namespace) -> None:
     elif args.stream:
         for i, prompt in enumerate(prompts):
             print("---\n" * (i > 0) + prompt, end="", flush=True)
-            for piece in generation.stream(loaded, prompt, **settings, stream=i):
+            for piece in generation.stream(loaded, prompt, **settings, row=i):
                 print(piece, end="", flush=True)
             print()
     else:

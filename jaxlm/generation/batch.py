@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from jaxlm.generation.batching import bucket, padded
-from jaxlm.generation.caching import Prefix, fill, refill
+from jaxlm.generation.caching import Prefix, fill_cache, refill
 from jaxlm.generation.choosing import choice_of
 from jaxlm.generation.penalties import Context
 from jaxlm.generation.preparing import prepared
 from jaxlm.generation.programs import CHUNK, Emitted, decode
-from jaxlm.generation.settings import GenerationError, Settings
+from jaxlm.generation.settings import GenerationError, Settings, check_prompts
 from jaxlm.generation.speculation import Draft, Lookup, Speculation
 from jaxlm.models import CausalLM
 
@@ -47,7 +47,8 @@ class Batch:
     """Rows that are continued together, each as it would be alone.
 
     `advance` generates some tokens of every row that is not done; between two calls a caller may
-    end a row, or allow it only some tokens.
+    end a row, or allow it only some tokens. GenerationError for prompts, settings or a draft model
+    that do not fit the model.
     """
 
     def __init__(
@@ -67,14 +68,12 @@ class Batch:
         self.speculation: Speculation | None = None
         self.draft: tuple[CausalLM, Any] | None = None
         self.memory: Any = None
-        limit = model.config.max_seq_len
+        vocab_size, limit = model.config.vocab_size, model.config.max_seq_len
+        check_prompts(prompts, vocab_size)
+        for row in settings:
+            row.check_tokens(vocab_size)
         if isinstance(speculation, DraftModel):
-            limit = min(limit, speculation.model.config.max_seq_len)
-            size, expected = speculation.model.config.vocab_size, model.config.vocab_size
-            if size != expected:
-                raise GenerationError(
-                    f"the draft model has a vocabulary of {size} tokens, the model of {expected}"
-                )
+            check_draft(speculation.model, model)
             self.draft = prepared(speculation.model, speculation.params)
             self.speculation = Draft(self.draft[0], speculation.width)
         elif speculation is not None:
@@ -84,15 +83,15 @@ class Batch:
         if not self.rows:
             return
         self.batch_size = bucket(len(self.rows), 1)
-        self.choice = choice_of(settings, self.batch_size, model.config.vocab_size)
+        self.choice = choice_of(settings, self.batch_size, vocab_size)
         # A step of speculation writes its proposals as well, wrong ones too.
         spare = 0 if self.speculation is None else self.speculation.width
         needed = spare + max(len(r.context) + r.settings.max_new_tokens for r in self.rows)
         self.num_slots = min(bucket(needed, SMALLEST_CACHE), limit + spare)
         cached = [row.context[:-1] for row in self.rows]
-        self.cache = fill(self.model, self.params, cached, self.num_slots, prefix)
+        self.cache = fill_cache(self.model, self.params, cached, self.num_slots, prefix)
         if self.draft is not None:
-            self.memory = fill(*self.draft, cached, self.num_slots)
+            self.memory = fill_cache(*self.draft, cached, self.num_slots)
         elif isinstance(self.speculation, Lookup):
             asked = np.full(self.batch_size, self.speculation.shortest, np.int32)
             self.memory = jax.device_put(asked)
@@ -175,3 +174,17 @@ class Batch:
         """What a batch of one row has cached, for the next prompt; the batch ends with it."""
         (row,) = self.rows
         return Prefix(row.context[:-1], self.cache)
+
+
+def check_draft(draft: CausalLM, model: CausalLM) -> None:
+    """Raise GenerationError unless the draft model can stand in for the model."""
+    size, expected = draft.config.vocab_size, model.config.vocab_size
+    if size != expected:
+        raise GenerationError(
+            f"the draft model has a vocabulary of {size} tokens, the model of {expected}"
+        )
+    size, expected = draft.config.max_seq_len, model.config.max_seq_len
+    if size < expected:
+        raise GenerationError(
+            f"the draft model has a context of {size} tokens, shorter than the model's {expected}"
+        )

@@ -1,6 +1,7 @@
 """Beam search: the sequences of highest score, instead of one token after another."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.config.rules import require
 from jaxlm.generation.batch import SMALLEST_CACHE
 from jaxlm.generation.batching import bucket, padded
-from jaxlm.generation.caching import fill
+from jaxlm.generation.caching import fill_cache
 from jaxlm.generation.forward import extend, head
 from jaxlm.generation.preparing import prepared
 from jaxlm.generation.programs import compiles, gather
-from jaxlm.generation.settings import GenerationError
+from jaxlm.generation.settings import GenerationError, check_prompts
 from jaxlm.models import CausalLM
 from jaxlm.nn.cache import KVCache
 
@@ -29,7 +30,10 @@ SMALLEST_OUTPUT = 64
 
 @dataclass(frozen=True)
 class Beams:
-    """The best sequences of each row, best first; their last token is a stop token or the last."""
+    """The best sequences of each row, best first; their last token is a stop token or the last.
+
+    Where there are fewer than asked for, the rest have no tokens and a score of minus infinity.
+    """
 
     tokens: Int[np.ndarray, "B n M"]  # pad behind
     counts: Int[np.ndarray, "B n"]
@@ -55,10 +59,12 @@ def beam_search(
     """
     require(max_new_tokens >= 1, "max_new_tokens", "at least 1", max_new_tokens)
     require(num_beams >= 1, "num_beams", "at least 1", num_beams)
+    require(math.isfinite(length_penalty), "length_penalty", "finite", length_penalty)
     require(1 <= num_best <= num_beams, "num_best", "from 1 to num_beams", num_best)
     if not prompts:
         empty = np.zeros((0, num_best), np.int32)
         return Beams(np.zeros((0, num_best, max_new_tokens), np.int32), empty, empty * 1.0)
+    check_prompts(prompts, model.config.vocab_size)
     limit, longest = model.config.max_seq_len, max(map(len, prompts))
     if longest + max_new_tokens - 1 > limit:
         raise GenerationError(
@@ -67,7 +73,7 @@ def beam_search(
         )
     model, params = prepared(model, params)
     num_slots = min(bucket(longest + max_new_tokens, SMALLEST_CACHE), limit)
-    cache = fill(model, params, [prompt[:-1] for prompt in prompts], num_slots)
+    cache = fill_cache(model, params, [prompt[:-1] for prompt in prompts], num_slots)
     batch_size = len(cache.lengths)
     cache = gather(cache, np.repeat(np.arange(batch_size, dtype=np.int32), num_beams))
     real = np.arange(batch_size) < len(prompts)
@@ -85,6 +91,8 @@ def beam_search(
     )
     tokens, counts, scores = (np.array(x)[: len(prompts), :num_best] for x in found)
     tokens = tokens[:, :, :max_new_tokens]
+    missing = scores <= NEVER
+    counts[missing], scores[missing] = 0, -np.inf
     tokens[np.arange(tokens.shape[2]) >= counts[:, :, None]] = pad_id
     return Beams(tokens, counts, scores)
 
@@ -117,7 +125,6 @@ def search(
     """The beams of each row at the end: tokens, how many, and scores; `real` rows count."""
     compiles["search"] += 1
     B, W = len(newest), num_beams
-    keep = W * max(2, 1 + len(stops))  # so that W go on even if all the others end
     rows = jnp.arange(B)[:, None]
 
     def unfinished(carry: tuple) -> Bool[Array, ""]:
@@ -129,6 +136,8 @@ def search(
         log_probs = jax.nn.log_softmax(head(model, params, hidden)[:, 0])
         V = log_probs.shape[1]
         totals = (log_probs.reshape(B, W, V) + running.scores[:, :, None]).reshape(B, W * V)
+        # So many that W go on even if all the others end.
+        keep = min(W * max(2, 1 + len(stops)), W * V)
         scores, best = jax.lax.top_k(totals, keep)
         beams, tokens = best // V, best % V
         candidates = running.take(beams)
@@ -144,7 +153,8 @@ def search(
         cache = jax.tree.map(lambda x: x[reordered], cache)
 
         # Only the W best may finish; what goes on behind them is there to fill the beams.
-        counted = ends & (jnp.arange(keep) < W) & is_open[:, None]
+        exist = scores > NEVER / 2
+        counted = ends & (jnp.arange(keep) < W) & is_open[:, None] & exist
         normalised = scores / (t + 1.0) ** length_penalty
         both = jax.tree.map(
             lambda old, new: jnp.concatenate([old, new], axis=1),

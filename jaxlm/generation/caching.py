@@ -26,7 +26,7 @@ class Prefix:
     cache: KVCache
 
 
-def fill(
+def fill_cache(
     model: CausalLM,
     params: Any,
     rows: Sequence[Sequence[int]],

@@ -1,12 +1,13 @@
 """Dialogues: turns into prompts as the model was trained on them, and replies out of tokens."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded
 from jaxlm.generation.caching import Prefix
 from jaxlm.generation.settings import GenerationError
-from jaxlm.generation.text import LOOK, TextBatch, text_settings
+from jaxlm.generation.textbatch import LOOK, TextBatch, check_texts, text_settings
 from jaxlm.tokenizer.dialogues import dialogue_ids, knows_dialogues
 
 
@@ -15,22 +16,22 @@ class Chat:
 
     The prompt is the tokenizer's chat template, or for a model of `[CLS] turn [SEP] turn [SEP]`
     dialogues that; GenerationError where the tokenizer has neither. What the model has cached of
-    the turns before is not computed again. `settings` are those of `generate`.
+    the turns before is not computed again. `settings` are those of `generate`; each turn draws as a
+    row of its own.
     """
 
     def __init__(self, loaded: Loaded, system: str | None = None, **settings: Any):
         tokenizer = loaded.tokenizer
         self.loaded = loaded
-        self.by_template = bool(tokenizer.config.get("chat_template"))
         if not knows_dialogues(tokenizer):
             raise GenerationError(
                 "this tokenizer has no chat template, nor the [CLS] and [SEP] of a dialogue model; "
                 "`jaxlm generate` continues texts"
             )
         self.stop_strings = settings.pop("stop_strings", ())
-        if not self.by_template:
-            settings["stop_tokens"] = [*settings.get("stop_tokens", ()), tokenizer.sep_id]
-        (self.settings,) = text_settings(loaded, 1, **settings)
+        check_texts("stop_strings", self.stop_strings)
+        ends = () if tokenizer.config.get("chat_template") else (tokenizer.sep_id,)
+        (self.settings,) = text_settings(loaded, 1, ends, **settings)
         self.system = system
         self.reset()
 
@@ -44,14 +45,16 @@ class Chat:
     def reply(self, message: str) -> Iterator[str]:
         """Yield the reply to a message in pieces; it is remembered when it is whole."""
         turns = [*self.messages, {"role": "user", "content": message}]
+        turn = sum(m["role"] == "assistant" for m in self.messages)
+        prompt = dialogue_ids(self.loaded.tokenizer, turns)
+        prefix, self.prefix = self.prefix, None  # used up
         batch = TextBatch(
             self.loaded,
-            [dialogue_ids(self.loaded.tokenizer, turns)],
-            [self.settings],
+            [prompt],
+            [replace(self.settings, row=self.settings.row + turn)],
             self.stop_strings,
-            prefix=self.prefix,
+            prefix=prefix,
         )
-        self.prefix = None  # used up
         text = ""
         for (piece,) in batch.run(LOOK):
             # Replies often begin with the space between two words.

@@ -32,12 +32,12 @@ class Choice:
     stops: Int[Array, "B m"]  # filled up with V
     allowed: UInt32[Array, "B W"]  # a bit a token
     seed: UInt32[Array, " B"]
-    stream: Int[Array, " B"]
+    row: Int[Array, " B"]
 
     def row_keys(self) -> Key[Array, " B"]:
         """The key that each row's draws derive theirs from."""
         return jax.vmap(lambda seed, i: jax.random.fold_in(jax.random.key(seed), i))(
-            self.seed, self.stream
+            self.seed, self.row
         )
 
 
@@ -64,7 +64,10 @@ def where_asked(
 
 
 def look_back(logits: Float[Array, "B V"], context: Context, choice: Choice) -> Float[Array, "B V"]:
-    """The logits after penalties, bias and bans; those as they were where all tokens are banned."""
+    """The logits after penalties, bias and bans; those as they were where all tokens are banned.
+
+    Where only some tokens are allowed and these are banned, one that is not allowed tells so.
+    """
     V = logits.shape[1]
     places = jnp.arange(context.tokens.shape[1])
     present = places < context.lengths[:, None]
@@ -94,7 +97,8 @@ def look_back(logits: Float[Array, "B V"], context: Context, choice: Choice) -> 
     asked = ~jnp.all(choice.allowed == jnp.uint32(2**32 - 1), axis=1)
     x = where_asked(asked, penalties.allow_only, x, choice.allowed)
     possible = jnp.any(x > -jnp.inf, axis=1, keepdims=True)
-    return jnp.where(possible, x, logits)
+    others = where_asked(asked, penalties.allow_only, logits, ~choice.allowed)
+    return jnp.where(possible, x, jnp.where(asked[:, None], others, logits))
 
 
 def restrict(logits: Float[Array, "B V"], choice: Choice) -> Float[Array, "B V"]:
@@ -115,6 +119,8 @@ def choice_of(rows: Sequence[Settings], batch_size: int, vocab_size: int) -> Cho
         return jax.device_put(np.asarray(values, dtype))
 
     biases = [dict(r.bias) | dict.fromkeys(r.banned_tokens, -np.inf) for r in filled]
+    # A negative id would count from the vocabulary's end.
+    stops = [[token for token in r.stop_tokens if 0 <= token < V] for r in filled]
     return Choice(
         temperature=column([r.temperature for r in filled], np.float32),
         top_k=column([V if r.top_k is None else min(r.top_k, V) for r in filled], np.int32),
@@ -127,8 +133,8 @@ def choice_of(rows: Sequence[Settings], batch_size: int, vocab_size: int) -> Cho
         min_new=column([r.min_new_tokens for r in filled], np.int32),
         bias_tokens=jax.device_put(ragged([list(b) for b in biases], 16, V, np.int32)),
         bias=jax.device_put(ragged([list(b.values()) for b in biases], 16, 0, np.float32)),
-        stops=jax.device_put(ragged([list(r.stop_tokens) for r in filled], 8, V, np.int32)),
+        stops=jax.device_put(ragged(stops, 8, V, np.int32)),
         allowed=jax.device_put(np.full((batch_size, -(-V // 32)), 2**32 - 1, np.uint32)),
         seed=column([r.seed % 2**32 for r in filled], np.uint32),
-        stream=column([r.stream for r in filled], np.int32),
+        row=column([r.row for r in filled], np.int32),
     )

@@ -1,12 +1,13 @@
 """Text that must match: masks over the vocabulary from a regular expression or a JSON schema."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt32
+from jaxtyping import Int, UInt32
 
 from jaxlm.generation.detokenizing import joins_words
 from jaxlm.generation.pieces import Pieces, pieces_of
@@ -14,74 +15,102 @@ from jaxlm.generation.settings import GenerationError
 from jaxlm.tokenizer import Tokenizer
 
 
+class Grammar(NamedTuple):
+    """What a text must match, as the library reads it, and what errors call it."""
+
+    rules: str
+    name: str
+    is_json: bool
+
+
 class Constraint:
     """What one row's text must match, and how far it has come.
 
     `allowed` is a mask for the next token, a bit a token; `accept` takes the token that was chosen.
-    `finished` tells that the text is whole and nothing may follow. Raises GenerationError for a
-    grammar that cannot be read, or without the `constrain` extra.
+    `finished` tells that the text is whole and nothing may follow. Raises GenerationError where the
+    vocabulary cannot write what must come next.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str, prompt: Sequence[int]):
-        self.vocab_size = vocab_size
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, grammar: Grammar, prompt: Sequence[int]
+    ):
+        if grammar.is_json and joins_words(tokenizer):
+            raise GenerationError(
+                "a WordPiece vocabulary cannot write JSON, for it puts spaces inside quotes"
+            )
+        self.name, self.vocab_size, self.eos_id = grammar.name, vocab_size, tokenizer.eos_id
         self.vocabulary = vocabulary_of(tokenizer, vocab_size)
-        self.matcher = load_library().LLMatcher(self.vocabulary.table, grammar, log_level=0)
-        self.last = tokenizer.decode(prompt)[-1:]  # character of the text
-        if self.matcher.is_error():
-            reason = self.matcher.get_error().strip().splitlines()[0]
-            raise GenerationError(f"the constraint cannot be read: {reason}")
+        library = load_library()
+        self.matcher = library.LLMatcher(self.vocabulary.table, grammar.rules, log_level=0)
+        self._arrive(tokenizer.decode(prompt)[-1:])
+
+    def _arrive(self, last: str) -> None:
+        """Find out what may come after a text whose last character this is."""
+        pieces, (plain, joined) = self.vocabulary.pieces, self.vocabulary.places
+        self.last = last
+        # Where in the library's table each token stands, coming next.
+        self.places = np.where(pieces.joins(last), joined, plain)
+        words = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
+        bits = np.unpackbits(words, bitorder="little").astype(bool)[self.places]
+        self.bits = (bits & pieces.possible(last))[: self.vocab_size]
+        more = self.bits.sum()
+        if self.eos_id is not None and self.eos_id < self.vocab_size:
+            more -= self.bits[self.eos_id]
+        # A text may be whole and allowed to go on, but in ways that no token can.
+        self.finished = more == 0
+        # Where it is stuck the library allows the end, too.
+        if self.finished and not self.matcher.is_accepting():
+            raise GenerationError(f"no token of the vocabulary can go on as {self.name} asks")
 
     def allowed(self) -> UInt32[np.ndarray, " W"]:
         bits = np.zeros(-(-self.vocab_size // 32) * 32, bool)
-        bits[: self.vocab_size] = self._bits()
+        bits[: self.vocab_size] = self.bits
         return np.packbits(bits, bitorder="little").view(np.uint32)
 
-    def _bits(self) -> Bool[np.ndarray, " V"]:
-        words = np.frombuffer(self.matcher.compute_bitmask(), np.uint8)
-        bits = np.unpackbits(words, bitorder="little").astype(bool)[self._places()]
-        return (bits & self.vocabulary.pieces.possible(self.last))[: self.vocab_size]
-
-    def _places(self) -> Int[np.ndarray, " P"]:
-        """Where in the library's table each token stands, coming next."""
-        plain, joined = self.vocabulary.places
-        return np.where(self.vocabulary.pieces.joins(self.last), joined, plain)
-
     def accept(self, token: int) -> None:
-        if not self.matcher.consume_token(int(self._places()[token])):
-            raise GenerationError("no token of the vocabulary can go on as the constraint asks")
-        self.last = self.vocabulary.pieces.added(token, self.last)[-1:] or self.last
-
-    @property
-    def finished(self) -> bool:
-        # A text may be whole and allowed to go on, but in ways that no token can.
-        if self.matcher.is_stopped():
-            return True
-        return self.matcher.is_accepting() and not self._bits().any()
+        """Go on behind a token; GenerationError if other rules left none that is allowed."""
+        if not self.bits[token] or not self.matcher.consume_token(int(self.places[token])):
+            raise GenerationError(
+                f"bans and the n-gram rule leave no token with which {self.name} can go on"
+            )
+        self._arrive(self.vocabulary.pieces.added(token, self.last)[-1:] or self.last)
 
 
-def grammar_of(
-    tokenizer: Tokenizer, regex: str | None, json_schema: str | Mapping[str, Any] | None
-) -> str:
-    """The library's grammar of one of the two."""
+def grammar_of(regex: str | None, json_schema: str | Mapping[str, Any] | None) -> Grammar | None:
+    """The grammar of one of the two; GenerationError if it cannot be read, or for both."""
+    if regex is None and json_schema is None:
+        return None
     library = load_library()
     if regex is not None and json_schema is not None:
         raise GenerationError("give a regular expression or a JSON schema, not both")
-    if json_schema is not None and joins_words(tokenizer):
-        raise GenerationError(
-            "a WordPiece vocabulary cannot write JSON, for it puts spaces inside quotation marks"
-        )
-    if json_schema is None:
-        rule = json.loads(library.LLMatcher.grammar_from_regex(regex))["grammars"][0][
-            "lark_grammar"
-        ]
+    if regex is not None:
+        name = f"the regular expression {regex!r}"
+        grammar = json.loads(library.LLMatcher.grammar_from_regex(regex))["grammars"][0]
+        rule = grammar["lark_grammar"]
     else:
+        name = "the JSON schema"
         try:
-            schema = json.loads(json_schema) if isinstance(json_schema, str) else dict(json_schema)
-        except ValueError as error:
+            schema = (
+                json.loads(json_schema) if isinstance(json_schema, str) else dict(json_schema or {})
+            )
+            rule = f"start: %json {json.dumps(schema)}"
+        except RecursionError:
+            raise GenerationError("the JSON schema is nested too deeply") from None
+        except (TypeError, ValueError) as error:
             raise GenerationError(f"the JSON schema cannot be read: {error}") from None
-        rule = f"start: %json {json.dumps(schema)}"
     # Else the library has forced text spelled as its tokenizer would, if it were alone.
-    return library.LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\n{rule}')
+    rules = library.LLMatcher.grammar_from_lark(f'%llguidance {{"no_forcing": true}}\n{rule}')
+    complaint = library.LLMatcher.validate_grammar(rules)
+    if complaint:
+        raise GenerationError(f"{name} cannot be read: {reason(complaint)}")
+    return Grammar(rules, name, regex is None)
+
+
+def reason(complaint: str) -> str:
+    """What is wrong, out of the library's drawing of where."""
+    lines = complaint.strip().splitlines()
+    found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return found[0] if found else re.sub(r"^at \d+\(\d+\): ", "", lines[0])
 
 
 def load_library() -> Any:

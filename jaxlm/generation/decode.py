@@ -1,6 +1,5 @@
 """Token generation: prompts as arrays in, new tokens as arrays out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -10,7 +9,15 @@ from jaxtyping import Array, Float, Int
 from jaxlm.generation.batch import Batch, DraftModel
 from jaxlm.generation.batching import padded
 from jaxlm.generation.programs import TOP
-from jaxlm.generation.settings import GenerationError, PastContext, Rules, settings_of_rows
+from jaxlm.generation.settings import (
+    GenerationError,
+    Numbers,
+    PastContext,
+    Rules,
+    TokenIds,
+    WholeNumbers,
+    settings_of_rows,
+)
 from jaxlm.generation.speculation import Lookup
 from jaxlm.models import CausalLM
 
@@ -31,30 +38,30 @@ def generate_tokens(
     params: Any,
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None = None,
-    max_new_tokens: int | Sequence[int] = 64,
-    temperature: float | Sequence[float] = 1.0,
-    top_k: int | Sequence[int] | None = None,
-    top_p: float | Sequence[float] | None = None,
-    stop_tokens: Sequence[int] = (),
+    max_new_tokens: WholeNumbers = 64,
+    temperature: Numbers = 1.0,
+    top_k: WholeNumbers | None = None,
+    top_p: Numbers | None = None,
+    stop_tokens: TokenIds = (),
     pad_id: int = 0,
-    seed: int | Sequence[int] = 0,
+    seed: WholeNumbers = 0,
     past_context: PastContext = "slide",
     speculation: Lookup | DraftModel | None = None,
     **rules: Unpack[Rules],
 ) -> Int[np.ndarray, "B M"]:
     """Continue each row of ids by M = `max_new_tokens` tokens, the stop token included, then pad.
 
-    Rows may be right-padded, with their `lengths` (default: T). Any number may be a sequence with
-    a value for each row; `Settings` tells what the numbers mean. Token t of row i is drawn with the
-    key fold_in(fold_in(key(seed), i), t), and a row comes out as it would alone at its place. With
-    a sequence of seeds row i draws as the first row of its own seed. Speculation changes the speed
-    and not the tokens.
+    Rows may be right-padded, with their `lengths` (default: T). Any number may be a list or an
+    array with a value for each row, and so may bias, bans and stop tokens; `Settings` tells what
+    they mean. Token t of row i is drawn with the key fold_in(fold_in(key(seed), i), t), and a row
+    comes out as it would alone at its place. With a sequence of seeds row i draws as the first row
+    of its own seed. Speculation changes the speed and not the tokens.
 
     When a row would hold more than the model's `max_seq_len` tokens, prompt included, "slide" goes
     on with its last `max_seq_len // 2` (the newest token among them) at positions from 0, as often
     as needed; "refuse" raises. Raises GenerationError or ConfigError for bad arguments.
     """
-    prompts = split_rows(ids, lengths, model.config.vocab_size)
+    prompts = split_rows(ids, lengths)
     settings = settings_of_rows(
         len(prompts),
         max_new_tokens=max_new_tokens,
@@ -69,7 +76,7 @@ def generate_tokens(
     batch = Batch(model, params, prompts, settings, speculation=speculation)
     while not batch.done:
         batch.advance()
-    width = int(np.max(max_new_tokens))
+    width = int(np.max(np.asarray(max_new_tokens), initial=0))
     return padded([row.generated for row in batch.rows], (len(prompts), width), pad_id)
 
 
@@ -84,9 +91,9 @@ def score_tokens(
 ) -> Scored:
     """What `generate_tokens` returns, with the log-probabilities of the tokens and the likeliest.
 
-    `settings` are the fields of `Settings`, numbers also as sequences with a value a row.
+    `settings` are the fields of `Settings`, all but the last also with a value a row.
     """
-    prompts = split_rows(ids, lengths, model.config.vocab_size)
+    prompts = split_rows(ids, lengths)
     rows = settings_of_rows(len(prompts), **settings)
     batch = Batch(model, params, prompts, rows, speculation=speculation, report=True)
     while not batch.done:
@@ -107,26 +114,18 @@ def score_tokens(
 
 
 def split_rows(
-    ids: Int[Array | np.ndarray, "B T"],
-    lengths: Int[Array | np.ndarray, " B"] | None,
-    vocab_size: int | None,
+    ids: Int[Array | np.ndarray, "..."], lengths: Int[Array | np.ndarray, " B"] | None
 ) -> list[list[int]]:
-    """The rows of ids without their padding; GenerationError unless each is a prompt."""
+    """The rows of ids without their padding; GenerationError where lengths do not fit them."""
     ids = np.asarray(ids)
+    if ids.ndim != 2:
+        raise GenerationError(f"ids must be rows of tokens, (B, T), but have the shape {ids.shape}")
     lengths = np.full(len(ids), ids.shape[1]) if lengths is None else np.asarray(lengths)
     if lengths.shape != ids.shape[:1]:
         raise GenerationError(f"{len(ids)} rows of ids need as many lengths, got {lengths.shape}")
-    rows = []
-    for i, (row, length) in enumerate(zip(ids, lengths, strict=True)):
-        if not 1 <= length <= len(row):
+    for i, length in enumerate(lengths.tolist()):
+        if not 1 <= length <= ids.shape[1]:
             raise GenerationError(
-                f"row {i} of ids has length {length}, but a prompt has 1 to {len(row)} tokens"
+                f"row {i} of ids has length {length}, but a prompt has 1 to {ids.shape[1]} tokens"
             )
-        row = row[:length]
-        if vocab_size is not None and (row.min() < 0 or row.max() >= vocab_size):
-            wrong = row[(row < 0) | (row >= vocab_size)][0]
-            raise GenerationError(
-                f"row {i} of ids holds {wrong}, but the model's tokens are 0 to {vocab_size - 1}"
-            )
-        rows.append(row.tolist())
-    return rows
+    return [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]

@@ -11,9 +11,8 @@ BROKEN = "\ufffd"  # what a part of a UTF-8 character decodes to
 # Ideographs, kana, hangul, and the punctuation and wide forms written with them.
 WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
 BESIDE_WIDE = re.compile(f"(?<=[{WIDE}]) | (?=[{WIDE}])")
-# So many tokens may come together into one word yet, where a decoder joins pieces of words.
-UNSETTLED = 4
-WINDOW = 32  # tokens behind which a text is settled for good
+WINDOW = 32  # tokens before the new ones that are decoded with them, or some more
+MOST_PARTS = 4  # tokens that one character may take
 
 
 def readable(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -23,7 +22,7 @@ def readable(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def joins_words(tokenizer: Tokenizer) -> bool:
-    """Whether decoding puts spaces between tokens, and may take them back as more come."""
+    """Whether decoding puts spaces between tokens."""
     return isinstance(tokenizer.backend.decoder, decoders.WordPiece)
 
 
@@ -31,36 +30,58 @@ class Detokenizer:
     """The text that new tokens add to a prompt's, given out in pieces.
 
     `push` takes tokens and returns the text that no later token can change; `finish` returns the
-    rest. With `stops` the text ends before the first of these strings, and `stopped` is True.
+    rest. With `stops` the text ends before the first of these strings, and `stopped` is True; those
+    that a token before number `fewest` completes do not count.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str] = ()):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        stops: Sequence[str] = (),
+        fewest: int = 0,
+    ):
         self.tokenizer = tokenizer
         self.stops = [stop for stop in stops if stop]
         self.stopped = False
         self.tokens = list(prompt)
+        self.num_prompt, self.fewest = len(self.tokens), fewest
         self.start = max(0, len(self.tokens) - WINDOW)  # of the window that is decoded
+        for start in range(self.start, max(-1, self.start - MOST_PARTS), -1):
+            # A character whose first bytes are cut off may break those after it as well.
+            if not readable(tokenizer, self.tokens[start:]).startswith(BROKEN):
+                self.start = start
+                break
         self.settled = len(self.tokens)  # the text of the tokens before is out
+        self.borders: list[int] = []  # where a character ends, behind `start`
         self.held = ""  # decoded, but perhaps the beginning of a stop string
 
     def push(self, tokens: Sequence[int]) -> str:
-        """Take new tokens and return the text that is settled."""
-        self.tokens += tokens
-        end = len(self.tokens) - (UNSETTLED if joins_words(self.tokenizer) else 0)
-        if self.stopped or end <= self.settled:
-            return ""
-        # No more than three tokens can be the beginning of one character.
-        for place in range(end, max(self.settled, end - 4), -1):
-            text = readable(self.tokenizer, self.tokens[self.start : place])
-            if not text.endswith(BROKEN):
-                return self._release(self._settle(place), False)
-        return self._release(self._settle(max(self.settled, end - 3)), False)
+        """Take new tokens, up to one that completes a stop string; the text that is settled."""
+        if not self.stops:
+            return self._take(tokens)
+        text = ""
+        for token in tokens:
+            if self.stopped:
+                break
+            text += self._take([token])
+        return text
 
     def finish(self) -> str:
         """The rest of the text; a character that is not whole shows as the replacement mark."""
         if self.stopped:
             return ""
         return self._release(self._settle(len(self.tokens)), True)
+
+    def _take(self, tokens: Sequence[int]) -> str:
+        self.tokens += tokens
+        end = len(self.tokens)
+        for place in range(end, max(self.settled, end - MOST_PARTS), -1):
+            text = readable(self.tokenizer, self.tokens[self.start : place])
+            if not text.endswith(BROKEN):
+                return self._release(self._settle(place), False)
+        # What is still broken then is no beginning of a character.
+        return self._release(self._settle(max(self.settled, end - MOST_PARTS + 1)), False)
 
     def _settle(self, end: int) -> str:
         """The text of the tokens from `settled` to `end`."""
@@ -72,14 +93,20 @@ class Detokenizer:
             new = text[len(before) :]
         else:
             new = readable(self.tokenizer, self.tokens[self.settled : end])
-        self.settled, self.start = end, max(self.start, end - WINDOW)
+        self.settled = end
+        if not text.endswith(BROKEN):
+            self.borders.append(end)
+        while self.borders and self.borders[0] <= end - WINDOW:
+            self.start = self.borders.pop(0)
         return new
 
     def _release(self, new: str, last: bool) -> str:
         """What of the text may go out: nothing from a stop string on, or from what may be one."""
         text = self.held + new
-        places = [place for place in map(text.find, self.stops) if place >= 0]
-        if places:
+        # What was complete before has been looked at before.
+        places = [text.find(stop, max(0, len(self.held) - len(stop) + 1)) for stop in self.stops]
+        places = [place for place in places if place >= 0]
+        if places and len(self.tokens) - self.num_prompt > self.fewest:
             self.stopped, self.held = True, ""
             return text[: min(places)]
         keep = 0 if last else max((overlap(text, stop) for stop in self.stops), default=0)

@@ -87,7 +87,8 @@ def ban_repeated_ngrams(
 
     Paulus et al. 2018.
     """
-    runs = runs_before(context.tokens, context.lengths, jnp.max(ngram) - 1)
+    longest = jnp.minimum(jnp.max(ngram) - 1, context.tokens.shape[1])
+    runs = runs_before(context.tokens, context.lengths, longest)
     ends = (runs >= ngram[:, None] - 1) & (runs >= 0) & (ngram[:, None] > 0)
     return jnp.where(count_tokens(context.tokens, ends, logits.shape[1]) > 0, -jnp.inf, logits)
 

@@ -17,11 +17,11 @@ from jaxlm.artifact import Loaded
 from jaxlm.generation.batching import padded
 from jaxlm.generation.programs import compiles
 from jaxlm.generation.settings import GenerationError
-from jaxlm.generation.text import causal
+from jaxlm.generation.textbatch import causal
 from jaxlm.models import CausalLM
 from jaxlm.nn.int8 import Int8Matrix
 
-WINDOW = 256  # tokens compared at a time
+SPAN = 256  # tokens compared at a time
 MOST = 4096  # tokens compared altogether, which takes seconds
 
 
@@ -44,11 +44,11 @@ def quantized(loaded: Loaded) -> Loaded:
     """
     causal(loaded)
     tree_map = jax.tree_util.tree_map_with_path
-    params = tree_map(in_int8, loaded.params, is_leaf=lambda x: isinstance(x, Int8Matrix))
+    params = tree_map(leaf_in_int8, loaded.params, is_leaf=lambda x: isinstance(x, Int8Matrix))
     return dataclasses.replace(loaded, params=params)
 
 
-def in_int8(path: Sequence[Any], leaf: Any) -> Any:
+def leaf_in_int8(path: Sequence[Any], leaf: Any) -> Any:
     """The Int8Matrix of a matrix, known by its name in the params; whatever else as it is."""
     name = path[-1].key
     if isinstance(leaf, Int8Matrix) or name not in ("kernel", "head", "tokens"):
@@ -81,7 +81,7 @@ def compare_params(
     At most 4,096 tokens count, in windows of 256 or the model's context. GenerationError where no
     row has two tokens.
     """
-    size = min(WINDOW, model.config.max_seq_len or WINDOW)
+    size = min(SPAN, model.config.max_seq_len or SPAN)
     windows = [row[i : i + size] for row in rows for i in range(0, len(row), size)]
     windows = [window for window in windows if len(window) > 1][: max(1, MOST // size)]
     if not windows:

@@ -1,42 +1,37 @@
-"""Text in, text out: prompts through the tokenizer, a batch of rows, and back."""
+"""Text in, text out."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batch import Batch, DraftModel
+from jaxlm.generation.batch import DraftModel, Row
 from jaxlm.generation.beam import beam_search
-from jaxlm.generation.caching import Prefix
-from jaxlm.generation.constraints import Constraint, grammar_of
 from jaxlm.generation.detokenizing import BROKEN, Detokenizer
-from jaxlm.generation.programs import CHUNK
 from jaxlm.generation.settings import (
-    GenerationError,
+    Numbers,
     PastContext,
     Rules,
-    Settings,
-    settings_of_rows,
+    TokenIds,
+    WholeNumbers,
 )
 from jaxlm.generation.speculation import Lookup
-from jaxlm.models import CausalLM
+from jaxlm.generation.textbatch import LOOK, TextBatch, causal, prompts_ids
 from jaxlm.tokenizer import Tokenizer
-
-# Tokens a dispatch where a text is looked at between them: enough to make the pauses small.
-LOOK = 8
 
 
 def generate(
     loaded: Loaded,
-    prompts: list[str],
-    max_new_tokens: int | Sequence[int] = 64,
-    temperature: float | Sequence[float] = 1.0,
-    top_k: int | Sequence[int] | None = None,
-    top_p: float | Sequence[float] | None = None,
-    seed: int | Sequence[int] = 0,
+    prompts: Sequence[str],
+    max_new_tokens: WholeNumbers = 64,
+    temperature: Numbers = 1.0,
+    top_k: WholeNumbers | None = None,
+    top_p: Numbers | None = None,
+    seed: WholeNumbers = 0,
     past_context: PastContext = "slide",
-    stop_tokens: Sequence[int] = (),
+    stop_tokens: TokenIds = (),
     stop_strings: Sequence[str] = (),
     regex: str | None = None,
     json_schema: str | Mapping[str, Any] | None = None,
@@ -47,10 +42,10 @@ def generate(
 
     A continuation ends before the tokenizer's eos, a stop token or a stop string, wherever the
     borders between its tokens lie. With `regex` or `json_schema` it matches that, unless
-    `max_new_tokens` ends it before. An empty prompt starts from the tokenizer's opening token, bos
-    or eos; without any it raises GenerationError.
+    `max_new_tokens` ends it before; GenerationError where no token can. An empty prompt starts from
+    the tokenizer's opening token, bos or eos; without any it raises GenerationError.
     """
-    batch = TextBatch.of_prompts(
+    batches = TextBatch.of_prompts(
         loaded,
         prompts,
         stop_strings,
@@ -66,10 +61,7 @@ def generate(
         stop_tokens=stop_tokens,
         **rules,
     )
-    texts = [""] * len(prompts)
-    for pieces in batch.run(LOOK if stop_strings else CHUNK):
-        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
-    return texts
+    return [text for batch in batches for text in batch.complete()]
 
 
 def stream(loaded: Loaded, prompt: str, **settings: Any) -> Iterator[str]:
@@ -77,7 +69,8 @@ def stream(loaded: Loaded, prompt: str, **settings: Any) -> Iterator[str]:
 
     Joined they are what `generate` returns with the same settings.
     """
-    for (piece,) in TextBatch.of_prompts(loaded, [prompt], **settings).run(LOOK):
+    (batch,) = TextBatch.of_prompts(loaded, [prompt], **settings)
+    for (piece,) in batch.run(LOOK):
         if piece:
             yield piece
 
@@ -91,46 +84,53 @@ class Explained(NamedTuple):
 
 
 def explain(
-    loaded: Loaded, prompts: list[str], num_others: int = 3, **settings: Any
+    loaded: Loaded, prompts: Sequence[str], num_others: int = 3, **settings: Any
 ) -> list[list[Explained]]:
     """The tokens that `generate` continues each prompt with, and what else they might have been.
 
-    The token that ends a text is among them. At most nine others are known.
+    The token that ends a text, or completes its stop string, is among them. At most nine others are
+    known.
     """
-    batch = TextBatch.of_prompts(loaded, prompts, report=True, **settings)
-    for _ in batch.run(LOOK if settings.get("stop_strings") else CHUNK):
-        pass
+    rows = []
+    for batch in TextBatch.of_prompts(loaded, prompts, report=True, **settings):
+        batch.complete()
+        rows += [explained(loaded.tokenizer, row, num_others) for row in batch.batch.rows]
+    return rows
+
+
+def explained(tokenizer: Tokenizer, row: Row, num_others: int) -> list[Explained]:
+    """The tokens of a row whose probabilities were reported."""
 
     def text(token: int) -> str:
-        shown = loaded.tokenizer.decode([token], skip_special_tokens=False)
+        shown = tokenizer.decode([token], skip_special_tokens=False)
         # A part of a character shows by its name in the vocabulary.
-        name = loaded.tokenizer.backend.id_to_token(token) if BROKEN in shown else None
+        name = tokenizer.backend.id_to_token(token) if BROKEN in shown else None
         return shown if name is None else name
 
-    rows = []
-    for row in batch.batch.rows:
-        columns = (row.reported[name] for name in ("log_probs", "top_tokens", "top_log_probs"))
-        tokens = zip(row.generated, *(np.concatenate(column) for column in columns), strict=True)
-        explained = []
-        for token, log_prob, top, log_probs in tokens:
-            others = [(t, p) for t, p in zip(top.tolist(), np.exp(log_probs), strict=True)]
-            named = [(text(t), float(p)) for t, p in others if t != token][:num_others]
-            explained.append(Explained(text(token), float(np.exp(log_prob)), named))
-        rows.append(explained)
-    return rows
+    found = []
+    reported = (row.reported[name] for name in ("log_probs", "top_tokens", "top_log_probs"))
+    columns = (chain.from_iterable(column) for column in reported)
+    for token, log_prob, top, log_probs in zip(row.generated, *columns, strict=False):
+        others = [(t, p) for t, p in zip(top.tolist(), np.exp(log_probs), strict=True)]
+        named = [(text(t), float(p)) for t, p in others if t != token][:num_others]
+        found.append(Explained(text(token), float(np.exp(log_prob)), named))
+    return found
 
 
 def best_texts(
     loaded: Loaded,
-    prompts: list[str],
+    prompts: Sequence[str],
     max_new_tokens: int = 64,
     num_beams: int = 4,
     num_best: int = 1,
     length_penalty: float = 1.0,
 ) -> list[list[tuple[str, float]]]:
-    """The best continuations of each prompt by `beam_search`, with their scores, best first."""
+    """The best continuations of each prompt by `beam_search`, with their scores, best first.
+
+    There are fewer than `num_best` where no more exist.
+    """
     model, tokenizer = causal(loaded), loaded.tokenizer
-    rows = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    rows = prompts_ids(tokenizer, prompts)
     stops = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     found = beam_search(
         model, loaded.params, rows, max_new_tokens, num_beams, num_best, length_penalty, stops
@@ -141,120 +141,10 @@ def best_texts(
     ):
         best = []
         for tokens, count, score in zip(beams, counts, scores, strict=True):
+            if count == 0:
+                continue
             text = Detokenizer(tokenizer, row)
             new = [token for token in tokens[:count] if token not in stops]
             best.append((text.push(new) + text.finish(), score))
         texts.append(best)
     return texts
-
-
-def causal(loaded: Loaded) -> CausalLM:
-    if not isinstance(loaded.model, CausalLM):
-        raise GenerationError(f"a {type(loaded.model).__name__} does not continue texts")
-    return loaded.model
-
-
-def text_settings(loaded: Loaded, num_rows: int, **settings: Any) -> list[Settings]:
-    """The settings of each row, the tokenizer's eos among the stop tokens."""
-    eos_id = loaded.tokenizer.eos_id
-    stops = [*settings.pop("stop_tokens", ()), *([] if eos_id is None else [eos_id])]
-    return settings_of_rows(num_rows, stop_tokens=stops, **settings)
-
-
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a prompt, or the token that opens a text where there are none."""
-    ids = tokenizer.encode_prompt(prompt)
-    if ids:
-        return ids
-    opening = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-    if opening is None:
-        raise GenerationError(
-            "the prompt is empty and this tokenizer has no token that opens a text; give at least "
-            "one character"
-        )
-    return [opening]
-
-
-class TextBatch:
-    """A batch of rows whose text is looked at as it grows."""
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        rows: Sequence[list[int]],
-        settings: Sequence[Settings],
-        stop_strings: Sequence[str] = (),
-        *,
-        grammar: str | None = None,
-        speculation: Lookup | DraftModel | None = None,
-        prefix: Prefix | None = None,
-        report: bool = False,
-    ):
-        model, tokenizer = causal(loaded), loaded.tokenizer
-        self.constraints: list[Constraint] = []
-        if grammar is not None:
-            if speculation is not None:
-                raise GenerationError("text that must match is not generated by speculation")
-            vocab_size = model.config.vocab_size or 0
-            self.constraints = [Constraint(tokenizer, vocab_size, grammar, row) for row in rows]
-        self.batch = Batch(
-            model,
-            loaded.params,
-            rows,
-            settings,
-            speculation=speculation,
-            prefix=prefix,
-            report=report,
-        )
-        self.texts = [Detokenizer(tokenizer, row, stop_strings) for row in rows]
-
-    @classmethod
-    def of_prompts(
-        cls,
-        loaded: Loaded,
-        prompts: list[str],
-        stop_strings: Sequence[str] = (),
-        regex: str | None = None,
-        json_schema: str | Mapping[str, Any] | None = None,
-        speculation: Lookup | DraftModel | None = None,
-        report: bool = False,
-        **settings: Any,
-    ) -> "TextBatch":
-        """A batch of prompts as texts; for the arguments see `generate`."""
-        if isinstance(prompts, str):
-            raise GenerationError("prompts must be a list of texts, not one text")
-        causal(loaded)
-        rows = [prompt_ids(loaded.tokenizer, prompt) for prompt in prompts]
-        constrained = regex is not None or json_schema is not None
-        return cls(
-            loaded,
-            rows,
-            text_settings(loaded, len(rows), **settings),
-            stop_strings,
-            grammar=grammar_of(loaded.tokenizer, regex, json_schema) if constrained else None,
-            speculation=speculation,
-            report=report,
-        )
-
-    def run(self, size: int) -> Iterator[list[str]]:
-        """Yield each row's new text after a dispatch of `size` tokens, until all are done."""
-        ended = [False] * len(self.texts)
-        while not self.batch.done:
-            if self.constraints:
-                self.batch.allow([constraint.allowed() for constraint in self.constraints])
-            before = [len(row.generated) for row in self.batch.rows]
-            self.batch.advance(1 if self.constraints else size)
-            pieces = []
-            for i, (row, text) in enumerate(zip(self.batch.rows, self.texts, strict=True)):
-                new = row.generated[before[i] :]
-                if new and new[-1] in row.settings.stop_tokens:
-                    new.pop()
-                elif self.constraints and new:
-                    self.constraints[i].accept(new[-1])
-                    row.done |= self.constraints[i].finished
-                piece = text.push(new)
-                row.done |= text.stopped
-                if row.done and not ended[i]:
-                    ended[i], piece = True, piece + text.finish()
-                pieces.append(piece)
-            yield pieces

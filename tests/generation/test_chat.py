@@ -1,12 +1,15 @@
 """Dialogues: prompts as the model was trained on them, and nothing computed twice."""
 
+import dataclasses
+
+import jax
+import numpy as np
 import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Chat, caching, generate
+from jaxlm.generation import Chat, caching, generate, generate_tokens
 from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
-from jaxlm.tokenizer.dialogues import dialogue_ids
 from tests.fixtures.tiny import tiny_model
 
 TEXT = "你好吗，我很。今天气真the cats walk:"
@@ -43,9 +46,9 @@ def say(chat: Chat, message: str) -> str:
 def test_a_templated_dialogue_is_continued_turn_by_turn(templated):
     chat = Chat(templated, system="the", **SETTINGS)
     prompt = f"sthe{END_OF_TEXT}"
-    for message in ("你好", "我很好", "cat"):
+    for turn, message in enumerate(("你好", "我很好", "cat")):
         prompt += f"u{message}{END_OF_TEXT}a"
-        (expected,) = generate(templated, [prompt], **SETTINGS)
+        (expected,) = generate(templated, [prompt], row=turn, **SETTINGS)
         assert say(chat, message) == expected.lstrip()
         prompt += expected.strip() + END_OF_TEXT
     assert [m["role"] for m in chat.messages] == ["system", *["user", "assistant"] * 3]
@@ -54,13 +57,40 @@ def test_a_templated_dialogue_is_continued_turn_by_turn(templated):
 def test_turns_of_a_dialogue_model_are_separated(separated):
     chat = Chat(separated, **SETTINGS)
     tokenizer = separated.tokenizer
-    first = say(chat, "你好吗")
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
-    turns = [{"content": "你好吗"}, {"content": first}]
-    assert dialogue_ids(chat.loaded.tokenizer, turns) == [
-        cls, *tokenizer.encode("你好吗"), sep, *tokenizer.encode(first), sep
-    ]  # fmt: skip
-    assert sep not in tokenizer.encode(first)
+    prompt = [cls]
+    for turn, message in enumerate(("你好吗", "我很好")):
+        prompt += [*tokenizer.encode(message), sep]
+        expected = generate_tokens(
+            separated.model,
+            separated.params,
+            np.array([prompt]),
+            stop_tokens=[sep],
+            row=turn,
+            **SETTINGS,
+        )[0].tolist()
+        new = expected[: expected.index(sep)] if sep in expected else expected
+        reply = say(chat, message)
+        assert reply == tokenizer.decode(new).lstrip()
+        prompt += [*tokenizer.encode(reply.rstrip()), sep]
+
+
+def test_each_turn_draws_with_noise_of_its_own(separated):
+    even = jax.tree.map(lambda x: 0.001 * x, separated.params)  # all tokens are as likely
+    chat = Chat(dataclasses.replace(separated, params=even), **SETTINGS)
+    first, second = say(chat, "你好"), say(chat, "你好")
+    assert first != second
+    chat.reset()
+    assert say(chat, "你好") == first
+
+
+def test_a_dialogue_that_begins_with_nothing_is_refused_and_goes_on(templated):
+    bare = make([END_OF_TEXT], "{% for m in messages %}{{ m.content }}{% endfor %}")
+    chat = Chat(bare, **SETTINGS)
+    with pytest.raises(JaxlmError, match="prompt 0 is empty"):
+        say(chat, "")
+    assert chat.messages == []
+    assert say(chat, "cat") == say(Chat(bare, **SETTINGS), "cat")
 
 
 def test_what_was_cached_is_not_computed_again(templated, monkeypatch):

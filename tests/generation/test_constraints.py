@@ -10,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import generate
+from jaxlm.generation import explain, generate
 from jaxlm.generation.constraints import Constraint, grammar_of
 from jaxlm.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
@@ -38,13 +38,11 @@ def loaded(request) -> Loaded:
     return make(request.param, [END_OF_TEXT])
 
 
-@pytest.mark.parametrize("pattern", [r"[0-9]{3}-[0-9]{2}", "(今|天){2,5}气", r"[a-c]+(x|yy)"])
+@pytest.mark.parametrize("pattern", [r"[0-9]{3}-[0-9]{2}", "(今|天){2,5}气", r"[a-c]{1,9}(x|yy)"])
 def test_a_text_matches_the_regular_expression(loaded, pattern):
-    bounded = SETTINGS | {"max_new_tokens": 60}
-    texts = generate(loaded, ["a", "天", "12"], regex=pattern, **bounded)
-    for text in texts:
-        assert re.fullmatch(pattern, text) or len(text) >= 15  # not at its end yet
-    assert re.fullmatch(pattern, texts[0])
+    # Nothing in the patterns may repeat without an end, so that every text comes to its own.
+    for text in generate(loaded, ["a", "天", "12"], regex=pattern, **SETTINGS):
+        assert re.fullmatch(pattern, text)
 
 
 def test_a_text_is_json_of_the_schema(loaded):
@@ -93,6 +91,44 @@ def test_what_no_token_can_spell_is_an_error(wordpiece):
         generate(wordpiece, ["今"], regex=" a", **SETTINGS)
 
 
+@pytest.mark.parametrize("specials", [[], [END_OF_TEXT]], ids=["endless", "with an end"])
+@pytest.mark.parametrize("pattern", ["é+", "abé", "(a|bé)c{4}é"])
+def test_a_text_that_gets_stuck_is_an_error_that_names_the_constraint(specials, pattern):
+    loaded = make("char", specials)
+    sentence = re.escape(f"can go on as the regular expression {pattern!r} asks")
+    with pytest.raises(JaxlmError, match=sentence):
+        generate(loaded, ["a"], regex=pattern, **SETTINGS)
+    with pytest.raises(JaxlmError, match="can go on as the JSON schema asks"):
+        generate(loaded, ["a"], json_schema={"enum": ["é"]}, **SETTINGS)
+
+
+def test_bans_that_leave_nothing_of_the_constraint_are_an_error(loaded):
+    letter = loaded.tokenizer.encode("b")
+    banned = [i for i in range(loaded.tokenizer.vocab_size) if loaded.tokenizer.decode([i]) == "b"]
+    assert set(letter) & set(banned)
+    for rules in ({"banned_tokens": [*banned, *letter]}, {"no_repeat_ngram": 1}):
+        for temperature in (0.0, 1.0):
+            settings = SETTINGS | rules | {"temperature": temperature}
+            with pytest.raises(JaxlmError, match="leave no token with which the regular"):
+                generate(loaded, ["a"], regex="[b]{200}", **settings)
+
+
+@pytest.mark.parametrize("specials", [[], [END_OF_TEXT]], ids=["endless", "with an end"])
+def test_the_empty_expression_gives_the_empty_text(specials):
+    loaded = make("char", specials)
+    assert generate(loaded, ["a", "b"], regex="", **SETTINGS) == ["", ""]
+    assert explain(loaded, ["a"], regex="", **SETTINGS) == [[]]
+
+
+def test_chinese_is_constrained_in_a_vocabulary_of_bytes():
+    english = train_tokenizer("unigram", ["the cat walks"] * 9, vocab_size=400)
+    pattern = "(好|气|真|天){14}"
+    for text in generate(
+        random_model(english), ["天气真好我们写代码今", "the cat"], regex=pattern, **SETTINGS
+    ):
+        assert re.fullmatch(pattern, text)
+
+
 def test_a_text_from_its_beginning_matches_without_the_space_that_is_not_shown():
     pieces = ["<unk>", "</s>", "\u2581", "\u2581yes", "\u2581no", "yes", "a"]
     backend = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], 0))
@@ -105,7 +141,9 @@ def test_a_text_from_its_beginning_matches_without_the_space_that_is_not_shown()
 
 def test_tokens_of_the_same_bytes_are_allowed_alike():
     tokenizer = make("unigram", [END_OF_TEXT]).tokenizer
-    constraint = Constraint(tokenizer, tokenizer.vocab_size, grammar_of(tokenizer, "a", None), [])
+    grammar = grammar_of("a", None)
+    assert grammar is not None
+    constraint = Constraint(tokenizer, tokenizer.vocab_size, grammar, [])
     bits = np.unpackbits(constraint.allowed().view(np.uint8), bitorder="little")
     names = {tokenizer.backend.id_to_token(i) for i in np.flatnonzero(bits).tolist()}
     assert names == {"a", "<0x61>"}
@@ -122,9 +160,14 @@ def test_a_tokenizer_without_an_end_stops_where_nothing_may_follow():
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
-        ({"regex": "(a"}, "the constraint cannot be read"),
+        ({"regex": "(a"}, r"the regular expression '\(a' cannot be read: unclosed group$"),
         ({"json_schema": "{"}, "the JSON schema cannot be read"),
-        ({"json_schema": {"type": "nothing"}}, "the constraint cannot be read"),
+        (
+            {"json_schema": {"type": "nothing"}},
+            "schema cannot be read: .*Invalid type: nothing$",
+        ),
+        ({"json_schema": "[" * 100_000}, "the JSON schema is nested too deeply"),
+        ({"json_schema": "[1]"}, "schema must be an object"),
         ({"regex": "a", "json_schema": "{}"}, "not both"),
     ],
 )

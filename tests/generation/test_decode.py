@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm.config import JaxlmError
 from jaxlm.generation import Batch, Settings, generate_tokens, sampling, score_tokens
+from jaxlm.generation.decode import split_rows
 from tests.fixtures.tiny import tiny_model
 from tests.generation.reference import Reference, likeliest, ragged, stacked
 
@@ -208,11 +209,80 @@ def test_no_rows_give_no_rows(rotary):
     [
         ([[1, 2]], [0], "row 0 of ids has length 0"),
         ([[1, 2], [3, 4]], [2, 3], "row 1 of ids has length 3"),
-        ([[1, 2], [3, 19]], None, "row 1 of ids holds 19, but the model's tokens are 0 to 18"),
-        ([[1, -1]], None, "holds -1"),
+        ([[1, 2], [3, 19]], None, "prompt 1 holds token 19, but the model's are 0 to 18"),
+        ([[1, -1]], None, "holds token -1"),
     ],
 )
 def test_rows_that_are_no_prompts_are_refused(rotary, ids, lengths, message):
     lengths = None if lengths is None else np.asarray(lengths)
     with pytest.raises(JaxlmError, match=message):
         generate_tokens(rotary.model, rotary.params, np.asarray(ids), lengths)
+
+
+def test_ids_that_are_no_rows_are_refused():
+    with pytest.raises(JaxlmError, match=r"ids must be rows of tokens, \(B, T\)"):
+        split_rows(np.asarray([1, 2]), None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "message"),
+    [
+        ([], {}, "prompt 0 is empty"),
+        ([1], {"bias": {-1: 2.0}}, "bias names token -1, but the model's are 0 to 18"),
+        ([1], {"banned_tokens": [3, 19]}, "banned_tokens names token 19"),
+    ],
+)
+def test_a_batch_refuses_what_its_model_does_not_have(rotary, prompt, settings, message):
+    with pytest.raises(JaxlmError, match=message):
+        Batch(rotary.model, rotary.params, [prompt], [Settings(**settings)])
+
+
+def test_values_a_row_may_be_any_array(rotary):
+    prompts = ragged([4, 7], vocab_size=19)
+    expected = tokens(rotary, prompts, 9, temperature=[0.0, 1.5], seed=[0, 1], top_k=[19, 3])
+    for temperature in (jnp.asarray([0.0, 1.5]), np.asarray([0.0, 1.5]), (0.0, 1.5)):
+        given = {"temperature": temperature, "seed": range(2), "top_k": np.asarray([19, 3])}
+        assert tokens(rotary, prompts, 9, **given) == expected
+    cold = tokens(rotary, prompts, 9)
+    assert tokens(rotary, prompts, 9, temperature=jnp.asarray(0.0), seed=np.asarray(3)) == cold
+
+
+def test_lists_of_tokens_may_be_given_for_each_row(rotary):
+    prompts = ragged([4, 7], vocab_size=19)
+    own = {
+        "bias": [{3: 2.0}, {4: 2.0}],
+        "banned_tokens": [[5, 6, 7, 8, 9], [0, 1, 2]],
+        "stop_tokens": np.asarray([[10], [11]]),
+        "seed": [1, 1],
+    }
+    settings = {"temperature": 1.5, "pad_id": -1}
+    together = tokens(rotary, prompts, 20, **own, **settings)
+    for i, prompt in enumerate(prompts):
+        alone = {name: values[i] for name, values in own.items()}
+        assert tokens(rotary, [prompt], 20, **alone, **settings) == together[i : i + 1]
+
+
+def test_a_stop_token_that_no_vocabulary_has_bans_none(rotary):
+    prompts = ragged([4, 7], vocab_size=19)
+    settings = {"temperature": 1.0, "min_new_tokens": 30}
+    assert tokens(rotary, prompts, 30, **settings, stop_tokens=[-1, 19]) == tokens(
+        rotary, prompts, 30, **settings
+    )
+
+
+def test_an_n_gram_longer_than_any_text_bans_nothing_and_costs_nothing(rotary):
+    prompts = ragged([4], vocab_size=19)
+    assert tokens(rotary, prompts, 9, no_repeat_ngram=2**31 - 1) == tokens(rotary, prompts, 9)
+
+
+def test_weights_of_numpy_may_change_between_two_calls():
+    model, variables = tiny_model("learned", max_seq_len=32)
+    params = jax.tree.map(np.array, variables["params"])
+    prompt = {"ids": np.asarray([[1, 2, 3]]), "max_new_tokens": 9, "temperature": 0.0}
+    before = generate_tokens(model, params, **prompt)
+    table = params["backbone"]["embed"]["tokens"]
+    table[:] = np.roll(table, 1, axis=0)
+    after = generate_tokens(model, params, **prompt)
+    expected = generate_tokens(model, jax.tree.map(jnp.array, params), **prompt)
+    np.testing.assert_array_equal(after, expected)
+    assert not np.array_equal(before, after)

@@ -21,7 +21,7 @@ process_jitted = jax.jit(lambda x, context, choice: restrict(look_back(x, contex
 
 def choices(num_rows: int, **settings) -> Choice:
     """The settings of so many rows, each row a stream of its own."""
-    rows = [Settings(**settings, stream=i) for i in range(num_rows)]
+    rows = [Settings(**settings, row=i) for i in range(num_rows)]
     return choice_of(rows, num_rows, len(DRAWN))
 
 

@@ -22,6 +22,13 @@ from jaxlm.generation.settings import settings_of_rows
         ({"presence_penalty": float("nan")}, "presence_penalty must be finite"),
         ({"no_repeat_ngram": 0}, "no_repeat_ngram must be at least 1"),
         ({"min_new_tokens": -1}, "min_new_tokens must be at least 0"),
+        ({"max_new_tokens": 2**31}, r"max_new_tokens must be below 2\*\*31"),
+        ({"frequency_penalty": -1e39}, "frequency_penalty must be below"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens must be a whole number, got 2.5"),
+        ({"temperature": "0.5"}, "temperature must be a number, got '0.5'"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+        ({"banned_tokens": ["a"]}, "banned_tokens must be a list of token ids"),
+        ({"bias": {3: float("nan")}}, "bias must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -35,8 +42,24 @@ def test_settings_out_of_range_are_refused(settings, message):
         ({"temperature": [0.0]}, "temperature has 1 values for 2 rows"),
         ({"top_k": [3, 0]}, "top_k must be at least 1"),
         ({"temprature": 0.5}, "no setting 'temprature'"),
+        ({"stream": True}, "no setting 'stream'"),
+        ({"temperature": [[0.5, 1.0]]}, r"temperature must be a number, or one a row; got a shape"),
+        ({"seed": [[0], [1, 2]]}, "seed must be a whole number"),
+        (
+            {"stop_tokens": 5},
+            "stop_tokens must be a list of token ids, or one of them a row; got 5",
+        ),
+        ({"stop_tokens": "ab"}, "stop_tokens must be a list of token ids"),
+        ({"banned_tokens": [[1], [2], [3]]}, "banned_tokens has 3 values for 2 rows"),
+        ({"bias": [3, 4]}, "bias must be a number for each token of a mapping, or one"),
     ],
 )
 def test_settings_of_rows_are_checked(settings, message):
     with pytest.raises(JaxlmError, match=message):
         settings_of_rows(2, **settings)
+
+
+def test_rows_draw_as_those_of_a_batch_from_the_first_on():
+    assert [row.row for row in settings_of_rows(3, row=4)] == [4, 5, 6]
+    assert [row.row for row in settings_of_rows(3, seed=[7, 8, 9])] == [0, 0, 0]
+    assert settings_of_rows(1, seed=2**70)[0].seed == 2**70

@@ -135,3 +135,29 @@ def test_a_draft_of_another_vocabulary_is_refused(target):
             np.ones((1, 3), np.int32),
             speculation=DraftModel(model, variables["params"]),
         )
+
+
+def test_a_draft_of_a_shorter_context_is_refused(target):
+    short = Reference("rotary", LIMIT - 1)
+    with pytest.raises(JaxlmError, match="a context of 59 tokens, shorter than the model's 60"):
+        generate_tokens(
+            target.model,
+            target.params,
+            np.ones((1, 3), np.int32),
+            speculation=DraftModel(short.model, short.params),
+        )
+
+
+def test_a_draft_of_a_longer_context_changes_no_token(target):
+    long = Reference("rotary", 2 * LIMIT)
+    batch = stacked(ragged([7, 31], vocab_size=19))
+    settings = {"max_new_tokens": 90, "temperature": 1.0}
+    plain = generate_tokens(target.model, target.params, **batch, **settings)
+    fast = generate_tokens(
+        target.model,
+        target.params,
+        **batch,
+        **settings,
+        speculation=DraftModel(long.model, long.params),
+    )
+    np.testing.assert_array_equal(fast, plain)

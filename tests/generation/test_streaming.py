@@ -7,8 +7,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation import explain, generate, stream
-from jaxlm.generation.detokenizing import Detokenizer
+from jaxlm.config import JaxlmError
+from jaxlm.generation import explain, generate, generate_tokens, stream, textbatch
+from jaxlm.generation.detokenizing import Detokenizer, readable
+from jaxlm.generation.textbatch import check_texts
 from jaxlm.tokenizer import Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 
@@ -26,9 +28,9 @@ def loaded(by_bytes) -> Loaded:
     return Loaded(model, variables["params"], by_bytes, model.config)
 
 
-def chinese() -> Tokenizer:
+def chinese(*more: str) -> Tokenizer:
     """Words of a BERT vocabulary."""
-    words = ["[UNK]", "[CLS]", "[SEP]", *"今天气真好我们，。'imnt", "code", "##r", "do"]
+    words = ["[UNK]", "[CLS]", "[SEP]", *"今天气真好我们，。'imnt", "code", "##r", "do", *more]
     backend = Backend(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -37,9 +39,10 @@ def chinese() -> Tokenizer:
     return Tokenizer(backend)
 
 
-def pieces(tokenizer: Tokenizer, ids: list[int], size: int, stops=()) -> list[str]:
-    text = Detokenizer(tokenizer, ids[:1], stops)
-    found = [text.push(ids[i : i + size]) for i in range(1, len(ids), size)]
+def pieces(tokenizer: Tokenizer, ids: list[int], size: int, stops=(), cut: int = 1) -> list[str]:
+    """The text behind the first `cut` tokens, given out as so many at a time come."""
+    text = Detokenizer(tokenizer, ids[:cut], stops)
+    found = [text.push(ids[i : i + size]) for i in range(cut, len(ids), size)]
     return [*found, text.finish()]
 
 
@@ -82,20 +85,101 @@ def test_chinese_words_come_without_spaces_and_others_with_them():
         assert "".join(pieces(tokenizer, ids, size)) == "今天天气真好，我们coder。"
 
 
-def test_a_word_that_later_tokens_join_is_not_given_out_too_early():
-    tokenizer = chinese()
-    ids = [1, *tokenizer.encode("i don't code, i'm code code")]
-    assert "".join(pieces(tokenizer, ids, 1)) == tokenizer.decode(ids)
+def test_words_come_at_once_with_the_spacing_that_they_keep():
+    # What the decoder joins, it joins by a token alone.
+    tokenizer = chinese("n't", "'m", "'s", "s", ".", "?", "not")
+    words = ["do", "n't", "i", "'", "m", ".", "今", "'m", "'", "s", "code", "##r", "?", "do", "not"]
+    ids = [1, *(tokenizer.backend.get_vocab()[word] for word in words)]
+    found = pieces(tokenizer, ids, 1)
+    assert "".join(found) == readable(tokenizer, ids)
+    assert all(found[:-1])
+    assert found[-1] == ""
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize("size", [1, 3, 8, 64])
+def test_characters_of_many_tokens_are_whole_however_long_the_text(kind, size):
+    # Tokens of these vocabularies are English; all else is written in bytes.
+    english = ["the cat walks and talks, the dog walked and talked. cats and dogs"] * 9
+    tokenizer = train_tokenizer(kind, english, vocab_size=400)
+    for prompt in ("the cat ", "今天天气真好我们写代码天天好"):
+        for more in ("今天", "天气真好我们写代码今" * 5, "好😀👨‍👩‍👧a" * 4):
+            ids, cut = tokenizer.encode(prompt + more), len(tokenizer.encode(prompt))
+            assert tokenizer.decode(ids) == prompt + more
+            found = pieces(tokenizer, ids, size, cut=cut)
+            assert "".join(found) == more
+            assert not any("\ufffd" in piece for piece in found)
+
+
+@pytest.fixture(scope="module")
+def spoken(loaded) -> str:
+    """What the model's new tokens are in one piece, without any looking on the way."""
+    ids = np.array([loaded.tokenizer.encode("the cat")])
+    new = generate_tokens(loaded.model, loaded.params, ids, **SPOKEN)
+    return loaded.tokenizer.decode(new[0])
+
+
+SPOKEN = {"max_new_tokens": 100, "temperature": 1.0, "seed": 2}
 
 
 @pytest.mark.parametrize("stops", [(), ("\u2023", "a", "7")], ids=["free", "stopped"])
-def test_a_stream_joins_to_what_generate_returns(loaded, stops):
-    settings = {"max_new_tokens": 100, "temperature": 1.0, "seed": 2, "stop_strings": stops}
-    found = list(stream(loaded, "the cat", **settings))
-    assert generate(loaded, ["the cat"], **settings) == ["".join(found)]
+def test_a_stream_joins_to_what_generate_returns_and_the_tokens_say(loaded, spoken, stops):
+    found = list(stream(loaded, "the cat", **SPOKEN, stop_strings=stops))
+    places = [spoken.index(stop) for stop in stops if stop in spoken]
+    assert "".join(found) == spoken[: min(places, default=None)]
+    assert generate(loaded, ["the cat"], **SPOKEN, stop_strings=stops) == ["".join(found)]
     assert all(found)
     if not stops:
         assert len(found) > 5
+
+
+def test_a_stop_string_does_not_end_a_text_before_its_fewest_tokens(loaded, spoken):
+    stop = spoken[5:7]
+    assert spoken.index(stop) < 10 < len(spoken)
+    settings = SPOKEN | {"stop_strings": [stop], "min_new_tokens": 30}
+    (text,) = generate(loaded, ["the cat"], **settings)
+    assert text.startswith(spoken[:10])
+    ids = loaded.tokenizer.encode("the cat walks and talks")
+    whole = "he cat walks and talks"
+    for fewest, left in ((4, whole[:8]), (12, whole[:18]), (30, whole)):
+        for size in (1, 4, 50):
+            detokenizer = Detokenizer(loaded.tokenizer, ids[:1], ["al"], fewest)
+            parts = [detokenizer.push(ids[i : i + size]) for i in range(1, len(ids), size)]
+            assert "".join(parts) + detokenizer.finish() == left
+
+
+def test_one_text_is_not_taken_for_a_list_of_stop_strings(by_bytes):
+    with pytest.raises(JaxlmError, match="stop_strings must be a list of texts, got 'END'"):
+        check_texts("stop_strings", "END")
+    with pytest.raises(JaxlmError, match="stop_strings must be a list of texts"):
+        check_texts("stop_strings", [["a"], ["b"]])
+
+
+def test_many_prompts_go_in_batches_and_draw_as_one(loaded, monkeypatch):
+    prompts = ["the cat", "a", "天气", "dog", "the dog"]
+    settings = {"max_new_tokens": [3, 9, 20, 5, 8], "temperature": 1.0, "seed": 3}
+    whole = generate(loaded, prompts, **settings)
+    shown = explain(loaded, prompts, **settings)
+    sizes = []
+    start = textbatch.Batch
+    monkeypatch.setattr(textbatch, "ROWS", 2)
+    monkeypatch.setattr(
+        textbatch, "Batch", lambda *args, **more: sizes.append(len(args[2])) or start(*args, **more)
+    )
+    assert generate(loaded, prompts, **settings) == whole
+    assert sizes == [2, 2, 1]
+    again = explain(loaded, prompts, **settings)
+    assert [[t.text for t in row] for row in again] == [[t.text for t in row] for row in shown]
+
+
+def test_explained_tokens_end_with_the_one_that_completes_the_stop_string(loaded, spoken):
+    ids = loaded.tokenizer.encode("the cat")
+    new = generate_tokens(loaded.model, loaded.params, np.array([ids]), **SPOKEN)[0]
+    stops = [c for c in spoken if c.isascii() and spoken.index(c) > 9][:3]
+    for stop in stops:
+        (tokens,) = explain(loaded, ["the cat"], **SPOKEN, stop_strings=[stop])
+        assert stop in loaded.tokenizer.decode(new[: len(tokens)])
+        assert stop not in loaded.tokenizer.decode(new[: len(tokens) - 1])
 
 
 def test_rows_stop_at_their_own_strings_and_are_those_without_them_cut(loaded):

@@ -5,7 +5,7 @@ import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import generate, generate_tokens
+from jaxlm.generation import best_texts, explain, generate, generate_tokens
 from jaxlm.generation.detokenizing import Detokenizer
 from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
@@ -66,6 +66,19 @@ def test_an_empty_prompt_without_such_a_token_is_an_error(without_eos):
 def test_an_unknown_character_is_an_error_that_names_it(without_eos):
     with pytest.raises(JaxlmError, match="'é'"):
         generate(without_eos, ["天é"])
+
+
+def test_one_text_is_not_taken_for_a_list_of_prompts(loaded):
+    for function in (generate, explain, best_texts):
+        with pytest.raises(JaxlmError, match="prompts must be a list of texts, got '今天'"):
+            function(loaded, "今天")
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(loaded):
+    model, variables = tiny_model("learned", vocab_size=8, max_seq_len=32)
+    small = Loaded(model, variables["params"], loaded.tokenizer, model.config)
+    with pytest.raises(JaxlmError, match=r"prompt 0 holds token \d+, but the model's are 0 to 7"):
+        generate(small, ["the walk"])
 
 
 def test_no_prompts_give_no_texts(loaded):
