@@ -26,9 +26,9 @@ class Grammar(NamedTuple):
 class Constraint:
     """What one row's text must match, and how far it has come.
 
-    `allowed` is a mask for the next token, a bit a token; `accept` takes the token that was chosen.
-    `finished` tells that the text is whole and nothing may follow. Raises GenerationError where the
-    vocabulary cannot write what must come next.
+    `allowed` is a mask for the next token, a bit a token; `check` and `accept` take the one that
+    was chosen. `finished` tells that the text is whole and nothing may follow. Raises
+    GenerationError where the vocabulary cannot write what must come next.
     """
 
     def __init__(
@@ -67,12 +67,16 @@ class Constraint:
         bits[: self.vocab_size] = self.bits
         return np.packbits(bits, bitorder="little").view(np.uint32)
 
-    def accept(self, token: int) -> None:
-        """Go on behind a token; GenerationError if other rules left none that is allowed."""
-        if not self.bits[token] or not self.matcher.consume_token(int(self.places[token])):
+    def check(self, token: int) -> None:
+        """Raise GenerationError where other rules left no token that is allowed."""
+        if not self.bits[token]:
             raise GenerationError(
                 f"bans and the n-gram rule leave no token with which {self.name} can go on"
             )
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that is allowed and does not end the text."""
+        self.matcher.consume_token(int(self.places[token]))
         self._arrive(self.vocabulary.pieces.added(token, self.last)[-1:] or self.last)
 
 

@@ -148,6 +148,8 @@ class TextBatch:
             pieces = []
             for i, (row, text) in enumerate(zip(self.batch.rows, self.texts, strict=True)):
                 new = row.generated[before[i] :]
+                if self.constraints and new:
+                    self.constraints[i].check(new[-1])
                 if new and new[-1] in row.settings.stop_tokens:
                     new.pop()
                 elif self.constraints and new:
