@@ -113,6 +113,16 @@ def test_help_does_not_wait_for_jax(words):
     assert text[0].startswith(("usage: jaxlm", f"jaxlm {jaxlm.__version__}"))
 
 
+def test_a_character_that_the_output_cannot_write_is_spelled_out(run):
+    words = ["generate", run, "--prompt", "今天", "--max-new-tokens", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONIOENCODING", "ascii")
+        command = start(*words)
+    out, err = command.communicate()
+    assert (command.returncode, err) == (0, "")
+    assert out.startswith("\\u4eca\\u5929")
+
+
 def test_a_closed_pipe_is_quiet(run):
     command = start("generate", run, "--prompt", "今天")
     assert command.stdout is not None

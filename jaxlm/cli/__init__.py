@@ -6,6 +6,7 @@ imported where a verb runs, so that help and most mistakes are told at once.
 
 import argparse
 import difflib
+import io
 import os
 import signal
 import sys
@@ -42,11 +43,13 @@ VERBS = {
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="jaxlm", description="Small language models in JAX.")
+    parser = Parser(prog="jaxlm", description="Small language models in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"jaxlm {jaxlm.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        verb.declare(verbs.add_parser(name, help=verb.summary, description=verb.summary))
+        verb.declare(
+            verbs.add_parser(name, help=verb.summary, description=verb.summary, allow_abbrev=False)
+        )
     return parser
 
 
@@ -58,7 +61,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         verb = argparse.ArgumentParser(add_help=False)
         VERBS[args.verb].declare(verb)
         options = [name for action in verb._actions for name in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        word = unknown[0].partition("=")[0]
+        near = [option for option in options if option.startswith(word)]
+        near = near or difflib.get_close_matches(word, options, n=1)
         hint = f"did you mean {near[0]}?" if near else f"`jaxlm {args.verb} --help` lists them"
         raise UsageError(f"jaxlm {args.verb} knows no {unknown[0]}; {hint}")
     return args
@@ -80,6 +85,9 @@ def leave(*_: object) -> NoReturn:
 def main(words: list[str] | None = None) -> int:
     """Run a command: status 0, or 2 after one sentence about a mistake; 130 when interrupted."""
     words = sys.argv[1:] if words is None else words
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Its encoding may lack a character of a text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGINT, leave)
     try:
         try:

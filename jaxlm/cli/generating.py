@@ -1,14 +1,16 @@
 """`jaxlm generate` and `jaxlm chat`: prompts continued, and a dialogue."""
 
 import argparse
+import io
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.verb import Verb
-from jaxlm.cli.weights import declare_weights, opened, own_text, weighted
+from jaxlm.cli.weights import declare_weights, opened, own_text, read_text, weighted
 from jaxlm.config import JaxlmError
 from jaxlm.config.rules import require
 
@@ -62,7 +64,7 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
     add("--num-samples", type=int, default=1, metavar="N", help="of each prompt; default 1")
     declare_settings(parser, 64)
     add("--num-beams", type=int, metavar="N", help="beam search, of which --num-samples are shown")
-    add("--length-penalty", type=float, default=1.0, metavar="X", help="of beams; default 1")
+    add("--length-penalty", type=float, metavar="X", help="of beams; default 1")
     add("--regex", metavar="PATTERN", help="the continuation matches it")
     add("--json-schema", metavar="FILE", help="the continuation is JSON of this schema")
     add("--lookup", action="store_true", help="speed: propose what followed the same tokens before")
@@ -81,11 +83,9 @@ def run_generate(args: argparse.Namespace) -> None:
     one_of(args, "stream", "show_probabilities", "num_beams")
     one_of(args, "lookup", "draft", "num_beams", "regex", "json_schema")
     one_of(args, "stream", "json")
-    if args.num_beams is not None:
-        require(args.num_beams >= 1, "num_beams", "at least 1", args.num_beams)
-    if args.num_beams is not None and args.num_samples > args.num_beams:
-        raise JaxlmError(f"{args.num_beams} beams do not give {args.num_samples} samples")
-    schema = None if args.json_schema is None else Path(args.json_schema).read_text("utf-8")
+    check_beams(args)
+    schema = None if args.json_schema is None else read_text(args.json_schema)
+    check_constraint(args.regex, schema)
     loaded = weighted(
         args, lambda fp32: [fp32.tokenizer.encode_prompt(prompt) for prompt in prompts]
     )
@@ -95,7 +95,7 @@ def run_generate(args: argparse.Namespace) -> None:
     from jaxlm import generation
 
     settings |= {"stop_strings": args.stop, "regex": args.regex, "json_schema": schema}
-    settings["speculation"] = speculation_of(args)
+    settings["speculation"] = speculation_of(args, loaded)
     prompts = [prompt for prompt in prompts for _ in range(args.num_samples)]
     if args.show_probabilities:
         show_probabilities(args, prompts, generation.explain(loaded, prompts, **settings))
@@ -111,15 +111,40 @@ def run_generate(args: argparse.Namespace) -> None:
         print_samples(args, ({"prompt": prompt, "text": text} for prompt, text in pairs))
 
 
+def check_beams(args: argparse.Namespace) -> None:
+    """Raise JaxlmError for numbers out of range, and for options that would change nothing."""
+    if args.num_beams is None:
+        if args.length_penalty is not None:
+            raise JaxlmError("--length-penalty is for --num-beams")
+        return
+    require(args.num_beams >= 1, "num_beams", "at least 1", args.num_beams)
+    if args.num_samples > args.num_beams:
+        raise JaxlmError(f"{args.num_beams} beams do not give {args.num_samples} samples")
+    if args.length_penalty is not None:
+        finite = math.isfinite(args.length_penalty)
+        require(finite, "length_penalty", "finite", args.length_penalty)
+    defaults = [(name, default) for name, _, default, *_ in SETTINGS]
+    for name, default in [*defaults, ("--stop", []), ("--past-context", "slide")]:
+        if getattr(args, name.removeprefix("--").replace("-", "_")) != default:
+            raise JaxlmError(f"{name} does not go with --num-beams, which would ignore it")
+
+
+def check_constraint(regex: str | None, json_schema: str | None) -> None:
+    """Complain of what text must match before a model is loaded."""
+    from jaxlm.generation.constraints import grammar_of
+
+    grammar_of(regex, json_schema)
+
+
 def read_prompts(args: argparse.Namespace) -> list[str]:
     prompts = list(args.prompt)
     if args.prompts_file is not None:
-        path = Path(args.prompts_file)
-        lines = path.read_text(encoding="utf-8").splitlines()
+        path = args.prompts_file
+        lines = read_text(path).split("\n")
         try:
-            read = json.loads if path.suffix == ".jsonl" else str
-            rows = [read(line) for line in lines if line]
-        except ValueError as error:
+            read = json.loads if path.endswith(".jsonl") else str
+            rows = [read(line) for line in lines if line.strip()]
+        except (ValueError, RecursionError) as error:
             raise JaxlmError(f"{path} holds a line that is not JSON: {error}") from None
         prompts += [
             row["prompt"] if isinstance(row, dict) and "prompt" in row else row for row in rows
@@ -132,17 +157,20 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
 
 
 def one_of(args: argparse.Namespace, *names: str) -> None:
-    given = ["--" + name.replace("_", "-") for name in names if getattr(args, name)]
+    values = {"--" + name.replace("_", "-"): getattr(args, name) for name in names}
+    given = [name for name, value in values.items() if value is not None and value is not False]
     if len(given) > 1:
         raise JaxlmError(f"{' and '.join(given)} do not go together")
 
 
-def speculation_of(args: argparse.Namespace) -> Any:
+def speculation_of(args: argparse.Namespace, loaded: "Loaded") -> Any:
     from jaxlm.generation import DraftModel, Lookup
     from jaxlm.generation.text import causal
 
     if args.draft is not None:
         draft = opened(args.draft)
+        if draft.tokenizer.backend.get_vocab() != loaded.tokenizer.backend.get_vocab():
+            raise JaxlmError(f"{args.draft} has another vocabulary than {args.source}")
         return DraftModel(causal(draft), draft.params)
     return Lookup() if args.lookup else None
 
@@ -158,7 +186,7 @@ def beam_samples(
         max_new_tokens=settings["max_new_tokens"],
         num_beams=args.num_beams,
         num_best=args.num_samples,
-        length_penalty=args.length_penalty,
+        length_penalty=1.0 if args.length_penalty is None else args.length_penalty,
     )
     for prompt, texts in zip(prompts, found, strict=True):
         for text, score in texts:
@@ -206,6 +234,8 @@ def run_chat(args: argparse.Namespace) -> None:
     from jaxlm.generation import Chat
 
     chat = Chat(loaded, args.system, **settings)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that one bad line is not the last
     interactive = sys.stdin.isatty()
     if interactive:
         print("/reset forgets the dialogue, /save FILE writes it, /exit ends.")
@@ -219,9 +249,19 @@ def run_chat(args: argparse.Namespace) -> None:
         if line.startswith("/"):
             obey(chat, *line.split(maxsplit=1))
         elif line:
-            for piece in chat.reply(line):
-                print(piece, end="", flush=True)
-            print(flush=True)
+            answer(chat, line)
+
+
+def answer(chat: "Chat", line: str) -> None:
+    """Print the reply to a line; a mistake is told and the dialogue goes on."""
+    try:
+        if any("\ud800" <= character <= "\udfff" for character in line):
+            raise JaxlmError("the line is not UTF-8 text")
+        for piece in chat.reply(line):
+            print(piece, end="", flush=True)
+        print(flush=True)
+    except JaxlmError as error:
+        print(f"error: {error}", file=sys.stderr)
 
 
 def obey(chat: "Chat", command: str, argument: str | None = None) -> None:

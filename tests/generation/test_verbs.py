@@ -3,11 +3,14 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 import jaxlm
-from jaxlm.cli import main
+from jaxlm.cli import generating, main, parse
+from jaxlm.cli.generating import read_prompts
+from jaxlm.tokenizer import train_tokenizer
 from jaxlm.training import fit
 from tests.training.runs import tiny
 
@@ -83,7 +86,8 @@ def test_int8_continues_the_text_and_tells_what_it_costs(run, capsys, tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("今天天气真好 fox", encoding="utf-8")
     words = ["generate", run, "--prompt", "fox fox", *GENERATE, "--weights", "int8"]
-    for more in ([], ["--quality-text", str(file), "--max-new-tokens", "9", "--num-beams", "2"]):
+    beams = ["--num-beams", "2", "--seed", "0", "--max-new-tokens", "9"]
+    for more in ([], ["--quality-text", str(file), *beams]):
         assert main([*words, *more]) == 0
         captured = capsys.readouterr()
         assert captured.out.startswith("fox fox")
@@ -106,10 +110,19 @@ def test_int8_of_a_single_token_says_that_it_was_not_measured(run, capsys):
         (["--lookup", "--num-beams", "2"], "--lookup and --num-beams do not go together"),
         (["--num-beams", "2", "--num-samples", "3"], "2 beams do not give 3 samples"),
         (["--num-beams", "0"], "num_beams must be at least 1"),
+        (["--num-beams", "2", "--temperature", "0"], "--temperature does not go with --num-beams"),
+        (["--num-beams", "2", "--stop", "a"], "--stop does not go with --num-beams"),
+        (["--num-beams", "2", "--past-context", "refuse"], "--past-context does not go with"),
+        (["--num-beams", "2", "--length-penalty", "nan"], "length_penalty must be finite"),
+        (["--num-beams", "2", "--regex", ""], "--num-beams and --regex do not go together"),
+        (["--length-penalty", "1"], "--length-penalty is for --num-beams"),
+        (["--quality-text", "nowhere.txt"], "--quality-text is for --weights int8"),
+        (["--max-new-tokens", "9999999999"], "max_new_tokens must be below 2**31"),
+        (["--temp", "0"], "knows no --temp; did you mean --temperature?"),
         (["--min-p", "2"], "min_p must be in [0, 1]"),
         (["--json-schema", "nowhere.json"], "nowhere.json"),
         (["--prompts-file", "nowhere.txt"], "nowhere.txt"),
-        (["--regex", "(a"], "the constraint cannot be read"),
+        (["--regex", "(a", "--weights", "int8"], "'(a' cannot be read: unclosed group"),
         (["--draft", "nowhere"], "nowhere"),
         (["--weights", "int8", "--quality-text", "nowhere.txt"], "nowhere.txt"),
     ],
@@ -122,8 +135,60 @@ def test_a_mistake_is_told_in_one_sentence(run, capsys, words, sentence):
     assert sentence in captured.err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("p.txt", b"fox\xff\n", "p.txt is not UTF-8 text: byte 3 is wrong"),
+        ("p.jsonl", b'"\xff"\n', "p.jsonl is not UTF-8 text: byte 1 is wrong"),
+        ("p.jsonl", b"[" * 100_000, "p.jsonl holds a line that is not JSON"),
+        ("p.jsonl", b'{"prompt": null}', "p.jsonl holds a line that is neither a string nor"),
+        ("p.txt", b"\n  \n", "there is nothing to continue"),
+    ],
+)
+def test_a_file_that_holds_no_prompts_is_refused(run, capsys, tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    assert main(["generate", run, "--prompts-file", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--json-schema", "--quality-text"])
+def test_a_file_of_other_bytes_than_utf_8_is_refused(run, capsys, tmp_path, option):
+    (tmp_path / "file").write_bytes(b"{\xff}")
+    words = ["generate", run, "--prompt", "fox", "--weights", "int8", option]
+    assert main([*words, str(tmp_path / "file")]) == 2
+    assert "file is not UTF-8 text: byte 1 is wrong" in capsys.readouterr().err
+
+
+def test_lines_of_prompts_end_at_newlines_alone(tmp_path):
+    def read(name: str, content: str) -> list[str]:
+        (tmp_path / name).write_bytes(content.encode())
+        words = ["generate", "run", "--prompts-file", str(tmp_path / name)]
+        return read_prompts(parse(words))
+
+    assert read("p.txt", "\ufeff今天\r\n \t\r\na\x0cb\u2028c\r") == ["今天", "a\x0cb\u2028c\r"]
+    assert read("p.jsonl", '"a\u2028b"\r\n\r\n{"prompt": "c"}') == ["a\u2028b", "c"]
+
+
+def test_a_draft_of_another_vocabulary_is_refused(run, capsys, monkeypatch):
+    loaded = jaxlm.load(run)
+    other = train_tokenizer("char", ["other letters"], specials=[])
+    monkeypatch.setattr(generating, "opened", lambda _: replace(loaded, tokenizer=other))
+    assert main(["generate", run, "--prompt", "fox", "--draft", "elsewhere"]) == 2
+    assert "elsewhere has another vocabulary than" in capsys.readouterr().err
+
+
+def test_beams_are_shown_as_far_as_they_exist(run, capsys):
+    words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "1", "--json"]
+    rows = output(capsys, *words, "--num-beams", "200", "--num-samples", "200").splitlines()
+    assert len(rows) < 200
+    assert all(json.loads(row)["score"] > -100 for row in rows)
+
+
 def converse(capsys, monkeypatch, run: str, lines: list[str], *more: str) -> tuple[list[str], str]:
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    said = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said), encoding="utf-8"))
     assert main(["chat", run, "--max-new-tokens", "9", "--temperature", "0", *more]) == 0
     captured = capsys.readouterr()
     return captured.out.splitlines(), captured.err
@@ -143,6 +208,25 @@ def test_a_chat_answers_line_by_line_forgets_and_saves(run, capsys, monkeypatch,
         {"role": "user", "content": "fox"},
         {"role": "assistant", "content": reply.strip()},
     ]
+
+
+def test_a_chat_goes_on_after_a_line_that_cannot_be_answered(run, capsys, monkeypatch):
+    patch_template(monkeypatch, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    answers, errors = converse(capsys, monkeypatch, run, ["\udcff\udcfe", "\x07", "fox"])
+    first, second = errors.splitlines()
+    assert first == "error: the line is not UTF-8 text"
+    assert second.startswith("error: the tokenizer's vocabulary has no '\\x07'")
+    alone, none = converse(capsys, monkeypatch, run, ["fox"])
+    assert answers == alone
+    assert none == ""
+
+
+def test_a_chat_in_int8_that_opens_with_nothing_says_that_it_was_not_measured(
+    run, capsys, monkeypatch
+):
+    patch_template(monkeypatch, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    _, told = converse(capsys, monkeypatch, run, ["fox"], "--weights", "int8")
+    assert "too short to measure" in told
 
 
 def patch_template(monkeypatch, template: str) -> None:
