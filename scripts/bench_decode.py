@@ -9,8 +9,9 @@ figures are medians of the rounds. The share of the memory bandwidth is that of 
 once a step, beside the speed at which the same program sums as large an array.
 
 Then prompt lookup, on and off: on a text that is an edit of its prompt (the model's head maps each
-token to a successor; the prompt has every twelfth token wrong), and on sampled text, which repeats
-nothing.
+token to a successor; the prompt has every twelfth token wrong), and on three that repeat nothing: a
+greedy one, a sampled one, and one of a small model that samples from 64 tokens, each of which has
+occurred before.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import tokenizers
 import torch
 import transformers
 
+from jaxlm.config import ModelConfig
 from jaxlm.generation import Lookup, generate_tokens
 from jaxlm.hub import config_from_reference, import_tensors
 from jaxlm.hub.configs import FAMILIES
@@ -160,27 +162,39 @@ def compare_lookup(rounds: int, model: Any) -> dict[str, Any]:
     successor[np.roll(text, -1)] = table[text]
     untied = CausalLM(dataclasses.replace(model_of_ours.config, tie_embeddings=False))
     copying = {"backbone": backbone | {"embed": embed}, "head": jnp.asarray(successor.T.copy())}
-    prompt = text.copy()
-    prompt[::12] = generator.integers(V, size=len(prompt[::12]))
-    prompt = np.concatenate([prompt, text[:1]])[None]
-    result = {}
+    edited = text.copy()
+    edited[::12] = generator.integers(V, size=len(edited[::12]))
+    edited = np.concatenate([edited, text[:1]])[None]
+    other = np.concatenate([generator.integers(V, size=PROMPT), text[:1]])[None]
+    small, weights = small_model()
     cases: dict[str, tuple] = {
-        "edit": (untied, copying, prompt, {"temperature": 0.0}),
-        "sampled": (model_of_ours, params, prompt[:, :PROMPT], {"temperature": 1.0}),
+        "edit": (untied, copying, edited, 0.0),
+        "greedy": (untied, copying, other, 0.0),
+        "sampled": (model_of_ours, params, other, 1.0),
+        "of 64 tokens": (small, weights, generator.integers(64, size=(1, PROMPT)), 1.0),
     }
-    for name, (used, weights, ids, settings) in cases.items():
+    result = {}
+    for name, (used, weights, ids, temperature) in cases.items():
+        settings = {"max_new_tokens": NEW * 2, "temperature": temperature}
 
         def run(speculation: Any, used=used, weights=weights, ids=ids, settings=settings) -> Any:
-            return generate_tokens(
-                used, weights, ids, max_new_tokens=NEW * 2, speculation=speculation, **settings
-            )
+            return generate_tokens(used, weights, ids, speculation=speculation, **settings)
 
-        if name == "edit":
+        if name in ("edit", "greedy"):
             assert run(None)[0].tolist() == text[1 : 1 + NEW * 2].tolist()
         assert np.array_equal(run(None), run(Lookup()))
         seconds = alternate({"plain": lambda: run(None), "lookup": lambda: run(Lookup())}, rounds)
         result[f"lookup, {name}"] = round(ratio(seconds, "plain", "lookup"), 2)
     return result
+
+
+def small_model() -> tuple[CausalLM, Any]:
+    """Four layers of 256 with random weights, whose 64 tokens are about as likely as each other."""
+    config = ModelConfig(
+        vocab_size=64, d_model=256, num_layers=4, num_heads=4, num_kv_heads=4, max_seq_len=512
+    )
+    model = CausalLM(config)
+    return model, model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
 
 
 def main() -> None:

@@ -93,8 +93,7 @@ class Batch:
         if self.draft is not None:
             self.memory = fill_cache(*self.draft, cached, self.num_slots)
         elif isinstance(self.speculation, Lookup):
-            asked = np.full(self.batch_size, self.speculation.shortest, np.int32)
-            self.memory = jax.device_put(asked)
+            self.memory = jax.device_put(self.speculation.start(self.batch_size))
 
     def _row(self, prompt: Sequence[int], settings: Settings) -> Row:
         # The last token generated takes no place.

@@ -69,15 +69,20 @@ def runs_before(
     """
     places = jnp.arange(tokens.shape[1])
 
-    def compare(i: Int[Array, ""], carry: tuple) -> tuple:
-        equal, runs = carry
+    # In most texts no place is left after one or two tokens.
+    def unfinished(carry: tuple) -> Bool[Array, ""]:
+        i, equal, _ = carry
+        return (i < longest) & jnp.any(equal)
+
+    def compare(carry: tuple) -> tuple:
+        i, equal, runs = carry
         newest = jnp.take_along_axis(tokens, jnp.maximum(lengths - 1 - i, 0)[:, None], axis=1)
         equal &= (jnp.roll(tokens, i + 1, axis=1) == newest) & (places > i)
-        return equal, runs + equal
+        return i + 1, equal, runs + equal
 
     inside = places < lengths[:, None]
-    start = (inside, jnp.where(inside, 0, -1))
-    return jax.lax.fori_loop(0, longest, compare, start)[1]
+    start = (jnp.int32(0), inside, jnp.where(inside, 0, -1))
+    return jax.lax.while_loop(unfinished, compare, start)[2]
 
 
 def ban_repeated_ngrams(
@@ -87,8 +92,7 @@ def ban_repeated_ngrams(
 
     Paulus et al. 2018.
     """
-    longest = jnp.minimum(jnp.max(ngram) - 1, context.tokens.shape[1])
-    runs = runs_before(context.tokens, context.lengths, longest)
+    runs = runs_before(context.tokens, context.lengths, jnp.max(ngram) - 1)
     ends = (runs >= ngram[:, None] - 1) & (runs >= 0) & (ngram[:, None] > 0)
     return jnp.where(count_tokens(context.tokens, ends, logits.shape[1]) > 0, -jnp.inf, logits)
 

@@ -11,6 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
 from jaxlm.generation.choosing import Choice, choose
@@ -37,37 +38,53 @@ class Lookup:
     """Proposes what followed when the row's last tokens occurred before (Saxena 2023).
 
     A row asks for `shortest` equal tokens at first, for twice as many after a proposal that failed,
-    and for half as many after one that was right, so text without repetition is left alone.
+    and for half as many after one that was right. Where none has been right for `patience` passes
+    it looks only once in as many, so text without repetition costs little.
     """
 
     width: int = 12
     shortest: int = 1
     longest: int = 32
+    patience: int = 8
+
+    def start(self, batch_size: int) -> Int[np.ndarray, "B 2"]:
+        """The memory: how many equal tokens each row asks for, and its passes without gain."""
+        return np.tile(np.array([self.shortest, 0], np.int32), (batch_size, 1))
 
     def propose(
         self,
         params: Any,
-        memory: Int[Array, " B"],
+        memory: Int[Array, "B 2"],
         context: Context,
         choice: Choice,
         keys: Key[Array, " B"],
         active: Bool[Array, " B"],
-    ) -> tuple[Proposal, Int[Array, " B"]]:
-        tokens, runs = look_up(context, self.width, self.longest)
-        found = active & (runs >= memory)
-        return Proposal(tokens, jnp.where(found, self.width, 0)), memory
+    ) -> tuple[Proposal, Int[Array, "B 2"]]:
+        asked, idle = memory.T
+        looks = active & ((idle < self.patience) | (idle % self.patience == 0))
+
+        def look() -> tuple[Array, Array]:
+            return look_up(context, self.width, self.longest)
+
+        def rest() -> tuple[Array, Array]:
+            return jnp.zeros((len(asked), self.width), jnp.int32), jnp.zeros_like(asked)
+
+        tokens, runs = jax.lax.cond(jnp.any(looks), look, rest)
+        return Proposal(tokens, jnp.where(looks & (runs >= asked), self.width, 0)), memory
 
     def learn(
         self,
-        memory: Int[Array, " B"],
+        memory: Int[Array, "B 2"],
         lengths: Int[Array, " B"],
         proposal: Proposal,
         gained: Int[Array, " B"],
-    ) -> Int[Array, " B"]:
-        """A memory of how many equal tokens each row asks for."""
-        asked = jnp.where(gained > self.width // 2, memory // 2, memory * 2)
-        asked = jnp.clip(asked, self.shortest, self.longest)
-        return jnp.where((proposal.counts > 0) & (gained > 0), asked, memory)
+    ) -> Int[Array, "B 2"]:
+        """The memory after a pass that gained some tokens."""
+        asked, idle = memory.T
+        tried = (proposal.counts > 0) & (gained > 0)
+        right = tried & (gained > self.width // 2)
+        harder = jnp.clip(jnp.where(right, asked // 2, asked * 2), self.shortest, self.longest)
+        return jnp.stack([jnp.where(tried, harder, asked), jnp.where(right, 0, idle + 1)], axis=1)
 
 
 def look_up(

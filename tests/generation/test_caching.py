@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxlm.generation import caching
-from jaxlm.generation.caching import SHARED, Prefix, fill
+from jaxlm.generation.caching import SHARED, Prefix, fill_cache
 from jaxlm.generation.forward import extend, head
 from jaxlm.nn.cache import KVCache
 from tests.generation.reference import Reference, ragged
@@ -33,7 +33,7 @@ def computed(monkeypatch) -> list[int]:
 def check(tiny: Reference, cache: KVCache, rows: list[list[int]]) -> None:
     """Every row holds the keys and values that it has alone."""
     for i, row in enumerate(rows):
-        alone = fill(tiny.model, tiny.params, [row], cache.num_slots)
+        alone = fill_cache(tiny.model, tiny.params, [row], cache.num_slots)
         assert int(cache.lengths[i]) == len(row)
         for ours, expected in zip(cache.layers, alone.layers, strict=True):
             for name in ("key", "value"):
@@ -45,7 +45,7 @@ def check(tiny: Reference, cache: KVCache, rows: list[list[int]]) -> None:
 
 def test_a_long_prompt_is_cached_in_chunks(tiny, computed):
     (row,) = ragged([500], vocab_size=19)
-    cache = fill(tiny.model, tiny.params, [row], 512)
+    cache = fill_cache(tiny.model, tiny.params, [row], 512)
     assert computed == [256, 244]
     # The next token sees what it would see in the model's own forward pass.
     part, _ = extend(tiny.model, tiny.params, jnp.asarray([[3]]), cache)
@@ -56,7 +56,7 @@ def test_a_long_prompt_is_cached_in_chunks(tiny, computed):
 def test_the_same_prompt_many_times_is_computed_once(tiny, computed):
     a, b = ragged([20, 9], vocab_size=19)
     rows = [a, a, b, a, b]
-    cache = fill(tiny.model, tiny.params, rows, 128)
+    cache = fill_cache(tiny.model, tiny.params, rows, 128)
     assert sum(computed) == len(a) + len(b)
     check(tiny, cache, rows)
 
@@ -64,7 +64,7 @@ def test_the_same_prompt_many_times_is_computed_once(tiny, computed):
 def test_what_all_prompts_begin_with_is_computed_once(tiny, computed):
     (opening,) = ragged([SHARED + 5], vocab_size=19)
     rows = [[*opening, 1, 2, 3], [*opening, 4], [*opening, 5, 6]]
-    cache = fill(tiny.model, tiny.params, rows, 128)
+    cache = fill_cache(tiny.model, tiny.params, rows, 128)
     assert sum(computed) == len(opening) + 6
     check(tiny, cache, rows)
 
@@ -72,9 +72,9 @@ def test_what_all_prompts_begin_with_is_computed_once(tiny, computed):
 @pytest.mark.parametrize("num_slots", [128, 256])
 def test_a_prefix_serves_as_far_as_the_prompt_goes_with_it(tiny, computed, num_slots):
     (row,) = ragged([60], vocab_size=19)
-    prefix = Prefix(row, fill(tiny.model, tiny.params, [row], 128))
+    prefix = Prefix(row, fill_cache(tiny.model, tiny.params, [row], 128))
     computed.clear()
     other = [*row[:40], 18 - row[40], 1, 2]
-    cache = fill(tiny.model, tiny.params, [other], num_slots, prefix)
+    cache = fill_cache(tiny.model, tiny.params, [other], num_slots, prefix)
     assert sum(computed) == 3
     check(tiny, cache, [other])

@@ -8,6 +8,7 @@ from scipy import stats
 
 from jaxlm.config import JaxlmError
 from jaxlm.generation import Batch, DraftModel, Lookup, Settings, generate_tokens
+from jaxlm.generation.choosing import choice_of
 from jaxlm.generation.penalties import Context
 from jaxlm.generation.speculation import Proposal, look_up
 from tests.fixtures.tiny import tiny_model
@@ -98,9 +99,22 @@ def test_a_proposal_past_the_end_goes_on_with_the_period():
 
 def test_lookup_asks_for_longer_matches_after_failures_and_shorter_after_successes():
     proposal = Proposal(jnp.zeros((4, 4), jnp.int32), jnp.asarray([4, 4, 0, 4]))
-    asked, gained = jnp.asarray([8, 8, 8, 32]), jnp.asarray([5, 1, 1, 1])
-    learned = Lookup(width=4, longest=32).learn(asked, asked, proposal, gained)
-    assert learned.tolist() == [4, 16, 8, 32]
+    memory = jnp.asarray([[8, 5], [8, 0], [8, 2], [32, 7]])
+    gained = jnp.asarray([5, 1, 1, 1])
+    learned = Lookup(width=4, longest=32).learn(memory, gained, proposal, gained)
+    assert learned.tolist() == [[4, 0], [16, 1], [8, 3], [32, 8]]
+
+
+def test_lookup_rests_where_nothing_was_gained_for_long():
+    tokens = jnp.asarray([[3, 4, 3, 4, 3, 0]] * 4)
+    lengths = jnp.full(4, 5)
+    context = Context(tokens, lengths, lengths, lengths)
+    choice = choice_of([Settings()] * 4, 4, 19)
+    memory = jnp.asarray([[2, 7], [2, 9], [2, 16], [4, 0]])
+    proposal, _ = Lookup(width=4).propose(
+        None, memory, context, choice, choice.row_keys(), jnp.ones(4, bool)
+    )
+    assert proposal.counts.tolist() == [4, 0, 4, 0]
 
 
 def test_sampling_with_a_draft_follows_the_models_distribution(target, draft):
