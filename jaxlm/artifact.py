@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import JaxlmError, ModelConfig
+from jaxlm.config import Config, JaxlmError, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
 
@@ -22,7 +22,8 @@ from jaxlm.tokenizer import Tokenizer
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
-    `origin` tells what is known of where it comes from: source, dtype, step, val_loss, data.
+    `origin` tells what is known of where it comes from: source, dtype, step, val_loss, data; and
+    `run_config` how it was trained, if a run of jaxlm's has made it.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Loaded:
     tokenizer: Tokenizer
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
+    run_config: Config | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def load_checkpoint(path: Path, placement: Placement) -> Loaded:
     origin = {name: meta.get(name) for name in ("step", "val_loss", "data")}
     origin |= {"source": settings.run.name} | meta.get("origin", {})
     known = {name: value for name, value in origin.items() if value is not None}
-    return Loaded(make_model(config), params, tokenizer, config, known)
+    return Loaded(make_model(config), params, tokenizer, config, known, settings)
 
 
 def read_saved(checkpoint: Path, settings: Config, placement: Placement) -> Any:

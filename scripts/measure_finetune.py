@@ -109,12 +109,13 @@ def measure_en(args: argparse.Namespace) -> None:
 def pytorch(minilm: str, seed: int) -> float:
     """The same rows, batches, optimizer and schedule with transformers' model."""
     import torch
-    from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+    from transformers import AutoModelForSequenceClassification
 
     from jaxlm import load_config
     from jaxlm.models import PRESETS
     from jaxlm.tasks.examples import in_batches
     from jaxlm.training.beginning import begin
+    from jaxlm.training.optimizers import make_schedule
     from jaxlm.training.rowwork import RowWork
 
     name = ROOT / "configs" / "finetune_sentiment_en.yaml"
@@ -134,7 +135,8 @@ def pytorch(minilm: str, seed: int) -> float:
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,
     )  # fmt: skip
-    schedule = get_linear_schedule_with_warmup(optimizer, optim.warmup_steps, steps)
+    course = make_schedule(optim, steps, 1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(course(step)))
     inputs = ("ids", "attention_mask")
     for step in range(steps):
         batch = {name: torch.from_numpy(x) for name, x in work.train_batch(step).items()}

@@ -83,10 +83,10 @@ class FinetuneConfig:
             "at least one regex with lora_rank",
             self.lora_targets,
         )
-        needs = {"random_init": self.random_init, "lora_rank": self.lora_rank}
-        for name, value in needs.items():
+        for name in ("random_init", "lora_rank", "dropout"):
+            value = getattr(self, name)
             require(
-                not value or self.init_from is not None,
+                value in (None, False) or self.init_from is not None,
                 f"finetune.{name}",
                 "left out without finetune.init_from",
                 value,

@@ -243,6 +243,13 @@ class Config:
             "1 with schedule_free, whose averages depend on the rate",
             self.finetune.layer_decay,
         )
+        one_label = task == "sequence_classification" and self.model.problem == "single_label"
+        require(
+            self.finetune.class_weights == "none" or one_label or task == "token_classification",
+            "finetune.class_weights",
+            f"none for {task} with model.problem {self.model.problem}",
+            self.finetune.class_weights,
+        )
         limit = self.model.max_seq_len
         if limit is None:
             return  # finetune.init_from tells

@@ -15,6 +15,7 @@ from jaxlm.data.store import TokenStore
 from jaxlm.data.windows import DocumentWindows, TextWindows, Window, Windows
 
 EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
+Tokens = Int[np.ndarray, "..."]  # one dim, of another length each
 VALIDATION = 0x5EED  # in place of a seed: the masks of validation are the same in every run
 
 
@@ -97,10 +98,9 @@ class MaskedFeed:
 
     def _batch(self, windows: list[Window], random: np.random.Generator) -> Batch:
         vocabulary, size = self.vocabulary, len(windows)
-        rows, unrelated = [[window] for window in windows], np.zeros(size, np.int32)
+        rows, unrelated = [[window.tokens] for window in windows], np.zeros(size, np.int32)
         if self.pairs:
-            rows = [list(np.split(window, [self._cut(window, random)])) for window in windows]
-            unrelated = self._mix(rows, random)
+            rows, unrelated = self._pair(windows, random)
         longest = max(sum(map(len, row)) for row in rows)
         length = padded_length(longest + self.num_specials, self.config.data.seq_len)
         ids = np.full((size, length), vocabulary.pad, np.int32)
@@ -118,21 +118,28 @@ class MaskedFeed:
             batch |= {"token_type_ids": types, "next_sentence": unrelated}
         return batch
 
-    def _mix(self, rows: list[list[Window]], random: np.random.Generator) -> Int[np.ndarray, " B"]:
-        """Give half of the rows the second part of another; 1 for these.
+    def _pair(
+        self, windows: list[Window], random: np.random.Generator
+    ) -> tuple[list[list[Tokens]], Int[np.ndarray, " B"]]:
+        """Windows cut in two, of which half get the second part of another; 1 for these.
 
-        Rows of a batch are of like length, so that the length of a part tells nothing.
+        It comes from another document where the batch has one. Rows of a batch are of like length,
+        so that the length of a part tells nothing.
         """
+        rows = [list(np.split(w.tokens, [self._cut(w.tokens, random)])) for w in windows]
         unrelated = random.integers(2, size=len(rows)).astype(np.int32)
-        present = [row for row in rows if len(row[0])]
-        seconds = [row[1] for row in present]
-        for i, row in enumerate(present):
-            other = (i + int(random.integers(1, max(2, len(present))))) % len(present)
-            if unrelated[i]:
-                row[1] = seconds[other][: self.train.size - len(row[0])]
-        return unrelated
+        present = [i for i, window in enumerate(windows) if len(window.tokens)]
+        seconds = [row[1] for row in rows]
+        for i in range(len(rows)):
+            elsewhere = [j for j in present if windows[j].document != windows[i].document]
+            others = elsewhere or [j for j in present if j != i]
+            if i not in present or not others:
+                unrelated[i] = 0
+            elif unrelated[i]:
+                rows[i][1] = seconds[random.choice(others)][: self.train.size - len(rows[i][0])]
+        return rows, unrelated
 
-    def _cut(self, window: Window, random: np.random.Generator) -> int:
+    def _cut(self, window: Tokens, random: np.random.Generator) -> int:
         """Where a sentence ends near the middle of a window, else a clause, else the middle."""
         size = len(window)
         for breaks in (self.vocabulary.ends_sentence, self.vocabulary.ends_clause):

@@ -1,5 +1,6 @@
 """Which tokens a masked language model has to guess, and what it sees in their place."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from jaxlm.data.errors import DataError
 from jaxlm.tokenizer import Tokenizer
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
+IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 SENTENCE_ENDS, CLAUSE_ENDS = "。！？!?.…\n", "，；：,;:~"
 
 
@@ -25,6 +27,7 @@ class Vocabulary:
     mask: int
     special: Bool[np.ndarray, " V"]
     continues: Bool[np.ndarray, " V"]
+    chinese: Bool[np.ndarray, " V"]  # single characters
     ends_sentence: Bool[np.ndarray, " V"]
     ends_clause: Bool[np.ndarray, " V"]
     texts: Sequence[str]
@@ -52,6 +55,7 @@ class Vocabulary:
             **ids,
             special=special,
             continues=np.array([text.startswith("##") for text in texts]),
+            chinese=np.array([IDEOGRAPH.fullmatch(text) is not None for text in texts]),
             ends_sentence=ends_with(SENTENCE_ENDS),
             ends_clause=ends_with(CLAUSE_ENDS),
             texts=texts,
@@ -146,11 +150,16 @@ def word_starts(
     """True where a word begins: not at a ## piece nor, with a segmenter, inside a Chinese word."""
     tokens = ids[candidates]
     starts = ~vocabulary.continues[tokens]
-    starts[1:] |= np.diff(candidates) > 1
+    gaps = np.diff(candidates) > 1
+    starts[1:] |= gaps
     if config.segmenter == "none":
         return starts
-    pieces = [str(vocabulary.texts[token]).removeprefix("##") for token in tokens]
-    ends = np.cumsum([len(piece) for piece in pieces])
-    breaks = {0, *np.cumsum([len(word) for word in segment("".join(pieces))]).tolist()}
-    inside = np.array([end - len(p) not in breaks for end, p in zip(ends, pieces, strict=True)])
-    return starts & ~inside
+    chinese = vocabulary.chinese[tokens]
+    # Runs of Chinese characters side by side: what stands between them belongs to no word.
+    breaks = np.flatnonzero(gaps | (chinese[1:] != chinese[:-1])) + 1
+    for run in np.split(np.arange(len(tokens)), breaks):
+        if len(run) and chinese[run[0]]:
+            words = segment("".join(vocabulary.texts[token] for token in tokens[run]))
+            starts[run] = False
+            starts[run[0] + np.cumsum([0, *map(len, words[:-1])])] = True
+    return starts

@@ -1,6 +1,7 @@
 """What the rows of a masked language model show: windows of running text, or of one document."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -10,7 +11,12 @@ from jaxlm.data.errors import DataError
 from jaxlm.data.ordering import LengthOrder
 from jaxlm.data.store import TokenStore
 
-Window = Int[np.ndarray, "..."]  # one dim, of another length each
+
+class Window(NamedTuple):
+    """Tokens that stand together, and the number of their document where it is one."""
+
+    tokens: Int[np.ndarray, " n"]
+    document: int = 0
 
 
 class TextWindows:
@@ -25,13 +31,14 @@ class TextWindows:
 
     def at(self, step: int) -> list[Window]:
         """The windows of a step; they depend on the seed and the step alone."""
-        return list(train_batch(self.store, self.seed, step, self.batch_size, self.size)["ids"])
+        batch = train_batch(self.store, self.seed, step, self.batch_size, self.size)
+        return [Window(ids) for ids in batch["ids"]]
 
     def in_order(self, batch_size: int) -> Iterator[list[Window]]:
         """Every token once, in batches filled up with empty windows."""
         for batch in eval_batches(self.store, batch_size, self.size):
             pairs = zip(batch["ids"], batch["weights"], strict=True)
-            yield [ids[weights > 0] for ids, weights in pairs]
+            yield [Window(ids[weights > 0]) for ids, weights in pairs]
 
     def epochs_at(self, step: int) -> float:
         return epochs_at(self.store, step, self.batch_size, self.size)
@@ -66,23 +73,25 @@ class DocumentWindows:
         held = lengths >= smallest
         if not held.any():
             raise DataError(f"no document has {smallest} tokens or more; give more text")
-        self.starts, self.lengths = starts[held], lengths[held]
+        self.starts, self.lengths, self.documents = starts[held], lengths[held], document[held]
         self.order = LengthOrder(self.lengths, batch_size, seed)
         self.mean_size = float(self.lengths.mean())
         self.epochs_at = self.order.epochs_at
 
     def at(self, step: int) -> list[Window]:
-        return self._cut(self.order.rows(step))
+        return self.cut(self.order.rows(step))
 
     def in_order(self, batch_size: int) -> Iterator[list[Window]]:
         order = np.argsort(self.lengths, kind="stable")
         for first in range(0, len(order), batch_size):
-            windows = self._cut(order[first : first + batch_size])
-            yield windows + [np.zeros(0, np.int32)] * (batch_size - len(windows))
+            windows = self.cut(order[first : first + batch_size])
+            yield windows + [Window(np.zeros(0, np.int32))] * (batch_size - len(windows))
 
-    def _cut(self, rows: Int[np.ndarray, " B"]) -> list[Window]:
-        places = zip(self.starts[rows], self.lengths[rows], strict=True)
-        return [self.store.tokens[start : start + n].astype(np.int32) for start, n in places]
+    def cut(self, rows: Int[np.ndarray, " B"]) -> list[Window]:
+        """The windows of these numbers."""
+        places = zip(self.starts[rows], self.lengths[rows], self.documents[rows], strict=True)
+        tokens = self.store.tokens
+        return [Window(tokens[i : i + n].astype(np.int32), int(d)) for i, n, d in places]
 
 
 Windows = TextWindows | DocumentWindows

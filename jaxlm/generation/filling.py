@@ -57,7 +57,11 @@ def fill_one(loaded: Loaded, text: str, top: int) -> Filled:
     logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits)[0]
     places = np.flatnonzero(ids == mask_id)
     chances = np.asarray(jax.nn.softmax(logits[places], axis=-1))
-    best = np.argsort(-chances, axis=-1)[:, :top]
+    # The mask itself, or the end of a text, fills no gap.
+    added = tokenizer.backend.get_added_tokens_decoder()
+    special = [i for i in added if added[i].special and i < chances.shape[1]]
+    order = np.argsort(-chances, axis=-1)
+    best = order[~np.isin(order, special)].reshape(len(order), -1)[:, :top]
     candidates = [
         [(tokenizer.decode([i], skip_special_tokens=False), float(row[i])) for i in order.tolist()]
         for row, order in zip(chances, best, strict=True)

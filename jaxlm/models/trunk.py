@@ -74,6 +74,8 @@ class Trunk(nn.Module):
         num_layers = config.num_layers
         block = Block(config, parent=None)
         params = [self.variables["params"][f"layers_{i}"] for i in range(num_layers)]
+        # Blocks of which only some have adapters cannot be stacked.
+        scans = config.scan_layers and len(set(map(jax.tree.structure, params))) == 1
         random = not block_args["deterministic"] and config.dropout > 0
         keys = jax.random.split(
             self.make_rng("dropout") if random else jax.random.key(0), num_layers
@@ -85,8 +87,8 @@ class Trunk(nn.Module):
             return x, None
 
         if config.remat:
-            step = jax.checkpoint(step, prevent_cse=not config.scan_layers)
-        if config.scan_layers:
+            step = jax.checkpoint(step, prevent_cse=not scans)
+        if scans:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
             return jax.lax.scan(step, x, (stacked, keys))[0]
         for layer in zip(params, keys, strict=True):

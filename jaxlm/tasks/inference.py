@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
-from jaxlm.config import DataConfig, JaxlmError, ModelConfig
+from jaxlm.config import Config, DataConfig, FinetuneConfig, JaxlmError, ModelConfig
+from jaxlm.data import clean
 from jaxlm.data.errors import DataError
 from jaxlm.data.ordering import padded_length
 from jaxlm.models.heads import TRUNKS, mean_of_tokens
@@ -45,8 +46,17 @@ def task_of(loaded: Loaded, kind: type[Task] | None = None) -> Task:
         raise JaxlmError(
             f"the model's head is {config.head}; answers take one of {heads}: see finetune.task"
         )
-    limit = config.max_seq_len
-    return kind(loaded.tokenizer, limit, config.labels, config.problem, config.num_token_types)
+    run = tuning_run(loaded)
+    limit = config.max_seq_len if run is None else run.data.seq_len
+    options = FinetuneConfig() if run is None else run.finetune
+    types = config.num_token_types
+    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options)
+
+
+def tuning_run(loaded: Loaded) -> Config | None:
+    """The config of the run that tuned a model on rows, whose settings answers go by, too."""
+    run = loaded.run_config
+    return run if run is not None and run.finetune.on_rows else None
 
 
 def predict(
@@ -58,10 +68,17 @@ def predict(
     """
     task = task_of(loaded)
     data = DataConfig(text_column="text", pair_column="pair")
+    run = tuning_run(loaded)
+
+    def own(text: Any) -> Any:
+        """A text as the run cleaned those that it was trained on."""
+        whole = isinstance(task, AnswerTask) or not isinstance(text, str)
+        return text if whole else clean(text, run.data.normalize if run else data.normalize)
+
     items = []
     for i, text in enumerate(texts):
         first, second = text if isinstance(text, tuple) else (text, None)
-        row = {"text": first, "pair": second}
+        row = {"text": own(first), "pair": own(second)}
         columns = data if second is not None else DataConfig(text_column="text")
         if second is None and isinstance(task, AnswerTask):
             raise DataError(f"text {i + 1} is alone: give pairs of question and context")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxlm.tasks.examples import Example, Item, in_batches
 from jaxlm.tasks.task import Outputs, Sums, Task
 
-ROWS = 32  # of one batch
+ROWS = 32  # of one batch at most
 
 Answers = list[dict[str, Any]]
 
@@ -51,9 +51,10 @@ def run(
     totals: dict[str, float] = {}
     outputs: list[tuple[Example, Outputs]] = []
     pad = task.tokenizer.pad_id or 0
+    size = min(ROWS, 1 << (len(examples) - 1).bit_length())  # a power of two compiles seldom
     pending = [
         (step(task, model, params, batch, labelled), chosen)
-        for batch, chosen in in_batches(examples, ROWS, task.limit, pad)
+        for batch, chosen in in_batches(examples, size, task.limit, pad)
     ]
     for (sums, found), chosen in pending:
         for name, value in jax.device_get(sums).items():

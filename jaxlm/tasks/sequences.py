@@ -52,28 +52,15 @@ class SequenceTask(Task):
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
         columns = zip(*(item.content for item in items), strict=True)
         encoded = zip(*(self.tokenizer.encode_batch(texts) for texts in columns), strict=True)
-        weights = self._weights(items) if labelled else {}
         examples = []
         for i, (item, texts) in enumerate(zip(items, encoded, strict=True)):
             joined = self.joiner.one(*texts) if len(texts) == 1 else self.joiner.two(*texts)
             self.notes[f"texts longer than {self.limit} tokens, cut at their end"] += joined.cut
             row = {}
             if labelled:
-                weight = weights.get(item.label, 1.0) if isinstance(item.label, str) else 1.0
-                row = {"targets": self._target(item), "weights": np.float32(weight)}
+                row = {"targets": self._target(item), "weights": np.float32(1)}
             examples.append(Example(self.tokens(joined.ids, joined.types), row, i))
         return examples
-
-    def _weights(self, items: Sequence[Item]) -> dict[str, float]:
-        """Of each class, how much an example counts."""
-        if self.options.class_weights == "none" or self.problem != "single_label":
-            return {}
-        counts = dict.fromkeys(self.labels, 0)
-        for item in items:
-            counts[item.label] += 1
-        present = [count for count in counts.values() if count]
-        mean = sum(present) / len(present)
-        return {label: mean / count for label, count in counts.items() if count}
 
     def _target(self, item: Item) -> np.ndarray:
         if self.problem == "regression":

@@ -43,6 +43,17 @@ class Task(ABC):
     def __post_init__(self):
         self.joiner = Joiner(self.tokenizer, self.limit)
 
+    # Equal where the compiled programs are: these depend on the kind and the problem alone.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self._program == other._program
+
+    def __hash__(self) -> int:
+        return hash(self._program)
+
+    @property
+    def _program(self) -> tuple[type, str]:
+        return type(self), self.problem
+
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
-from jaxlm.config import Config, ConfigError, ModelConfig
+from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
 from jaxlm.data import prepare
 from jaxlm.data.dataset import load_tokenizer
 from jaxlm.loading import load
@@ -32,6 +32,11 @@ def begin(config: Config, objective: Objective | None) -> tuple[Config, Work, Ma
     """
     source = None
     if config.finetune.init_from is not None:
+        if config.data.tokenizer != DataConfig.tokenizer:
+            raise ConfigError(
+                f"data.tokenizer is {config.data.tokenizer}, but that of finetune.init_from is "
+                "used: leave it out"
+            )
         source = load(config.finetune.init_from)
         config = dataclasses.replace(config, model=model_of(config, source))
     elif objective is None and not config.finetune.on_rows:
@@ -58,13 +63,14 @@ def model_of(config: Config, source: Loaded) -> ModelConfig:
     default = ModelConfig()
     for field in dataclasses.fields(ModelConfig):
         wanted = getattr(config.model, field.name)
-        if field.name in (*EXECUTION, "dropout") or wanted == getattr(default, field.name):
+        if field.name in EXECUTION or wanted == getattr(default, field.name):
             continue
         theirs = getattr(source.config, field.name)
         if wanted != theirs:
+            hint = "leave it out, as the model comes from there"
+            hint = "set finetune.dropout" if field.name == "dropout" else hint
             raise ConfigError(
-                f"model.{field.name} is {wanted!r}, but finetune.init_from has {theirs!r}: "
-                "leave it out, as the model comes from there"
+                f"model.{field.name} is {wanted!r}, but finetune.init_from has {theirs!r}: {hint}"
             )
     # The task says what head it gets.
     return dataclasses.replace(source.config, **own, head="none")

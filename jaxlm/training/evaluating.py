@@ -9,6 +9,8 @@ from jaxlm.artifact import Loaded
 from jaxlm.config import Config, DataConfig, JaxlmError, ObjectiveConfig, TrainConfig
 from jaxlm.data import TokenStore, prepare
 from jaxlm.data.dataset import Dataset
+from jaxlm.data.masking import Vocabulary
+from jaxlm.data.windows import DocumentWindows
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.training.metrics import perplexity
 from jaxlm.training.work import TextWork
@@ -52,16 +54,19 @@ def evaluate_text(
 def pseudo_losses(
     loaded: Loaded, store: TokenStore, seq_len: int, most: int
 ) -> Float[np.ndarray, " n"]:
-    """The loss of each token when it alone is hidden, in windows evenly over the store."""
+    """The loss of each token when it alone is hidden, in windows of documents all over the store.
+
+    Special tokens are not hidden.
+    """
     tokenizer = loaded.tokenizer
-    room, mask_id = seq_len - 2, tokenizer.mask_id or 0
-    windows = max(1, min(len(store) // room, most // room))
-    starts = np.linspace(0, max(0, len(store) - room), windows).astype(int)
+    special, mask_id = Vocabulary.of(tokenizer).special, tokenizer.mask_id or 0
+    windows = DocumentWindows(store, seq_len - 2, 1, 0, special, smallest=1)
+    count = max(1, min(len(windows.starts), round(most / windows.mean_size)))
+    chosen = np.linspace(0, len(windows.starts) - 1, count).astype(int)
     losses = []
-    for start in starts:
-        middle = store.tokens[start : start + room].astype(np.int32)
-        ids = np.array([tokenizer.cls_id, *middle, tokenizer.sep_id], np.int32)
-        places = np.arange(1, len(ids) - 1)
+    for window in windows.cut(chosen):
+        ids = np.array([tokenizer.cls_id, *window.tokens, tokenizer.sep_id], np.int32)
+        places = np.flatnonzero(~special[ids])
         for first in range(0, len(places), ROWS):
             chosen = np.resize(places[first : first + ROWS], ROWS)
             rows = np.tile(ids, (ROWS, 1))

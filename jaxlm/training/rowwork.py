@@ -1,16 +1,19 @@
 """Labelled rows or dialogues, for a task."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config
 from jaxlm.config.building import not_among
+from jaxlm.data.errors import DataError
 from jaxlm.generation import Chat
 from jaxlm.tasks import Task
-from jaxlm.tasks.examples import RowFeed
+from jaxlm.tasks.examples import Example, RowFeed
 from jaxlm.tasks.measuring import measure
 from jaxlm.tasks.rowset import RowSet
 from jaxlm.training.objectives import Objective, Params
@@ -32,8 +35,13 @@ class RowWork:
         self.metric = config.finetune.metric or (*task.metrics, LOSS)[0]
         if self.metric not in (*task.metrics, LOSS):
             raise not_among("finetune.metric", self.metric, (*task.metrics, LOSS))
-        train = task.encode(rows.train)
-        self.val, self.test = task.encode(rows.val), task.encode(rows.test)
+        train, self.val, self.test = map(task.encode, (rows.train, rows.val, rows.test))
+        for items, examples in ((rows.train, train), (rows.val, self.val), (rows.test, self.test)):
+            if items and not examples:
+                told = f"none of {len(items)} rows fits data.seq_len {task.limit}: raise it"
+                raise DataError(told)
+        if config.finetune.class_weights == "balanced":
+            balance(train, len(rows.labels))
         batch_size = config.train.batch_size
         pad = self.tokenizer.pad_id or 0
         self.feed = RowFeed(train, batch_size, task.limit, pad, config.run.seed)
@@ -70,3 +78,15 @@ class RowWork:
             return {"metric": self.metric}
         test = measure(self.task, best.model, best.params, self.rows.test, self.test)[0]
         return {"metric": self.metric, "test": {name: round(v, 6) for name, v in test.items()}}
+
+
+def balance(examples: Sequence[Example], num_classes: int) -> None:
+    """Weigh targets so that every class counts as much as any other, and the mean weight is 1."""
+    parts = [e.tokens if "targets" in e.tokens else e.row for e in examples]
+    counts = np.zeros(num_classes)
+    for part in parts:
+        np.add.at(counts, part["targets"], part["weights"])
+    total, present = counts.sum(), np.count_nonzero(counts)
+    weights = total / present / np.maximum(counts, 1)
+    for part in parts:
+        part["weights"] = (part["weights"] * weights[part["targets"]]).astype(np.float32)

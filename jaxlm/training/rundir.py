@@ -17,6 +17,7 @@ from jaxlm import __version__
 from jaxlm.checkpoint import RunLock, is_imported, saved_steps
 from jaxlm.config import Config, JaxlmError, build_config, read_yaml, to_settings, to_yaml
 from jaxlm.tokenizer import Tokenizer
+from jaxlm.training.beginning import EXECUTION
 
 Row = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
@@ -134,8 +135,7 @@ def told_by_data(config: Config) -> set[str]:
     model, tuned = config.model, config.finetune
     names = {"model.vocab_size"} if model.vocab_size is None else set()
     if tuned.init_from is not None:
-        own = {"compute_dtype", "scan_layers", "remat"}
-        names |= {f"model.{f.name}" for f in dataclasses.fields(model) if f.name not in own}
+        names |= {f"model.{f.name}" for f in dataclasses.fields(model) if f.name not in EXECUTION}
     if tuned.task is not None:
         names |= {"model.head", "model.pooler"}
         names |= {"model.labels"} if not model.labels else set()

@@ -148,7 +148,8 @@ class Trainer:
             **own,
         }
         if "metric" in own and self.merits:
-            summary["best_val_metric"] = max(self.merits)
+            best = max(self.merits)
+            summary["best_val_metric"] = -best if own["metric"] == "loss" else best
         self.run.write("summary.json", to_json(summary))
         print(closing_line(summary, self.run.path))
 

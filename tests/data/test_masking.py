@@ -5,7 +5,7 @@ import pytest
 
 from jaxlm.config import ConfigError, ObjectiveConfig
 from jaxlm.data import DataError
-from jaxlm.data.masking import Vocabulary, mask_rows
+from jaxlm.data.masking import Vocabulary, mask_rows, word_starts
 from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 TEXT = "今天天气真好，我们去公园玩。the quick brown foxes jumped over lazy dogs unbelievably. " * 30
@@ -84,6 +84,24 @@ def test_whole_words_are_hidden_together(vocabulary):
             for shift in range(0, 36, 6):
                 shifted = {place + shift for place in word}
                 assert shifted <= hidden or not shifted & hidden
+
+
+def test_a_segmenter_joins_chinese_characters_to_words_and_nothing_else(vocabulary):
+    tokenizer = train_tokenizer("wordpiece", [TEXT], 300, SPECIAL_TOKENS)
+    vocabulary = Vocabulary.of(tokenizer)
+    config = ObjectiveConfig(name="mlm", masking="word", segmenter="jieba")
+
+    def words(ids):
+        candidates = np.flatnonzero(~vocabulary.special[ids])
+        starts = word_starts(np.array(ids), candidates, vocabulary, config)
+        pieces = np.split(np.array(ids)[candidates], np.flatnonzero(starts)[1:])
+        return [tokenizer.decode(piece).replace(" ", "") for piece in pieces]
+
+    assert words(tokenizer.encode("the quick 今天天气 fox，公园")) == [
+        "the", "quick", "今天天气", "fox", "，", "公园",
+    ]  # fmt: skip
+    today, unknown, weather = tokenizer.encode("今天"), tokenizer.unk_id, tokenizer.encode("气")
+    assert words([*today, unknown, *weather]) == ["今天", "气"]
 
 
 def test_spans_hide_words_in_a_row(vocabulary):

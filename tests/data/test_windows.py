@@ -6,7 +6,7 @@ import pytest
 from jaxlm.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from jaxlm.data import DataError, Dataset, TokenStore
 from jaxlm.data.feeds import MaskedFeed
-from jaxlm.data.windows import DocumentWindows
+from jaxlm.data.windows import DocumentWindows, Window
 from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 LENGTHS = (3, 40, 9, 1, 21, 9)
@@ -25,21 +25,24 @@ def windows_of(size=16, batch_size=2, seed=0, smallest=1):
 
 
 def test_a_window_holds_tokens_of_one_document_and_not_its_end():
-    found = [window for batch in windows_of().in_order(4) for window in batch if len(window)]
-    tokens = np.concatenate(found)
+    batches = list(windows_of().in_order(4))
+    assert {len(batch) for batch in batches} == {4}
+    found = [window for batch in batches for window in batch if len(window.tokens)]
+    tokens = np.concatenate([window.tokens for window in found])
     expected = [100 * i + j for i, n in enumerate(LENGTHS) for j in range(n)]
     assert sorted(tokens.tolist()) == expected
     for window in found:
-        assert len(window) <= 16
-        np.testing.assert_array_equal(np.diff(window), 1)
+        assert len(window.tokens) <= 16
+        np.testing.assert_array_equal(np.diff(window.tokens), 1)
+        assert window.document == window.tokens[0] // 100
 
 
 def test_an_epoch_takes_every_window_once_and_batches_are_of_like_length():
     windows = DocumentWindows(make_store([n % 30 + 1 for n in range(200)]), 16, 10, 0, SPECIAL, 1)
     steps = windows.order.steps_per_epoch
-    seen = [window for step in range(steps) for window in windows.at(step)]
-    assert len({window[0] for window in seen}) == len(seen) == len(windows.starts) // 10 * 10
-    spread = [np.ptp([len(window) for window in windows.at(step)]) for step in range(steps)]
+    seen = [window.tokens[0] for step in range(steps) for window in windows.at(step)]
+    assert len(set(seen)) == len(seen) == len(windows.starts) // 10 * 10
+    spread = [np.ptp([len(window.tokens) for window in windows.at(step)]) for step in range(steps)]
     assert np.mean(spread) < 2
     assert windows.epochs_at(steps) == 1
 
@@ -49,12 +52,15 @@ def test_batches_of_windows_depend_on_seed_and_step_alone():
     first = windows.at(5)
     windows.at(0)
     again, other = windows_of().at(5), windows_of(seed=1)
-    assert all(map(np.array_equal, first, again))
-    assert any(not np.array_equal(other.at(step)[0], windows.at(step)[0]) for step in range(4))
+    pairs = zip(first, again, strict=True)
+    assert all(np.array_equal(one.tokens, two.tokens) for one, two in pairs)
+    starts = [[found.at(step)[0].tokens[0] for step in range(4)] for found in (windows, other)]
+    assert starts[0] != starts[1]
 
 
 def test_short_windows_are_left_out_and_none_at_all_is_told():
-    lengths = [len(window) for batch in windows_of(smallest=5).in_order(1) for window in batch]
+    windows = windows_of(smallest=5)
+    lengths = [len(window.tokens) for batch in windows.in_order(1) for window in batch]
     assert min(lengths) == 5
     with pytest.raises(DataError, match="no document has 50 tokens"):
         windows_of(smallest=50)
@@ -73,12 +79,12 @@ def dataset():
     return Dataset(tokenizer, store, store, "")
 
 
-def feed_of(dataset, head, **objective):
+def feed_of(dataset, head, batch_size=4):
     config = Config(
         model=ModelConfig(architecture="encoder", head=head),
         data=DataConfig(mask_documents=True, seq_len=64),
-        objective=ObjectiveConfig(name="mlm", **objective),
-        train=TrainConfig(batch_size=4),
+        objective=ObjectiveConfig(name="mlm"),
+        train=TrainConfig(batch_size=batch_size),
     )
     return MaskedFeed(config, dataset)
 
@@ -119,6 +125,21 @@ def test_a_pair_is_cut_at_the_end_of_a_sentence_and_half_are_of_two_documents(da
             assert ((*first, *second) in known) == (not unrelated)
             answers.append(unrelated)
     assert abs(np.mean(answers) - 0.5) < 4 * 0.5 / len(answers) ** 0.5
+
+
+def test_a_row_alone_in_its_batch_keeps_its_second_part(dataset):
+    feed = feed_of(dataset, "pretraining", batch_size=1)
+    assert not any(feed.train_batch(step)["next_sentence"][0] for step in range(20))
+
+
+def test_a_second_part_from_elsewhere_is_another_documents(dataset):
+    feed = feed_of(dataset, "pretraining")
+    documents = (0, 0, 1, 1)  # of tokens below and from 20 on
+    windows = [Window(np.arange(10, 18, dtype=np.int32) + 10 * d, d) for d in documents]
+    for step in range(20):
+        rows, unrelated = feed._pair(windows, np.random.default_rng(step))
+        for (first, second), apart in zip(rows, unrelated, strict=True):
+            assert (first[0] // 10 != second[0] // 10) == apart
 
 
 def test_rows_that_fill_a_batch_up_hold_nothing_to_guess(dataset):

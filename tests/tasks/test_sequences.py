@@ -6,6 +6,7 @@ from jaxlm.data import DataError
 from jaxlm.data.ordering import padded_length
 from jaxlm.tasks.examples import RowFeed, in_batches
 from jaxlm.tasks.joining import Joiner
+from jaxlm.training.rowwork import balance
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
 TASK = "sequence_classification"
@@ -101,9 +102,11 @@ def test_losses_are_those_of_each_problem():
 
 
 def test_balanced_classes_weigh_the_same():
-    task = make_task(TASK, bert_tokenizer(), labels=("a", "b"), class_weights="balanced")
+    task = make_task(TASK, bert_tokenizer(), labels=("a", "b", "c"))
     rows = [{"text": "cat", "label": label} for label in "aaab"]
-    weights = [float(e.row["weights"]) for e in task.encode(read(TASK, rows, columns()))]
+    examples = task.encode(read(TASK, rows, columns()))
+    balance(examples, num_classes=3)
+    weights = [float(example.row["weights"]) for example in examples]
     assert sum(weights[:3]) == pytest.approx(weights[3])
     assert sum(weights) == pytest.approx(4)
 

@@ -13,74 +13,8 @@ from jaxlm.config import ConfigError, JaxlmError
 from jaxlm.data import DataError
 from jaxlm.loading import write_trained
 from jaxlm.training import fit
-from tests.training.runs import assert_same_run, contents, rows, tiny
-
-GOOD, BAD = (
-    ["真好 the best", "很好 fine and good", "good 好"],
-    ["不行 the worst", "差 bad", "糟 bad"],
-)
-PRETRAIN = {"steps": 6, "eval_every": 6, "checkpoint_every": 6, "batch_size": 4}
-TUNE = {"steps": 6, "eval_every": 3, "checkpoint_every": 2, "batch_size": 4, "log_every": 1}
-
-
-def write(folder, name, lines):
-    path = folder / name
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Pretrained runs of both kinds, and data for every task."""
-    folder = tmp_path_factory.mktemp("finetune")
-    reviews = [f"{label}\t{text}" for label, texts in ((1, GOOD), (0, BAD)) for text in texts * 4]
-    write(folder, "reviews.tsv", ["label\ttext", *reviews])
-    tagged = [{"tokens": ["the", "fox", "好"], "tags": ["O", "B-ANI", "O"]}] * 12
-    write(folder, "tags.jsonl", map(json.dumps, tagged))
-    asked = [
-        {"question": f"who {i}", "context": f"the fox {i}", "answers": "fox"} for i in range(12)
-    ]
-    write(folder, "questions.jsonl", map(json.dumps, asked))
-    write(folder, "chat.jsonl", [json.dumps({"turns": ["今天", "真好"]})] * 12)
-    bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "cls_sep"}
-    for name, model in (("encoder", {"architecture": "encoder"}), ("decoder", {})):
-        fit(
-            tiny(
-                folder,
-                run={"dir": str(folder / name)},
-                model={"num_layers": 2, **model},
-                data=bert,
-                objective={"name": "mlm" if model else "clm"},
-                train=PRETRAIN,
-                sample={"every": 0},
-            )
-        )
-    return folder
-
-
-FILES = {
-    "sequence_classification": "reviews.tsv",
-    "token_classification": "tags.jsonl",
-    "question_answering": "questions.jsonl",
-    "chat": "chat.jsonl",
-    "masked_lm": "text.txt",
-    "causal_lm": "text.txt",
-}
-
-
-def tuned(home, run, task="sequence_classification", source="encoder", **sections):
-    """The config of a small fine-tuning; a section of None is left as the defaults have it."""
-    settings = {
-        "run": {"dir": str(run)},
-        "model": {"num_layers": 4, "num_heads": 4, "d_model": 128, "dropout": 0.0},  # the defaults
-        "data": {"source": str(home / FILES[task]), "seq_len": 16, "val_fraction": 0.25},
-        "finetune": {"task": task, "init_from": source and str(home / source)},
-        "train": TUNE,
-        "sample": {"every": 0},
-    }
-    for name, fields in sections.items():
-        settings[name] = settings.get(name, {}) | fields
-    return tiny(home, **settings)
+from tests.training.runs import assert_same_run, contents, rows
+from tests.training.tuning import TUNE, tuned
 
 
 @pytest.mark.parametrize(
@@ -217,6 +151,13 @@ def test_epochs_tell_the_steps(home, tmp_path):
 
 
 MISTAKES = {
+    "balanced questions": (
+        {"finetune": {"class_weights": "balanced", "task": "question_answering"}},
+        ConfigError,
+        "class_weights must be none for question_answering",
+    ),
+    "another dropout": ({"model": {"dropout": 0.3}}, ConfigError, "set finetune.dropout"),
+    "another tokenizer": ({"data": {"tokenizer": "bpe"}}, ConfigError, "data.tokenizer is bpe"),
     "another size": ({"model": {"d_model": 64}}, ConfigError, "model.d_model is 64, but"),
     "no source": (
         {"finetune": {"init_from": "nowhere/at/all"}},
@@ -255,6 +196,11 @@ def test_a_mistake_is_told_before_anything_is_written(home, tmp_path, name):
         fit(tuned(home, tmp_path / "run", **sections))
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_dialogues_of_which_none_fits_are_told(home, tmp_path):
+    with pytest.raises(DataError, match=r"none of \d+ rows fits data\.seq_len 2"):
+        fit(tuned(home, tmp_path / "run", "chat", "decoder", data={"seq_len": 2}))
 
 
 @pytest.mark.parametrize("finetune", [{"lora_rank": 2}, {"train_last_layers": 1}])

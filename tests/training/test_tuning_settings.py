@@ -1,0 +1,61 @@
+"""Settings of fine-tuning do what they say, while training and in what the run is used for."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.config import JaxlmError
+from jaxlm.tasks import measuring
+from jaxlm.tasks.inference import task_of
+from jaxlm.training import fit
+from tests.training.tuning import tuned
+
+
+@pytest.mark.parametrize("task", ["sequence_classification", "token_classification"])
+def test_balanced_classes_train_with_and_without_test_rows(home, tmp_path, task):
+    for share in (0.0, 0.25):
+        config = tuned(
+            home,
+            tmp_path / str(share),
+            task,
+            data={"test_fraction": share},
+            finetune={"class_weights": "balanced"},
+            optim={"name": "muon"},
+        )
+        assert np.isfinite(fit(config).origin["val_loss"])
+
+
+def test_a_changed_pooling_is_refused_when_resuming(home, tmp_path):
+    fit(tuned(home, tmp_path / "run"))
+    with pytest.raises(JaxlmError, match=r"model\.pooling: token -> mean"):
+        fit(tuned(home, tmp_path / "run", model={"pooling": "mean"}))
+
+
+def test_the_loss_as_a_metric_is_reported_as_it_is(home, tmp_path):
+    fit(tuned(home, tmp_path / "run", finetune={"metric": "loss"}))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["best_val_metric"] == summary["best_val_loss"] > 0
+
+
+def test_answers_go_by_the_settings_of_the_run(home, tmp_path):
+    data = {"normalize": "NFKC", "seq_len": 8}
+    loaded = fit(tuned(home, tmp_path / "run", data=data))
+    assert task_of(loaded).limit == 8
+    wide, plain = jaxlm.predict(loaded, ["ｆｏｘ　ｂａｄ", "fox bad"])
+    assert wide == plain
+
+
+def test_a_second_prediction_compiles_nothing(home, tmp_path):
+    loaded = fit(tuned(home, tmp_path / "run"))
+    jaxlm.predict(loaded, ["fox"])
+    before = measuring.step._cache_size()
+    jaxlm.predict(loaded, ["bad"])
+    assert measuring.step._cache_size() == before
+
+
+def test_adapters_on_some_blocks_train_with_scanned_layers(home, tmp_path):
+    finetune = {"lora_rank": 2, "lora_targets": ["layers_1/attention"]}
+    loaded = fit(tuned(home, tmp_path / "run", finetune=finetune, model={"scan_layers": True}))
+    assert np.isfinite(loaded.origin["val_loss"])
