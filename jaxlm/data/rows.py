@@ -36,13 +36,13 @@ def read_rows(
 
 
 def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
-    """A row's field; DataError names the columns there are, and the setting that chooses one."""
+    """A row's field; DataError names the columns there are, and what chooses one."""
     if column not in row:
         columns = ", ".join(repr(str(name)[:30]) for name in row)
         option = setting.replace("_", "-")
         raise DataError(
-            f"{where} has no column {column!r} but {columns}: choose one with data.{setting} to "
-            f"train, with --{option} to evaluate or predict"
+            f"{where} has no column {column!r}: set data.{setting}, or --{option} of evaluate and "
+            f"predict, to {columns}"
         )
     return row[column]
 

@@ -191,11 +191,11 @@ def test_rows_of_an_own_validation_file_are_all_of_it(tmp_path):
 MISTAKES = {
     "a column that is not there": (
         {"data": {"label_column": "stars"}},
-        r"line 2 has no column 'stars' but 'label', 'text': .* data.label_column .* --label-column",
+        r"no column 'stars': set data.label_column, or --label-column .*, to 'label', 'text'",
     ),
     "another that is not there": (
         {"data": {"text_column": "body"}},
-        r"no column 'body' but .* data.text_column .* --text-column",
+        r"no column 'body': set data.text_column, or --text-column",
     ),
     "no file": ({"data": {"source": "nowhere.tsv"}}, "is no file"),
 }
