@@ -1,15 +1,22 @@
 """`jaxlm evaluate`, `jaxlm predict` and `jaxlm.embed`, as a user calls them."""
 
-import csv
+import dataclasses
+import datetime
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import jaxlm
+from jaxlm.artifact import Loaded
 from jaxlm.cli import main
+from jaxlm.config import build_config
 from jaxlm.data import DataError
+from jaxlm.data.rows import read_rows
 from jaxlm.training import fit
 from tests.training.runs import tiny
 
@@ -89,8 +96,7 @@ def test_every_row_of_a_file_is_answered(home, tmp_path, capsys, kind):
     if kind == ".jsonl":
         found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     else:
-        with out.open(encoding="utf-8", newline="") as file:
-            found = list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
+        found = [row for _, row in read_rows(str(out), None)]
     assert [row["id"] for row in found] == ["1", "2", "3"]
     labels = [row.get("label") or None for row in found]
     expected = jaxlm.predict(jaxlm.load(home / "classifier"), ["good fox", "dog"])
@@ -107,7 +113,7 @@ def test_lines_of_a_text_file_are_answered(home, tmp_path, capsys):
 def test_mistakes_are_one_sentence(home, tmp_path, capsys):
     classifier, rows = home / "classifier", home / "rows.tsv"
     missing = refused(capsys, "predict", classifier, "--input", rows, "--text-column", "body")
-    assert "no column 'body': set text_column to 'label', 'text'" in missing
+    assert "no column 'body': set data.text_column, or --text-column of" in missing
     assert "the model's head is lm" in refused(capsys, "predict", home / "decoder", "--input", rows)
     odd = refused(capsys, "predict", classifier, "--input", rows, "--output", tmp_path / "out.xls")
     assert "must end in .jsonl, .csv or .tsv" in odd
@@ -119,6 +125,121 @@ def test_mistakes_are_one_sentence(home, tmp_path, capsys):
     strange.write_text("label\ttext\n好\tfox\n中\tdog\n", encoding="utf-8")
     told = refused(capsys, "evaluate", classifier, "--data", strange)
     assert "strange.tsv line 3 has the label '中'" in told
+
+
+def test_answers_stand_beside_columns_of_their_name(home, tmp_path, capsys):
+    rows = {
+        "label": ["好", "差"],
+        "text": ["good fox", "dog"],
+        "day": [datetime.date(2020, 1, 2)] * 2,
+    }
+    parquet.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    assert (
+        main(["predict", str(home / "classifier"), "--input", str(tmp_path / "rows.parquet")]) == 0
+    )
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["label"] for row in found] == ["好", "差"]
+    assert [row["day"] for row in found] == ["2020-01-02"] * 2
+    expected = jaxlm.predict(jaxlm.load(home / "classifier"), rows["text"])
+    assert [row["predicted_label"] for row in found] == [row["label"] for row in expected]
+
+
+def test_a_tsv_file_of_answers_can_be_read_again(home, tmp_path, capsys):
+    source, out = tmp_path / "rows.csv", tmp_path / "out.tsv"
+    source.write_text('id,text\n1,"good\tfox\r\n"\n2,"""dog"""\n', encoding="utf-8")
+    words = ["predict", home / "classifier", "--input", source, "--output", out]
+    assert main([*map(str, words)]) == 0
+    found = [row for _, row in read_rows(str(out), None)]
+    assert [(row["id"], row["text"]) for row in found] == [("1", "good fox  "), ("2", '"dog"')]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(home, tmp_path, capsys):
+    (tmp_path / "out.csv").mkdir()
+    words = ["predict", home / "classifier", "--input", home / "rows.tsv"]
+    assert "cannot write" in refused(capsys, *words, "--output", tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_text_files_are_read_as_text_files_are_everywhere(home, tmp_path, capsys):
+    classifier, file = home / "classifier", tmp_path / "in.txt"
+    file.write_bytes("\ufeffgood fox\r\n".encode())
+    assert said(capsys, "predict", classifier, "--input", file)["text"] == "good fox"
+    file.write_bytes("caf\u00e9".encode("latin-1"))
+    assert "is not UTF-8" in refused(capsys, "predict", classifier, "--input", file)
+    none = tmp_path / "none.txt"
+    assert "none.txt' is no file" in refused(capsys, "predict", classifier, "--input", none)
+
+
+def test_what_was_cut_is_told_beside_the_answers(home, tmp_path, capsys):
+    file = tmp_path / "in.txt"
+    file.write_text("good fox " * 200, encoding="utf-8")
+    assert main(["predict", str(home / "classifier"), "--input", str(file)]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["label"]
+    assert "cut at their end" in told.err
+
+
+@pytest.mark.parametrize("name", ["rows.tsv", "text.txt"])
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_rows_are_counted_from_one(home, capsys, name, count):
+    words = ["predict", home / "classifier", "--input", home / name, "--max-rows", count]
+    assert "a whole number above 0" in refused(capsys, *words)
+
+
+def test_max_rows_holds_for_text_too(home, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("good fox\ndog\n", encoding="utf-8")
+    words = ["predict", home / "classifier", "--input", tmp_path / "in.txt", "--max-rows", 1]
+    assert said(capsys, *words)["text"] == "good fox"
+
+
+def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
+    rows, text, png = home / "rows.tsv", home / "text.txt", tmp_path / "none" / "confusion.png"
+    for name in ("classifier", "encoder"):
+        told = refused(capsys, "evaluate", home / name, "--data", rows, "--dialogues")
+        assert "--dialogues scores a language model's replies" in told
+    for option in ("--max-rows", "--label-column", "--pair-column"):
+        told = refused(capsys, "evaluate", home / "decoder", "--data", text, option, 1)
+        assert f"{option} is for rows of a task" in told
+    told = refused(capsys, "evaluate", home / "classifier", "--data", "nowhere", "--png", png)
+    assert "there is no folder" in told
+    png = tmp_path / "confusion.png"
+    told = refused(capsys, "evaluate", home / "decoder", "--data", "nowhere", "--png", png)
+    assert "--png draws a confusion matrix" in told
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembering(Loaded):
+    """A model that knows the config of its run."""
+
+    run_config: Any = None
+
+
+def test_rows_are_read_as_the_run_read_them(home, tmp_path, capsys, monkeypatch):
+    data = {"text_column": "review", "label_column": "stars", "normalize": "NFKC"}
+    config = build_config({"data": data, "finetune": {"task": "sequence_classification"}})
+    loaded = jaxlm.load(home / "classifier")
+    remembering = Remembering(**{**vars(loaded), "run_config": config})
+    monkeypatch.setattr("jaxlm.loading.load", lambda path: remembering)
+    source = tmp_path / "rows.tsv"
+    source.write_text("stars\treview\tbody\n好\tｇｏｏｄ ｆｏｘ\tdog\n", encoding="utf-8")
+    found = said(capsys, "predict", "RUN", "--input", source)
+    good, dog = jaxlm.predict(loaded, ["good fox", "dog"])
+    assert found["probabilities"] == good["probabilities"]
+    found = said(capsys, "predict", "RUN", "--input", source, "--text-column", "body")
+    assert found["probabilities"] == dog["probabilities"]
+    assert said(capsys, "evaluate", "RUN", "--data", source, "--json")["rows"] == 1
+
+
+def test_adapters_are_written_under_the_name_that_was_given(home, tmp_path, capsys, monkeypatch):
+    words = ["export", home / "classifier", tmp_path / "adapter_v0.1", "--adapters"]
+    assert "has no step 99; it has" in refused(capsys, *words, "--step", 99)
+    away = ["export", home / "classifier", tmp_path / "none" / "adapter", "--adapters"]
+    assert "there is no folder" in refused(capsys, *away)
+    monkeypatch.setattr(
+        "jaxlm.loading.write_trained", lambda run, file, step: file.write_bytes(b"")
+    )
+    assert main([*map(str, words)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter_v0.1.safetensors"]
 
 
 def test_a_sentence_has_the_same_vector_alone_and_among_longer_ones(home):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxlm.cli.showing import show
 from jaxlm.cli.verb import Verb
+from jaxlm.cli.writing import check_folder
 
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
@@ -55,11 +56,19 @@ def run_import(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
+    from jaxlm.checkpoint import CheckpointError, saved_steps
     from jaxlm.hub.proof import prove
     from jaxlm.loading import export, load, write_trained
 
     if args.adapters:
-        file = Path(args.target).with_suffix(".safetensors")
+        file = Path(args.target)
+        if file.suffix != ".safetensors":
+            file = file.with_name(f"{file.name}.safetensors")
+        check_folder(file)
+        steps = saved_steps(Path(args.source) / "checkpoints")
+        if steps and args.step not in (None, *steps):
+            there = ", ".join(map(str, steps))
+            raise CheckpointError(f"{args.source} has no step {args.step}; it has {there}")
         write_trained(args.source, file, args.step)
         print(f"{file}: {file.stat().st_size:,} bytes; jaxlm.load(BASE, trained=...) puts it on")
         return

@@ -1,29 +1,25 @@
 """`jaxlm evaluate` and `jaxlm predict`: how good a model is, and what it says of a file's rows."""
 
 import argparse
-import csv
-import io
-import json
-import os
+import dataclasses
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.showing import show
 from jaxlm.cli.verb import Verb
-from jaxlm.config import DataConfig, JaxlmError
-from jaxlm.config.options import TASK_COLUMNS, TEXT_COLUMN
+from jaxlm.cli.writing import OutputError, check_folder, with_answers, write_table
+from jaxlm.config import DataConfig, JaxlmError, ModelConfig
+from jaxlm.config.options import COLUMNS, TASK_COLUMNS, TEXT_COLUMN
 
 if TYPE_CHECKING:
     import numpy as np
 
     from jaxlm.artifact import Loaded
+    from jaxlm.data.rows import Row
     from jaxlm.tasks.inference import Evaluation
-
-
-class OutputError(JaxlmError):
-    """A file that cannot be written."""
 
 
 def declare_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +27,7 @@ def declare_evaluate(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
     add("--data", required=True, metavar="SOURCE", help="text or labelled rows, as data.source")
     declare_columns(parser)
-    add("--label-column", metavar="NAME", help="column of the right labels; default: the task's")
+    add("--label-column", metavar="NAME", help="column of the labels; default: the run's or task's")
     add("--dialogues", action="store_true", help="the rows are dialogues: the loss of the replies")
     add("--png", metavar="FILE", help="draw the confusion matrix into this file")
     add("--json", action="store_true", help="one JSON object")
@@ -40,28 +36,42 @@ def declare_evaluate(parser: argparse.ArgumentParser) -> None:
 def declare_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
-    add("--input", required=True, metavar="FILE", help="rows (csv, tsv, jsonl, parquet), or a .txt")
-    help_output = "a .jsonl, .csv or .tsv to write; default: JSON lines on the screen"
+    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt with a text a line"
+    add("--input", required=True, metavar="FILE", help=help_input)
+    help_output = (
+        "a .jsonl, .csv or .tsv to write; default: JSON lines on the screen; an answer with the "
+        "name of a column of the input is written as predicted_NAME"
+    )
     add("--output", metavar="FILE", help=help_output)
     declare_columns(parser)
 
 
 def declare_columns(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--text-column", metavar="NAME", help="column of the text; default: the task's usual one")
+    add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
     add("--pair-column", metavar="NAME", help="column of a second text, or of the context")
-    add("--max-rows", type=int, metavar="N", help="take no more rows than this")
+    add("--max-rows", type=positive, metavar="N", help="take no more rows than this")
 
 
-def data_of(args: argparse.Namespace, source: str, task: str, label: str | None) -> DataConfig:
-    text, pair, usual = TASK_COLUMNS.get(task, (TEXT_COLUMN, None, None))
-    return DataConfig(
-        source=source,
-        text_column=args.text_column or text,
-        pair_column=args.pair_column or pair,
-        label_column=label or usual,
-        max_documents=args.max_rows,
-    )
+def positive(word: str) -> int:
+    """A count on the command line."""
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"takes a whole number above 0, got {word!r}")
+    return int(word)
+
+
+def data_of(args: argparse.Namespace, loaded: "Loaded", source: str, task: str) -> DataConfig:
+    """Rows to read: columns as told, else as the run of the model had them, else the usual ones."""
+    usual = TASK_COLUMNS.get(task, (TEXT_COLUMN, None, None))
+    columns: dict[str, Any] = dict(zip(COLUMNS, usual, strict=True))
+    normalize = DataConfig.normalize
+    run = getattr(loaded, "run_config", None)
+    if run is not None:
+        normalize = run.data.normalize
+        if run.finetune.task == task:
+            columns = {name: getattr(run.data, name) for name in COLUMNS}
+    columns |= {name: told for name in COLUMNS if (told := getattr(args, name, None))}
+    return DataConfig(source=source, max_documents=args.max_rows, normalize=normalize, **columns)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -70,31 +80,48 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from jaxlm.training.evaluating import evaluate_text
     from jaxlm.training.loop import keep_compiled_programs
 
+    if args.png:
+        check_folder(args.png)
     keep_compiled_programs()
     loaded = load(args.source)
-    title, head = f"{args.source} on {args.data}", loaded.config.head
+    config = loaded.config
+    title, head = f"{args.source} on {args.data}", config.head
+    if args.png and not has_confusion(config):
+        raise OutputError("--png draws a confusion matrix; this model gives no single labels")
+    if args.dialogues and (config.architecture, head) != ("decoder", "lm"):
+        raise JaxlmError(
+            f"--dialogues scores a language model's replies; {args.source} is a model with the "
+            f"architecture {config.architecture} and the head {head}"
+        )
     if head in ("lm", "pretraining") and not args.dialogues:
-        if args.png:
-            raise OutputError("--png draws a confusion matrix, which a language model has none of")
+        for option in ("label_column", "pair_column", "max_rows"):
+            if getattr(args, option) is not None:
+                name = option.replace("_", "-")
+                raise JaxlmError(f"--{name} is for rows of a task; a language model takes all text")
         show(args, title, evaluate_text(loaded, args.data, args.text_column or TEXT_COLUMN))
         return
     task = "chat" if args.dialogues else head
-    data = data_of(args, args.data, task, args.label_column)
+    data = data_of(args, loaded, args.data, task)
     evaluation = evaluate_rows(loaded, data, args.dialogues)
     matrix = confusion_of(loaded, evaluation)
     shown: dict[str, Any] = {**evaluation.scores, "rows": len(evaluation.items)}
     shown |= evaluation.notes
     if matrix is not None:
-        shown |= {"labels": list(loaded.config.labels), "confusion": matrix.tolist()}
+        shown |= {"labels": list(config.labels), "confusion": matrix.tolist()}
     show(args, title, shown)
     if matrix is not None and not args.json:
         show_confusion(shown)
-    if args.png:
-        if matrix is None:
-            raise OutputError("--png draws a confusion matrix; this task has none")
+    if args.png and matrix is not None:
         from jaxlm.training.plots import plot_confusion
 
-        plot_confusion(Path(args.png), matrix, loaded.config.labels)
+        plot_confusion(Path(args.png), matrix, config.labels)
+
+
+def has_confusion(config: ModelConfig) -> bool:
+    """Whether a text or a word has one label."""
+    if config.head == "sequence_classification":
+        return config.problem == "single_label"
+    return config.head == "token_classification"
 
 
 def confusion_of(loaded: "Loaded", evaluation: "Evaluation") -> "np.ndarray | None":
@@ -102,14 +129,14 @@ def confusion_of(loaded: "Loaded", evaluation: "Evaluation") -> "np.ndarray | No
     from jaxlm.tasks.metrics import confusion
 
     config = loaded.config
+    if not has_confusion(config):
+        return None
     if config.head == "token_classification":
         truth = [tag for item in evaluation.items for tag in item.label]
         found = [tag for answer in evaluation.answers for tag in answer["tags"]]
-    elif config.head == "sequence_classification" and config.problem == "single_label":
+    else:
         truth = [item.label for item in evaluation.items]
         found = [answer["label"] for answer in evaluation.answers]
-    else:
-        return None
     return confusion(truth, found, config.labels)
 
 
@@ -126,56 +153,49 @@ def show_confusion(values: Mapping[str, Any]) -> None:
 def run_predict(args: argparse.Namespace) -> None:
     from jaxlm.data.rows import read_rows
     from jaxlm.loading import load
-    from jaxlm.tasks.inference import predict, predict_rows, task_of
+    from jaxlm.tasks.inference import task_of
+    from jaxlm.tasks.measuring import answers_to
+    from jaxlm.tasks.rowset import items_of
     from jaxlm.training.loop import keep_compiled_programs
 
-    keep_compiled_programs()
     kind = Path(args.output).suffix.lower() if args.output else ".jsonl"
     if kind not in (".jsonl", ".csv", ".tsv"):
         raise OutputError(f"--output must end in .jsonl, .csv or .tsv, got {args.output}")
+    if args.output:
+        check_folder(args.output)
+    keep_compiled_programs()
     loaded = load(args.source)
-    head = task_of(loaded).head
-    if Path(args.input).suffix.lower() == ".txt":
-        texts = [line for line in Path(args.input).read_text("utf-8").split("\n") if line.strip()]
-        texts = texts[: args.max_rows]
-        answers, rows = predict(loaded, texts), [{"text": text} for text in texts]
+    task = task_of(loaded)
+    data = data_of(args, loaded, args.input, task.head)
+    read = lines_of(args.input)
+    if read is None:
+        read = read_rows(args.input, None, streaming=args.max_rows is not None)
     else:
-        data = data_of(args, args.input, head, None)
-        answers = predict_rows(loaded, data)
-        columns = [column for column in (data.text_column, data.pair_column) if column]
-        rows = [row for _, row in read_rows(args.input, columns)][: len(answers)]
-    write_table(args.output, kind, [row | a for row, a in zip(rows, answers, strict=True)])
+        data = dataclasses.replace(data, text_column=TEXT_COLUMN)
+    rows = list(itertools.islice(read, args.max_rows))
+    items = items_of(type(task), rows, data, task.problem, args.input, labelled=False)
+    full = [item for item in items if item is not None]
+    found = iter(answers_to(task, loaded.model, loaded.params, full))
+    answers = [{} if item is None else next(found) for item in items]
+    for name, count in task.notes.items():
+        if count:
+            print(f"{count:,} {name}", file=sys.stderr)
+    write_table(args.output, kind, with_answers([row for _, row in rows], answers))
 
 
-def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines, or with one column a field, whole or not at all."""
-    text = io.StringIO(newline="")
-    if kind == ".jsonl":
-        text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    else:
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        flat = [
-            {
-                name: json.dumps(value, ensure_ascii=False)
-                if isinstance(value, dict | list)
-                else value
-                for name, value in row.items()
-            }
-            for row in rows
-        ]
-        writer = csv.DictWriter(text, names, delimiter="," if kind == ".csv" else "\t")
-        writer.writeheader()
-        writer.writerows(flat)
-    if path is None:
-        sys.stdout.write(text.getvalue())
-        return
-    temporary = Path(f"{path}.tmp")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    print(f"{path}: {len(rows)} rows")
+def lines_of(source: str) -> "Iterable[Row] | None":
+    """The lines of plain text that are not blank, as rows; None where the source has rows."""
+    from jaxlm.data.files import find_files, read_lines
+    from jaxlm.data.reading import is_plain_text
+
+    if source.startswith("hf:") or not is_plain_text(files := find_files(source)):
+        return None
+    return (
+        (f"{file} line {number}", {TEXT_COLUMN: line.rstrip("\r\n")})
+        for file in files
+        for number, line in enumerate(read_lines(file), 1)
+        if line.strip()
+    )
 
 
 EVALUATE = Verb(

@@ -1,8 +1,11 @@
 """Rows with named columns, out of JSONL, CSV, TSV and Parquet files and Hub data sets."""
 
+import ast
 import csv
+import io
 import json
 import sys
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +18,15 @@ Row = tuple[str, dict[str, Any]]  # where it stands, for messages, and its field
 
 def read_rows(
     source: str,
-    columns: Sequence[str],
+    columns: Sequence[str] | None,
     hf_config: str | None = None,
     hf_split: str = "train",
     streaming: bool = False,
 ) -> Iterator[Row]:
     """The rows of a file, folder, glob, sample or Hub data set, each with where it stands.
 
-    A format that stores columns apart reads the given ones only. `streaming` fetches rows of the
-    Hub as they are asked for. DataError says what is wrong with the source.
+    A format that stores columns apart reads the given ones only, all of them for None. `streaming`
+    fetches rows of the Hub as they are asked for. DataError says what is wrong with the source.
     """
     if source.startswith("hf:"):
         yield from read_hub(source, hf_config, hf_split, streaming)
@@ -33,14 +36,37 @@ def read_rows(
 
 
 def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
-    """A row's field; DataError names the columns there are, and the setting that chooses one."""
+    """A row's field; DataError names the columns there are, and what chooses one."""
     if column not in row:
         columns = ", ".join(repr(str(name)[:30]) for name in row)
-        raise DataError(f"{where} has no column {column!r}: set {setting} to {columns}")
+        option = setting.replace("_", "-")
+        raise DataError(
+            f"{where} has no column {column!r}: set data.{setting}, or --{option} of evaluate and "
+            f"predict, to {columns}"
+        )
     return row[column]
 
 
-def read_table(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_list(where: str, cell: Any) -> Any:
+    """A cell in brackets as the list that it spells, in JSON or in Python; others as they are."""
+    if not isinstance(cell, str) or not (cell.startswith("[") and cell.endswith("]")):
+        return cell
+    try:
+        return json.loads(cell)
+    except ValueError:
+        pass
+    try:
+        values = ast.literal_eval(cell)
+        pieces = [token.type for token in tokenize.generate_tokens(io.StringIO(cell).readline)]
+        # NumPy writes no commas, and Python would make one text of texts without them.
+        if pieces.count(tokenize.STRING) <= len(values):
+            return values
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+        pass
+    raise DataError(f"{where} holds {cell[:60]!r}, which is no list as JSON or Python writes it")
+
+
+def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     match kind_of(file):
         case ".jsonl":
             yield from read_jsonl(file)
@@ -94,7 +120,7 @@ def name_fields(file: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[R
         yield where, dict(zip(names, row, strict=True))
 
 
-def read_parquet(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -102,7 +128,7 @@ def read_parquet(file: Path, columns: Sequence[str]) -> Iterator[Row]:
         content = parquet.ParquetFile(file)
         names = content.schema_arrow.names
         # Where one is missing, all that there are, for the message that names them.
-        wanted = list(columns) if set(columns) <= set(names) else names
+        wanted = list(columns) if columns and set(columns) <= set(names) else names
         batches = content.iter_batches(columns=wanted)
         rows = (row for batch in batches for row in batch.to_pylist())
         yield from ((f"{file} row {i}", row) for i, row in enumerate(rows, 1))

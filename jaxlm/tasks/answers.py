@@ -1,6 +1,7 @@
 """Questions answered by a passage of a context."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,12 @@ from jaxlm.data.errors import DataError
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.metrics import answer_scores
-from jaxlm.tasks.task import Outputs, Sums, Task, field_of, text_field
+from jaxlm.tasks.task import Outputs, Sums, Task, as_label, field_of, text_field
+
+# What no token stands for at the edges of an answer: blanks, and characters without width.
+EDGE = "[\\s\u200b-\u200f\u2060\ufeff]*"
+INNER = re.compile(f"{EDGE}(.*?){EDGE}", re.DOTALL)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Place(NamedTuple):
@@ -38,8 +44,10 @@ class AnswerTask(Task):
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
         question = text_field(where, row, data.text_column, "text_column")
-        # Answers count its characters, so nothing is stripped off a context.
-        context = str(field_of(where, row, data.pair_column, "pair_column"))
+        # Answers count its characters, so nothing is stripped off a context; what JSON can spell
+        # and UTF-8 cannot is replaced one for one.
+        context = text_field(where, row, data.pair_column, "pair_column", strip=False)
+        context = LONE_SURROGATE.sub("\ufffd", context)
         if not question or not context.strip():
             return None
         label = None
@@ -47,6 +55,10 @@ class AnswerTask(Task):
             value = field_of(where, row, data.label_column, "label_column")
             label = tuple(read_answers(where, value, context))
         return Item(where, (question, context), label)
+
+    @classmethod
+    def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
+        return data.pair_column, data.label_column
 
     @classmethod
     def group(cls, item: Item) -> object:
@@ -59,17 +71,19 @@ class AnswerTask(Task):
         for i, (item, question) in enumerate(zip(items, questions, strict=True)):
             ids, offsets = contexts[i]
             # A long question leaves half of the room to the context.
-            most = self.limit // 2
+            most = max(0, self.joiner.room([])) // 2
             self.notes[f"questions longer than {most} tokens, cut at their end"] += (
                 len(question) > most
             )
             question = question[:most]
             room = self.joiner.room(question)
-            step = max(1, room - self.options.stride)
+            step = max(1, room - min(self.options.stride, room // 2))
             starts = range(0, max(1, len(ids) - room + step), step)
             self.notes[f"contexts longer than {self.limit} tokens, gone through in windows"] += (
                 len(starts) > 1
             )
+            first, last = answer_tokens(item, offsets)
+            held = False
             for start in starts:
                 window = slice(start, start + room)
                 joined = self.joiner.two(question, ids[window])
@@ -79,22 +93,16 @@ class AnswerTask(Task):
                 inside[joined.second : joined.second + len(ids[window])] = 1
                 inside[0] = 1
                 note = (joined.second, offsets[window])
-                row = self._target(item, *note) if labelled else {}
+                whole = start <= first and last < start + room
+                held |= whole
+                shift = joined.second - start
+                place = (first + shift, last + shift) if whole else (0, 0)
+                row = target(*place) if labelled else {}
                 examples.append(Example(arrays | {"allowed": inside}, row, i, note))
+            self.notes["answers that no window holds, taken for none"] += (
+                bool(item.label) and not held
+            )
         return examples
-
-    def _target(
-        self, item: Item, second: int, offsets: Sequence[tuple[int, int]]
-    ) -> dict[str, Any]:
-        """The tokens where the first right answer starts and ends, if the window holds it."""
-        start = end = 0
-        if item.label:
-            first, last = item.label[0].start, item.label[0].start + len(item.label[0].text)
-            inside = [i for i, (a, b) in enumerate(offsets) if a < last and b > first]
-            whole = inside and offsets[inside[0]][0] <= first and offsets[inside[-1]][1] >= last
-            if whole:
-                start, end = second + inside[0], second + inside[-1]
-        return {"start": np.int32(start), "end": np.int32(end), "weights": np.float32(1)}
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
         """The mean of the cross-entropies of start and end among the context's tokens."""
@@ -110,7 +118,8 @@ class AnswerTask(Task):
     ) -> list[dict[str, Any]]:
         """The `answer`, where it starts in the context, and its `score` above that of none.
 
-        An empty answer, with start -1, says that the context holds none.
+        An empty answer, with start -1, says that the context holds none; without a score, that it
+        has no token at all.
         """
         best = [(-np.inf, "", -1)] * len(items)
         nothing = [np.inf] * len(items)
@@ -119,6 +128,8 @@ class AnswerTask(Task):
             i, context = example.item, items[example.item].content[1]
             starts, ends = (np.asarray(x, np.float64) for x in (start_logits, end_logits))
             nothing[i] = min(nothing[i], starts[0] + ends[0])
+            if not offsets:
+                continue
             window = slice(second, second + len(offsets))
             sums = starts[window, None] + ends[None, window]
             longest = self.options.max_answer_tokens
@@ -135,7 +146,7 @@ class AnswerTask(Task):
                 {
                     "answer": text if found else "",
                     "start": start if found else -1,
-                    "score": score - none,
+                    "score": score - none if np.isfinite(score) else None,
                 }
             )
         return answers
@@ -147,19 +158,64 @@ class AnswerTask(Task):
         return answer_scores(truth, [answer["answer"] for answer in answers])
 
 
+def target(start: int, end: int) -> dict[str, Any]:
+    """What is learned of a window: the tokens where the answer starts and ends, 0 for none."""
+    return {"start": np.int32(start), "end": np.int32(end), "weights": np.float32(1)}
+
+
+def answer_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The first and the last token of the first right answer; -1 without one."""
+    if not item.label:
+        return -1, -1
+    text, start = item.label[0]
+    inside = [i for i, (a, b) in enumerate(offsets) if a < start + len(text) and b > start]
+    return (inside[0], inside[-1]) if inside else (-1, -1)
+
+
 def read_answers(where: str, value: Any, context: str) -> list[Place]:
-    """SQuAD's mapping or a list of mappings (`text`, `answer_start`), or the text of one answer."""
+    """SQuAD's mapping or a list of mappings (`text`, `answer_start`), or the text of one answer.
+
+    Null and blank texts are no answers. DataError for one that is not in the context.
+    """
+    return [place_of(where, text, start, context) for text, start in pairs_of(where, value)]
+
+
+def pairs_of(where: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The texts of answers, each with what the row says of its start, or None."""
     if isinstance(value, Mapping):
-        texts, starts = value.get("text", []), value.get("answer_start", [])
-    elif isinstance(value, list):
-        texts = [entry.get("text") if isinstance(entry, Mapping) else entry for entry in value]
-        starts = [entry.get("answer_start") for entry in value if isinstance(entry, Mapping)]
-    else:
-        texts, starts = ([str(value)] if str(value) else []), []
-    places = []
-    for i, text in enumerate(texts):
-        start = starts[i] if i < len(starts) else context.find(str(text))
-        if not text or start is None or context[start : start + len(text)] != text:
-            raise DataError(f"{where}: the answer {text!r} does not stand in the context there")
-        places.append(Place(text, int(start)))
-    return places
+        if "text" not in value:
+            raise DataError(f"{where} holds {value!r} where an answer should be: it has no 'text'")
+        texts, starts = (
+            found if isinstance(found, list) else [] if found is None else [found]
+            for found in (value["text"], value.get("answer_start"))
+        )
+        for i, text in enumerate(texts):
+            if text is None:
+                continue
+            if isinstance(text, list | Mapping):
+                raise DataError(f"{where} holds {text!r} where the text of an answer should be")
+            # A year may come as a number.
+            text = text if isinstance(text, str) else str(as_label(text))
+            if text.strip():
+                yield text, starts[i] if i < len(starts) else None
+        return
+    for entry in value if isinstance(value, list) else [value]:
+        yield from pairs_of(where, entry if isinstance(entry, Mapping) else {"text": entry})
+
+
+def place_of(where: str, text: str, start: Any, context: str) -> Place:
+    """An answer without its edges, where it stands in the context."""
+    text = LONE_SURROGATE.sub("\ufffd", text)
+    if start is None:
+        start = context.find(text)
+    try:
+        place = int(start)
+        whole = place == float(start) and not isinstance(start, bool)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise DataError(f"{where}: answer_start is {start!r}, which is no whole number")
+    inner = INNER.fullmatch(text)
+    if place < 0 or not context.startswith(text, place) or not inner or not inner[1]:
+        raise DataError(f"{where}: the answer {text!r} does not stand in the context there")
+    return Place(inner[1], place + inner.start(1))

@@ -14,6 +14,7 @@ CHINESE = "\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(f"[{CHINESE}]|[^\\s{CHINESE}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")
 ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
+MARKS = str.maketrans("LU", "ES")  # seqeval knows last and unit tags as end and single ones
 
 
 class MetricsError(JaxlmError):
@@ -52,10 +53,13 @@ def multi_label_scores(
     sklearn = library("sklearn.metrics")
     hot = [[[label in row for label in labels] for row in rows] for rows in (truth, found)]
     left, right = (np.array(rows, int) for rows in hot)
+    # scikit-learn takes a single column for two classes, 0 and 1.
+    chosen = list(range(len(labels))) if len(labels) > 1 else [1]
+    options: dict[str, Any] = {"labels": chosen, "zero_division": 0.0}
     return {
         "accuracy": float((left == right).all(axis=1).mean()),
-        "macro_f1": float(sklearn.f1_score(left, right, average="macro", zero_division=0.0)),
-        "micro_f1": float(sklearn.f1_score(left, right, average="micro", zero_division=0.0)),
+        "macro_f1": float(sklearn.f1_score(left, right, average="macro", **options)),
+        "micro_f1": float(sklearn.f1_score(left, right, average="micro", **options)),
     }
 
 
@@ -74,7 +78,7 @@ def number_scores(truth: Sequence[float], found: Sequence[float]) -> dict[str, f
 def tag_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> dict[str, float]:
-    """Of entity tags (B-PER, I-PER, O): F1, precision and recall of whole entities.
+    """Of entity tags (B-PER, I-PER, O; E or L, S or U): F1, precision and recall of whole entities.
 
     Of other tags the macro F1; of both the share of right tags.
     """
@@ -83,7 +87,10 @@ def tag_scores(
     if not are_entities(labels):
         return single_label_scores(left, right, labels)
     seqeval = library("seqeval.metrics")
-    both = [list(map(list, truth)), list(map(list, found))]
+    both = [
+        [[tag[:1].translate(MARKS) + tag[1:] for tag in tags] for tags in rows]
+        for rows in (truth, found)
+    ]
     names = ("f1", "precision", "recall")
     scores = {
         f"entity_{n}": float(getattr(seqeval, f"{n}_score")(*both, zero_division=0)) for n in names

@@ -1,8 +1,10 @@
 """Labelled rows read, counted and split: what fine-tuning learns from, and is measured on."""
 
+import dataclasses
 import hashlib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +12,9 @@ import numpy as np
 from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.errors import DataError
-from jaxlm.data.rows import read_rows
+from jaxlm.data.rows import Row, read_list, read_rows
 from jaxlm.tasks.examples import Item
-from jaxlm.tasks.task import Task, sorted_labels
+from jaxlm.tasks.task import Task, as_label, sorted_labels
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,49 @@ def read_items(
         data.hf_val_split if source and source == data.val_source else data.hf_split,
         streaming=data.max_documents is not None,
     )
-    items = []
-    for where, row in rows:
-        if len(items) == data.max_documents:
-            break
-        cleaned = {
-            name: clean(value, data.normalize) if isinstance(value, str) else value
-            for name, value in row.items()
-        }
-        items.append(kind.read(where, cleaned, data, problem, labelled))
-    if not any(items):
-        raise DataError(f"{source or data.source} has no row with text")
+    rows = itertools.islice(rows, data.max_documents)
+    items = items_of(kind, rows, data, problem, source or data.source, labelled=labelled)
     if empty := items.count(None):
         notes["rows without text, left out"] += empty
     return items
+
+
+def items_of(
+    kind: type[Task],
+    rows: Iterable[Row],
+    data: DataConfig,
+    problem: str,
+    source: str,
+    *,
+    labelled: bool = True,
+) -> list[Item | None]:
+    """One entry a row, whose texts are cleaned: its item, or None if it has no text.
+
+    DataError where a row is not as it must be, or no row of the `source` has text.
+    """
+    if not labelled:
+        data = dataclasses.replace(data, label_column=None)
+    exact, lists = kind.exact(data), kind.lists(data, problem)
+    label = data.label_column if has_classes(kind, problem) else None
+    items = []
+    for where, row in rows:
+        fields = dict(row)
+        for name, value in row.items():
+            if isinstance(value, str) and name not in exact:
+                fields[name] = clean(value, data.normalize)
+            if name in lists:
+                fields[name] = read_list(f"{where}, column {name!r},", fields[name])
+            if name == label:
+                fields[name] = as_label(fields[name])
+        items.append(kind.read(where, fields, data, problem, labelled))
+    if not any(items):
+        raise DataError(f"{source} has no row with text")
+    return items
+
+
+def has_classes(kind: type[Task], problem: str) -> bool:
+    """Whether the labels of a task are the names of classes."""
+    return kind.head.endswith("_classification") and problem != "regression"
 
 
 def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> RowSet:
@@ -80,38 +111,57 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
     notes: Counter[str] = Counter()
     items = [item for item in read_items(kind, data, problem, notes) if item is not None]
     items = [items[i] for i in fair_order(kind, items, config.run.seed)]
-    tests = round(len(items) * data.test_fraction)
+    tests = border(kind, items, round(len(items) * data.test_fraction))
     test, rest = items[:tests], items[tests:]
     if data.val_source is not None:
         read = read_items(kind, data, problem, notes, source=data.val_source)
-        val, train = [item for item in read if item is not None], rest
+        val = [item for item in read if item is not None]
     else:
-        vals = round(len(items) * data.val_fraction)
-        val, train = rest[:vals], rest[vals:]
-    # Items of one group, such as questions about one context, stand on one side of a split only.
-    train = without_groups(kind, train, [*val, *test])
-    val = without_groups(kind, val, test)
-    train = train[: finetune.train_rows]
+        vals = border(kind, rest, round(len(items) * data.val_fraction))
+        val, rest = rest[:vals], rest[vals:]
+        require_rows(data, "val_fraction", val, "validation")
+    require_rows(data, "test_fraction", test, "the test")
+    # Files apart may still share groups.
+    train = without_groups(kind, rest, [*val, *test], notes, "training")
+    val = without_groups(kind, val, test, notes, "validation")
     if not train:
-        raise DataError(f"{data.source} leaves no row to train on; give more rows")
-    labels = config.model.labels or label_names(kind, train, config)
+        shared = "all of its contexts are in the rows to validate or test on"
+        reason = shared if rest else "give more rows"
+        raise DataError(f"{data.source} leaves no row to train on: {reason}")
+    kept = train[: finetune.train_rows]
+    rows = "the training rows"
+    if len(kept) < len(train):
+        rows += f" that finetune.train_rows {finetune.train_rows} leaves"
+    labels = config.model.labels or label_names(kind, kept, config, rows)
     if known and set(labels) <= set(known):
         labels = tuple(known)
-    for part, word in ((train, "model.labels"), (val, "the training rows"), (test, "them")):
-        refuse_unknown(kind, part, labels, word)
-    return RowSet(train, val, test, labels, notes)
+    place = "model.labels" if config.model.labels else f"the labels of {rows}"
+    for part in (kept, val, test):
+        refuse_unknown(kind, part, labels, place)
+    return RowSet(kept, val, test, labels, notes)
 
 
-def label_names(kind: type[Task], train: Sequence[Item], config: Config) -> tuple[str, ...]:
-    """The labels that the training rows have, in order; a number's is its column's name."""
-    if not kind.head.endswith("_classification"):
-        return ()
-    if config.model.problem == "regression":
+def require_rows(data: DataConfig, setting: str, part: Sequence[Item], use: str) -> None:
+    share = getattr(data, setting)
+    if share and not part:
+        raise DataError(
+            f"{data.source} holds too few rows, or contexts that rows share, to keep {share} of "
+            f"them for {use}: give more, raise data.{setting}, or set it to 0"
+        )
+
+
+def label_names(
+    kind: type[Task], train: Sequence[Item], config: Config, rows: str
+) -> tuple[str, ...]:
+    """The labels that `rows`, to train on, have in order; a number's is its column's name."""
+    if kind.head.endswith("_classification") and config.model.problem == "regression":
         return (str(config.data.label_column),)
+    if not has_classes(kind, config.model.problem):
+        return ()
     labels = sorted_labels({label for item in train for label in kind.labels_in(item)})
     if len(labels) < 2 and config.model.problem == "single_label":
         raise DataError(
-            f"{config.data.source} has only the label {', '.join(labels)!r} in its training rows; "
+            f"{config.data.source} has only the label {', '.join(labels)!r} in {rows}; "
             "a classifier needs two"
         )
     return labels
@@ -120,11 +170,12 @@ def label_names(kind: type[Task], train: Sequence[Item], config: Config) -> tupl
 def refuse_unknown(
     kind: type[Task], items: Sequence[Item], labels: Sequence[str], place: str
 ) -> None:
+    """DataError for the first label that is not one of those, which `place` tells the origin of."""
     for item in items:
         for label in kind.labels_in(item):
             if label not in labels:
                 raise DataError(
-                    f"{item.where} has the label {label!r}, which is in none of {place}: "
+                    f"{item.where} has the label {label!r}, which is not among {place}: "
                     f"known are {', '.join(labels[:20])}"
                 )
 
@@ -150,6 +201,25 @@ def fair_order(kind: type[Task], items: Sequence[Item], seed: int) -> list[int]:
     return np.argsort(keys, kind="stable").tolist()
 
 
-def without_groups(kind: type[Task], items: Sequence[Item], others: Sequence[Item]) -> list[Item]:
+def border(kind: type[Task], items: Sequence[Item], place: int) -> int:
+    """The place nearest to the given one that parts no group; with groups on both sides of it."""
+    if not 0 < place < len(items):
+        return place
+    groups = [kind.group(item) for item in items]
+    whole = [
+        i
+        for i, (before, after) in enumerate(itertools.pairwise(groups), 1)
+        if before is None or before != after
+    ]
+    return min(whole, key=lambda i: abs(i - place), default=0)
+
+
+def without_groups(
+    kind: type[Task], items: Sequence[Item], others: Sequence[Item], notes: Counter[str], use: str
+) -> list[Item]:
+    """The items whose group none of the others has; what is left out is noted."""
     taken = {kind.group(item) for item in others} - {None}
-    return [item for item in items if kind.group(item) not in taken]
+    kept = [item for item in items if kind.group(item) not in taken]
+    if left := len(items) - len(kept):
+        notes[f"rows left out of {use}, as rows held out share their context"] += left
+    return kept

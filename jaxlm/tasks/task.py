@@ -1,5 +1,6 @@
 """What every task says of itself: how its rows are read, encoded, learned, answered and scored."""
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,16 @@ class Task(ABC):
         """The item of a row; None if it has no text. DataError where a field is not as it must."""
 
     @classmethod
+    def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
+        """The columns whose characters are counted, so that nothing may be cleaned off them."""
+        return ()
+
+    @classmethod
+    def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
+        """The columns that may hold several texts, which a CSV or TSV file has in one cell."""
+        return (data.label_column,) if problem == "multi_label" else ()
+
+    @classmethod
     def labels_in(cls, item: Item) -> Sequence[str]:
         """The names of the classes that an item is labelled with."""
         return ()
@@ -123,10 +134,7 @@ class Task(ABC):
         return arrays
 
     def label_id(self, item: Item, label: str) -> int:
-        """The number of a label; DataError names those that there are."""
-        if label not in self.labels:
-            known = ", ".join(self.labels[:20]) + (" ..." if len(self.labels) > 20 else "")
-            raise DataError(f"{item.where} has the label {label!r}, but the model knows {known}")
+        """The number of a label, one of those that `rowset.refuse_unknown` lets pass."""
         return self.labels.index(label)
 
 
@@ -137,15 +145,29 @@ def field_of(where: str, row: Mapping[str, Any], column: str | None, setting: st
     return "" if value is None else value
 
 
-def text_field(where: str, row: Mapping[str, Any], column: str | None, setting: str) -> str:
+def text_field(
+    where: str, row: Mapping[str, Any], column: str | None, setting: str, strip: bool = True
+) -> str:
     value = field_of(where, row, column, setting)
     if not isinstance(value, str):
         raise DataError(f"{where} holds {value!r} in column {column!r} where text should be")
-    return value.strip()
+    return value.strip() if strip else value
+
+
+def as_label(value: Any) -> Any:
+    """A label, or each one of a list, in one spelling: 1.0 is 1, as a number and as a text."""
+    if isinstance(value, list):
+        return [as_label(item) for item in value]
+    # JSON's true and false stay words: for Python they are 1 and 0 too.
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        value = str(value)
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) if isinstance(value, str) else value
 
 
 def sorted_labels(names: set[str]) -> tuple[str, ...]:
     """Labels in order: numbers by their value, else by the alphabet."""
-    if all(name.lstrip("-").isdecimal() for name in names):
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))

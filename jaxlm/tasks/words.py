@@ -37,16 +37,21 @@ class WordTask(Task):
     ) -> Item | None:
         value = field_of(where, row, data.text_column, "text_column")
         if not labelled:
-            words = list(map(str, value)) if isinstance(value, list) else WORD.findall(str(value))
+            words = texts_in(where, value) if isinstance(value, list) else words_of(str(value))
             return Item(where, tuple(words), None) if words else None
-        tags = field_of(where, row, data.label_column, "label_column")
-        tags = [str(tag) for tag in (tags if isinstance(tags, list) else str(tags).split())]
-        words = list(map(str, value)) if isinstance(value, list) else str(value).split()
+        words = texts_in(where, value)
+        if not words:
+            return None
+        tags = texts_in(where, field_of(where, row, data.label_column, "label_column"))
         if isinstance(value, str) and len(words) != len(tags):
             words = [c for c in value if not c.isspace()]  # a tag for each character
         if len(words) != len(tags):
             raise DataError(f"{where} has {len(tags)} tags for {len(words)} words")
-        return Item(where, tuple(words), tuple(tags)) if words else None
+        return Item(where, tuple(words), tuple(tags))
+
+    @classmethod
+    def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
+        return data.text_column, data.label_column
 
     @classmethod
     def labels_in(cls, item: Item) -> Sequence[str]:
@@ -83,7 +88,7 @@ class WordTask(Task):
         arrays = self.tokens(joined.ids, joined.types)
         if labelled:
             targets, weights = np.zeros(len(joined.ids), np.int32), np.zeros(len(joined.ids))
-            targets[starts] = [self.label_id(item, item.label[word]) for word in words]
+            targets[starts] = [self.labels.index(item.label[word]) for word in words]
             weights[starts] = 1
             arrays |= {"targets": targets, "weights": weights.astype(np.float32)}
         return Example(arrays, {}, i, note=(words, starts))
@@ -116,6 +121,21 @@ class WordTask(Task):
         return tag_scores(
             [item.label for item in items], [answer["tags"] for answer in answers], self.labels
         )
+
+
+def texts_in(where: str, value: Any) -> list[str]:
+    """The texts of a list, or those between the spaces of one; DataError for null."""
+    if not isinstance(value, list):
+        return str(value).split()
+    if None in value:
+        raise DataError(f"{where} has null in a list of words or tags")
+    return [str(text) for text in value]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text without tags: between spaces, as training has them, if not Chinese."""
+    apart = text.split()
+    return apart if len(apart) > 1 and not IS_CHINESE.search(text) else WORD.findall(text)
 
 
 def spaced(words: Sequence[str]) -> list[str]:

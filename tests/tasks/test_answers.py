@@ -82,11 +82,19 @@ def test_answers_come_in_the_usual_layouts():
         [{"text": "Rome", "answer_start": start}],
         "Rome",
         ["Rome"],
+        {"text": "Rome", "answer_start": start},
+        {"text": ["Rome"], "answer_start": start},
+        {"text": ["Rome"], "answer_start": [str(start)]},
+        {"text": ["Rome"], "answer_start": [float(start)]},
+        {"text": ["Rome"], "answer_start": None},
     ):
         (item,) = read(TASK, [row() | {"answers": answers}], DATA)
         assert item.label == (("Rome", start),)
-    (item,) = read(TASK, [row() | {"answers": {"text": [], "answer_start": []}}], DATA)
-    assert item.label == ()
+    for none in ({"text": [], "answer_start": []}, {"text": None, "answer_start": None}, [], ""):
+        (item,) = read(TASK, [row() | {"answers": none}], DATA)
+        assert item.label == ()
+    year = {"question": "when", "context": "in 1998", "answers": [1998]}
+    assert read(TASK, [year], DATA)[0].label == (("1998", 3),)
 
 
 def test_an_answer_that_is_not_there_is_told_with_its_row():
@@ -94,3 +102,67 @@ def test_an_answer_that_is_not_there_is_told_with_its_row():
         read(TASK, [row(answer_start=[3])], DATA)
     with pytest.raises(DataError, match="row 1: the answer 'Oslo'"):
         read(TASK, [row() | {"answers": "Oslo"}], DATA)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": ["Rome"], "answer_start": ["here"]},
+        {"text": ["Rome"], "answer_start": [1.5]},
+        {"text": ["Rome"], "answer_start": [[1]]},
+        {"text": [["Rome"]]},
+        {"answer": "Rome"},
+    ],
+)
+def test_an_answer_in_no_known_layout_is_told_with_its_row(answers):
+    with pytest.raises(DataError, match=r"row 1.*(answer_start|should be)"):
+        read(TASK, [row() | {"answers": answers}], DATA)
+
+
+@pytest.mark.parametrize("edge", [" ", "\n", "\u200b"])
+def test_blanks_around_an_answer_do_not_belong_to_it(edge):
+    context = f"ran to{edge}Rome{edge}in Paris"
+    answers = {"text": [f"{edge}Rome{edge}"], "answer_start": [6]}
+    task = make_task(TASK, gpt_tokenizer())
+    items = read(TASK, [{"question": "the dog", "context": context, "answers": answers}], DATA)
+    assert items[0].label == (("Rome", 7),)
+    (example,) = task.encode(items)
+    second, offsets = example.note
+    first, last = (int(example.row[name]) - second for name in ("start", "end"))
+    assert first >= 0
+    assert context[offsets[first][0] : offsets[last][1]].strip(f" {edge}") == "Rome"
+
+
+def test_an_answer_whose_last_character_the_tokenizer_drops_is_learned():
+    answers = {"text": ["Rome\u00ad"], "answer_start": [4]}
+    row = {"question": "where", "context": "the Rome\u00ad in Paris", "answers": answers}
+    (example,) = make_task(TASK, bert_tokenizer()).encode(read(TASK, [row], DATA))
+    assert 0 < example.row["start"] <= example.row["end"]
+
+
+def test_an_answer_longer_than_every_window_is_counted():
+    task = make_task(TASK, bert_tokenizer(), limit=14)
+    task.encode(read(TASK, [row("cat sat on the mat in Paris. the cat sat"), row()], DATA))
+    assert task.notes["answers that no window holds, taken for none"] == 1
+
+
+def test_windows_share_no_more_than_half():
+    task = make_task(TASK, bert_tokenizer(), limit=64, stride=64)
+    long = row() | {"context": CONTEXT * 8, "answers": ""}
+    examples = task.encode(read(TASK, [long], DATA))
+    tokens = len(task.tokenizer.encode(long["context"]))
+    room = max(len(example.note[1]) for example in examples)
+    assert len(examples) <= 2 * tokens / room
+
+
+def test_a_context_of_no_tokens_has_no_answer():
+    task = make_task(TASK, bert_tokenizer())
+    items = read(TASK, [row() | {"context": "\u200b", "answers": ""}], DATA)
+    outputs = [(e, (np.zeros(len(e)), np.zeros(len(e)))) for e in task.encode(items)]
+    assert task.answer(items, outputs) == [{"answer": "", "start": -1, "score": None}]
+
+
+def test_a_context_keeps_its_characters_where_half_a_pair_stands():
+    (item,) = read(TASK, [row() | {"context": f"\ud800 {CONTEXT}", "answers": "Rome"}], DATA)
+    assert item.content[1] == f"\ufffd {CONTEXT}"
+    make_task(TASK, bert_tokenizer()).encode([item])

@@ -16,6 +16,13 @@ def test_several_labels_count_one_by_one():
     assert scores == pytest.approx({"accuracy": 0.5, "macro_f1": 5 / 6, "micro_f1": 4 / 5})
 
 
+def test_a_single_one_of_several_labels_is_scored_by_where_it_stands():
+    scores = metrics.multi_label_scores([("a",), (), (), ()], [["a"], ["a"], [], []], ["a"])
+    assert scores == pytest.approx({"accuracy": 0.75, "macro_f1": 2 / 3, "micro_f1": 2 / 3})
+    missed = metrics.multi_label_scores([("a",), (), (), ()], [[], [], [], []], ["a"])
+    assert (missed["macro_f1"], missed["micro_f1"]) == (0, 0)
+
+
 def test_numbers_are_compared_by_their_correlation():
     scores = metrics.number_scores([1, 2, 3, 4], [1, 8, 27, 64])
     assert scores["spearman"] == pytest.approx(1)
@@ -30,6 +37,15 @@ def test_an_entity_counts_as_a_whole():
     scores = metrics.tag_scores(truth, found, ["B-PER", "I-PER", "B-LOC", "O"])
     assert scores["entity_f1"] == pytest.approx(0.5)
     assert scores["accuracy"] == pytest.approx(0.75)
+
+
+def test_units_and_last_words_bound_entities_as_single_ones_and_ends_do():
+    labels = ["B-PER", "I-PER", "L-PER", "U-PER", "O"]
+    truth = ["U-PER", "U-PER", "O", "B-PER", "L-PER", "B-PER", "I-PER", "L-PER"]
+    found = ["U-PER", "O", "O", "B-PER", "L-PER", "B-PER", "I-PER", "L-PER"]
+    scores = metrics.tag_scores([truth], [found], labels)
+    assert scores["entity_precision"] == 1
+    assert scores["entity_recall"] == pytest.approx(3 / 4)
 
 
 def test_other_tags_are_scored_as_classes():

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pytest
@@ -5,7 +6,10 @@ import pytest
 from jaxlm.config import build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
-from jaxlm.tasks.rowset import fair_order, read_rowset
+from jaxlm.tasks.rowset import fair_order, read_items, read_rowset
+from jaxlm.tasks.task import sorted_labels
+
+QUESTIONS = "question\tcontext\tanswers"
 
 
 def config(tmp_path, rows, header="label\ttext", task="sequence_classification", **sections):
@@ -55,11 +59,95 @@ def test_the_seed_chooses_the_split(tmp_path):
 
 def test_questions_about_one_context_stay_together(tmp_path):
     rows = [f"q{i}\tcontext number {i // 4}\tnumber" for i in range(40)]
-    header = "question\tcontext\tanswers"
-    found = rowset(tmp_path, rows, header, task="question_answering", data={"val_fraction": 0.25})
-    sides = [{item.content[1] for item in part} for part in (found.train, found.val)]
-    assert not sides[0] & sides[1]
-    assert len(found.train) + len(found.val) >= 36
+    data = {"val_fraction": 0.27, "test_fraction": 0.12}
+    found = rowset(tmp_path, rows, QUESTIONS, task="question_answering", data=data)
+    parts = found.train, found.val, found.test
+    sides = [{item.content[1] for item in part} for part in parts]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 10
+    # The shares hold to half a context, and no row is lost.
+    assert [len(part) for part in parts] == [24, 12, 4]
+    assert not found.notes
+
+
+def test_questions_about_contexts_of_the_validation_rows_are_counted(tmp_path):
+    val = tmp_path / "val.tsv"
+    val.write_text(f"{QUESTIONS}\nq\tcontext number 1\tnumber\n", encoding="utf-8")
+    rows = [f"q{i}\tcontext number {i // 4}\tnumber" for i in range(12)]
+    found = rowset(
+        tmp_path, rows, QUESTIONS, task="question_answering", data={"val_source": str(val)}
+    )
+    assert len(found.train) == 8
+    assert list(found.notes.values()) == [4]
+    with pytest.raises(DataError, match="no row to train on: all of its contexts are in"):
+        rowset(
+            tmp_path, rows[4:8], QUESTIONS, task="question_answering", data={"val_source": str(val)}
+        )
+
+
+def test_a_context_reaches_the_task_as_it_stands_in_the_file(tmp_path):
+    context = "ｏｎｅ\r\nthe dog ran to Rome"
+    answers = {"text": ["Rome"], "answer_start": [context.index("Rome")]}
+    row = {"question": "ｗｈｅｒｅ", "context": context, "answers": answers}
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    data = build_config(
+        {"data": {"normalize": "NFKC"}, "finetune": {"task": "question_answering"}}
+    ).data
+    kind = TASKS["question_answering"]
+    (item,) = read_items(kind, data, "single_label", Counter(), source=str(source))
+    assert item.content == ("where", context)
+
+
+def test_a_share_that_leaves_no_row_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"keep 0.1 of them for validation: .* data.val_fraction"):
+        rowset(tmp_path, rows_of(a=2, b=2))
+    assert not rowset(tmp_path, rows_of(a=2, b=2), data={"val_fraction": 0.0}).val
+    one = [f"q{i}\tthe same context\tsame" for i in range(40)]
+    with pytest.raises(DataError, match="contexts that rows share"):
+        rowset(tmp_path, one, QUESTIONS, task="question_answering")
+
+
+def test_a_class_lost_to_few_training_rows_is_told_with_its_cause(tmp_path):
+    rows = rows_of(a=20, b=20, c=20)
+    with pytest.raises(DataError, match=r"training rows that finetune.train_rows 1 leaves"):
+        rowset(tmp_path, rows, finetune={"train_rows": 1})
+    with pytest.raises(DataError, match=r"labels of the training rows that finetune.train_rows 2"):
+        rowset(tmp_path, rows, finetune={"train_rows": 2})
+
+
+def test_a_number_is_one_class_however_it_is_written(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    written = [1, 1.0, "1", "1.0", 2, 2.5, True]
+    lines = [json.dumps({"text": "fox", "label": value}) for value in written]
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = build_config({"finetune": {"task": "sequence_classification"}}).data
+    kind = TASKS["sequence_classification"]
+    items = read_items(kind, data, "single_label", Counter(), source=str(source))
+    assert [item.label for item in items] == ["1", "1", "1", "1", "2", "2.5", "true"]
+    source.write_text('{"text": "fox", "label": [1.0, 2]}\n', encoding="utf-8")
+    (item,) = read_items(kind, data, "multi_label", Counter(), source=str(source))
+    assert item.label == ("1", "2")
+
+
+@pytest.mark.parametrize("cell", ["['B-X', 'O']", '["B-X", "O"]'])
+def test_a_cell_in_brackets_is_a_list(tmp_path, cell):
+    task = "token_classification"
+    found = rowset(tmp_path, [f"['the', 'fox']\t{cell}"] * 20, "tokens\ttags", task=task)
+    assert found.train[0][1:] == (("the", "fox"), ("B-X", "O"))
+    assert found.labels == ("B-X", "O")
+
+
+@pytest.mark.parametrize("cell", ["[B-X, O]", "['B-X' 'O']", "[1 2]"])
+def test_a_cell_in_brackets_that_is_no_list_is_told_with_its_row(tmp_path, cell):
+    rows = [f"['the', 'fox']\t{cell}"] * 20
+    with pytest.raises(DataError, match=r"rows.tsv line 2, column 'tags', holds .* is no list"):
+        rowset(tmp_path, rows, "tokens\ttags", task="token_classification")
+
+
+def test_several_labels_may_stand_in_brackets(tmp_path):
+    rows = ["['a', 'b']\tfox", "[]\tdog"] * 10
+    found = rowset(tmp_path, rows, model={"problem": "multi_label"})
+    assert found.labels == ("a", "b")
 
 
 def test_rows_without_text_are_left_out_and_counted(tmp_path):
@@ -71,6 +159,7 @@ def test_rows_without_text_are_left_out_and_counted(tmp_path):
 def test_labels_are_in_order_by_number_or_alphabet(tmp_path):
     rows = [f"{i}\ttext" for i in (10, 9, 1) for _ in range(5)]
     assert rowset(tmp_path, rows).labels == ("1", "9", "10")
+    assert sorted_labels({"--1", "2", "10"}) == ("--1", "10", "2")
 
 
 def test_labels_that_the_model_knows_keep_their_places(tmp_path):
@@ -87,7 +176,7 @@ def test_a_label_that_was_not_named_is_told_with_its_row(tmp_path):
 def test_a_label_that_only_validation_has_is_told_with_its_row(tmp_path):
     val = tmp_path / "val.tsv"
     val.write_text("label\ttext\na\tfine\nz\tstrange\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"val.tsv line 3 has the label 'z', which is in none of"):
+    with pytest.raises(DataError, match=r"val.tsv line 3 has the label 'z', .* training rows: "):
         rowset(tmp_path, rows_of(a=9, b=9), data={"val_source": str(val)})
 
 
@@ -102,11 +191,11 @@ def test_rows_of_an_own_validation_file_are_all_of_it(tmp_path):
 MISTAKES = {
     "a column that is not there": (
         {"data": {"label_column": "stars"}},
-        r"line 2 has no column 'stars': set label_column to 'label', 'text'",
+        r"no column 'stars': set data.label_column, or --label-column .*, to 'label', 'text'",
     ),
     "another that is not there": (
         {"data": {"text_column": "body"}},
-        r"no column 'body': set text_column to",
+        r"no column 'body': set data.text_column, or --text-column",
     ),
     "no file": ({"data": {"source": "nowhere.tsv"}}, "is no file"),
 }

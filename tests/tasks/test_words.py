@@ -51,6 +51,24 @@ def test_words_and_tags_may_be_texts():
         read(TASK, [{"tokens": ["a", "b"], "tags": "O O O"}], DATA)
 
 
+def test_null_among_tags_is_told_with_its_row():
+    with pytest.raises(DataError, match="row 1 has null in a list of words or tags"):
+        read(TASK, [{"tokens": ["a", "b"], "tags": ["O", None]}], DATA)
+
+
+def test_a_row_without_words_is_left_out_whatever_its_tags():
+    assert (
+        read(TASK, [{"tokens": [], "tags": ["O"]}, {"tokens": " ", "tags": "O"}], DATA)
+        == [None] * 2
+    )
+
+
+def test_words_between_spaces_are_the_same_with_and_without_tags():
+    row = {"tokens": "U.S. stocks don't fall", "tags": "O O O O"}
+    apart = [read(TASK, [row], DATA, labelled=labelled)[0].content for labelled in (True, False)]
+    assert apart[0] == apart[1] == ("U.S.", "stocks", "don't", "fall")
+
+
 def test_text_without_tags_is_taken_apart_into_words():
     (item,) = read(TASK, [{"tokens": "在《巴黎》。with Ann"}], DATA, labelled=False)
     assert item.content == ("在", "《", "巴", "黎", "》", "。", "with", "Ann")
