@@ -65,7 +65,7 @@ def data_of(args: argparse.Namespace, loaded: "Loaded", source: str, task: str) 
     usual = TASK_COLUMNS.get(task, (TEXT_COLUMN, None, None))
     columns: dict[str, Any] = dict(zip(COLUMNS, usual, strict=True))
     normalize = DataConfig.normalize
-    run = getattr(loaded, "run_config", None)
+    run = loaded.run_config
     if run is not None:
         normalize = run.data.normalize
         if run.finetune.task == task:

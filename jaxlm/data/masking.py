@@ -159,7 +159,7 @@ def word_starts(
     breaks = np.flatnonzero(gaps | (chinese[1:] != chinese[:-1])) + 1
     for run in np.split(np.arange(len(tokens)), breaks):
         if len(run) and chinese[run[0]]:
-            words = segment("".join(vocabulary.texts[token] for token in tokens[run]))
+            words = segment("".join(str(vocabulary.texts[token]) for token in tokens[run]))
             starts[run] = False
             starts[run[0] + np.cumsum([0, *map(len, words[:-1])])] = True
     return starts

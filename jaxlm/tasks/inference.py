@@ -1,6 +1,5 @@
 """What a fine-tuned model is used for: answers to texts, scores of rows, vectors of sentences."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -87,15 +86,6 @@ def predict(
             raise DataError(f"text {i + 1} is empty")
         items.append(item)
     return answers_to(task, loaded.model, loaded.params, items) if items else []
-
-
-def predict_rows(loaded: Loaded, data: DataConfig) -> list[dict[str, Any]]:
-    """As `predict`, for the rows that `data` names; a row without text gets an empty answer."""
-    task = task_of(loaded)
-    rows = read_items(type(task), data, task.problem, Counter(), labelled=False)
-    items = [item for item in rows if item is not None]
-    answers = iter(answers_to(task, loaded.model, loaded.params, items))
-    return [{} if item is None else next(answers) for item in rows]
 
 
 def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> Evaluation:

@@ -20,6 +20,7 @@ class SequenceTask(Task):
     """Classification of whole texts: `single_label`, `multi_label` or `regression`."""
 
     head = "sequence_classification"
+    libraries = ("sklearn.metrics",)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ class Task(ABC):
     head: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ("attention_mask", "token_type_ids")  # beside the ids
 
+    libraries: ClassVar[tuple[str, ...]] = ()  # that scores take
+
     tokenizer: Tokenizer
     limit: int
     labels: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ class WordTask(Task):
     """Tagging of words, each by the first of its tokens; long texts go through in several parts."""
 
     head = "token_classification"
+    libraries = ("sklearn.metrics", "seqeval.metrics")
 
     @property
     def metrics(self) -> tuple[str, ...]:

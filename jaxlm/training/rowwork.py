@@ -15,6 +15,7 @@ from jaxlm.generation import Chat
 from jaxlm.tasks import Task
 from jaxlm.tasks.examples import Example, RowFeed
 from jaxlm.tasks.measuring import measure
+from jaxlm.tasks.metrics import library
 from jaxlm.tasks.rowset import RowSet
 from jaxlm.training.objectives import Objective, Params
 from jaxlm.training.work import Row
@@ -32,6 +33,8 @@ class RowWork:
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()[:16]
         self.objective = objective or task.objective
         self.val_size = len(rows.val)
+        for name in task.libraries if rows.val or rows.test else ():
+            library(name)  # told now if it is missing, not at the first evaluation
         self.metric = config.finetune.metric or (*task.metrics, LOSS)[0]
         if self.metric not in (*task.metrics, LOSS):
             raise not_among("finetune.metric", self.metric, (*task.metrics, LOSS))

@@ -1,6 +1,7 @@
 """Settings of fine-tuning do what they say, while training and in what the run is used for."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_a_second_prediction_compiles_nothing(home, tmp_path):
     before = measuring.step._cache_size()
     jaxlm.predict(loaded, ["bad"])
     assert measuring.step._cache_size() == before
+
+
+def test_a_missing_library_of_scores_is_told_before_anything_is_written(
+    home, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(JaxlmError, match="take the metrics extra"):
+        fit(tuned(home, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_adapters_on_some_blocks_train_with_scanned_layers(home, tmp_path):
