@@ -47,6 +47,13 @@ def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
     return row[column]
 
 
+def spells_lists(source: str) -> bool:
+    """Whether a list must be spelled in a cell, as in CSV and TSV files."""
+    if source.startswith("hf:"):
+        return False
+    return any(kind_of(file) in (".csv", ".tsv") for file in find_files(source))
+
+
 def read_list(where: str, cell: Any) -> Any:
     """A cell in brackets as the list that it spells, in JSON or in Python; others as they are."""
     if not isinstance(cell, str) or not (cell.startswith("[") and cell.endswith("]")):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.errors import DataError
-from jaxlm.data.rows import Row, read_list, read_rows
+from jaxlm.data.rows import Row, read_list, read_rows, spells_lists
 from jaxlm.tasks.examples import Item
 from jaxlm.tasks.task import Task, as_label, sorted_labels
 
@@ -77,7 +77,8 @@ def items_of(
     """
     if not labelled:
         data = dataclasses.replace(data, label_column=None)
-    exact, lists = kind.exact(data), kind.lists(data, problem)
+    exact = kind.exact(data)
+    lists = kind.lists(data, problem) if spells_lists(source) else ()
     label = data.label_column if has_classes(kind, problem) else None
     items = []
     for where, row in rows:
@@ -111,6 +112,7 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
     notes: Counter[str] = Counter()
     items = [item for item in read_items(kind, data, problem, notes) if item is not None]
     items = [items[i] for i in fair_order(kind, items, config.run.seed)]
+    unit = "contexts" if any(kind.group(item) is not None for item in items) else "rows"
     tests = border(kind, items, round(len(items) * data.test_fraction))
     test, rest = items[:tests], items[tests:]
     if data.val_source is not None:
@@ -119,8 +121,8 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
     else:
         vals = border(kind, rest, round(len(items) * data.val_fraction))
         val, rest = rest[:vals], rest[vals:]
-        require_rows(data, "val_fraction", val, "validation")
-    require_rows(data, "test_fraction", test, "the test")
+        require_rows(data, "val_fraction", val, unit, "validation")
+    require_rows(data, "test_fraction", test, unit, "the test")
     # Files apart may still share groups.
     train = without_groups(kind, rest, [*val, *test], notes, "training")
     val = without_groups(kind, val, test, notes, "validation")
@@ -141,12 +143,13 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
     return RowSet(kept, val, test, labels, notes)
 
 
-def require_rows(data: DataConfig, setting: str, part: Sequence[Item], use: str) -> None:
+def require_rows(data: DataConfig, setting: str, part: Sequence[Item], unit: str, use: str) -> None:
+    """DataError where a share that was asked for holds nothing."""
     share = getattr(data, setting)
     if share and not part:
         raise DataError(
-            f"{data.source} holds too few rows, or contexts that rows share, to keep {share} of "
-            f"them for {use}: give more, raise data.{setting}, or set it to 0"
+            f"{data.source} holds too few {unit} to keep {share} of them for {use}: give more, "
+            f"raise data.{setting}, or set it to 0"
         )
 
 

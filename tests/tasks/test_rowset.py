@@ -103,7 +103,7 @@ def test_a_share_that_leaves_no_row_is_refused(tmp_path):
         rowset(tmp_path, rows_of(a=2, b=2))
     assert not rowset(tmp_path, rows_of(a=2, b=2), data={"val_fraction": 0.0}).val
     one = [f"q{i}\tthe same context\tsame" for i in range(40)]
-    with pytest.raises(DataError, match="contexts that rows share"):
+    with pytest.raises(DataError, match="too few contexts to keep"):
         rowset(tmp_path, one, QUESTIONS, task="question_answering")
 
 
@@ -142,6 +142,15 @@ def test_a_cell_in_brackets_that_is_no_list_is_told_with_its_row(tmp_path, cell)
     rows = [f"['the', 'fox']\t{cell}"] * 20
     with pytest.raises(DataError, match=r"rows.tsv line 2, column 'tags', holds .* is no list"):
         rowset(tmp_path, rows, "tokens\ttags", task="token_classification")
+
+
+def test_text_in_brackets_is_text_where_a_list_needs_no_spelling(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"tokens": "[laughs]", "tags": "O"}\n', encoding="utf-8")
+    data = build_config({"finetune": {"task": "token_classification"}}).data
+    kind = TASKS["token_classification"]
+    (item,) = read_items(kind, data, "single_label", Counter(), source=str(source))
+    assert item.content == ("[laughs]",)
 
 
 def test_several_labels_may_stand_in_brackets(tmp_path):
