@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import json
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from pyarrow import parquet
 
 import jaxlm
-from jaxlm.artifact import Loaded
 from jaxlm.cli import main
 from jaxlm.config import build_config
 from jaxlm.data import DataError
@@ -192,12 +190,18 @@ def test_max_rows_holds_for_text_too(home, tmp_path, capsys):
     assert said(capsys, *words)["text"] == "good fox"
 
 
+def test_a_language_model_is_judged_on_no_more_rows_than_asked_for(home, capsys):
+    words = ["evaluate", home / "decoder", "--data", home / "rows.tsv", "--json"]
+    whole, part = said(capsys, *words), said(capsys, *words, "--max-rows", 12)
+    assert part["tokens"] < 0.6 * whole["tokens"]
+
+
 def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
     rows, text, png = home / "rows.tsv", home / "text.txt", tmp_path / "none" / "confusion.png"
     for name in ("classifier", "encoder"):
         told = refused(capsys, "evaluate", home / name, "--data", rows, "--dialogues")
         assert "--dialogues scores a language model's replies" in told
-    for option in ("--max-rows", "--label-column", "--pair-column"):
+    for option in ("--label-column", "--pair-column"):
         told = refused(capsys, "evaluate", home / "decoder", "--data", text, option, 1)
         assert f"{option} is for rows of a task" in told
     told = refused(capsys, "evaluate", home / "classifier", "--data", "nowhere", "--png", png)
@@ -207,18 +211,11 @@ def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
     assert "--png draws a confusion matrix" in told
 
 
-@dataclasses.dataclass(frozen=True)
-class Remembering(Loaded):
-    """A model that knows the config of its run."""
-
-    run_config: Any = None
-
-
 def test_rows_are_read_as_the_run_read_them(home, tmp_path, capsys, monkeypatch):
     data = {"text_column": "review", "label_column": "stars", "normalize": "NFKC"}
     config = build_config({"data": data, "finetune": {"task": "sequence_classification"}})
     loaded = jaxlm.load(home / "classifier")
-    remembering = Remembering(**{**vars(loaded), "run_config": config})
+    remembering = dataclasses.replace(loaded, run_config=config)
     monkeypatch.setattr("jaxlm.loading.load", lambda path: remembering)
     source = tmp_path / "rows.tsv"
     source.write_text("stars\treview\tbody\n好\tｇｏｏｄ ｆｏｘ\tdog\n", encoding="utf-8")

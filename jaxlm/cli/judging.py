@@ -94,11 +94,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
             f"architecture {config.architecture} and the head {head}"
         )
     if head in ("lm", "pretraining") and not args.dialogues:
-        for option in ("label_column", "pair_column", "max_rows"):
+        for option in ("label_column", "pair_column"):
             if getattr(args, option) is not None:
                 name = option.replace("_", "-")
                 raise JaxlmError(f"--{name} is for rows of a task; a language model takes all text")
-        show(args, title, evaluate_text(loaded, args.data, args.text_column or TEXT_COLUMN))
+        column = args.text_column or TEXT_COLUMN
+        found = evaluate_text(loaded, args.data, column, max_documents=args.max_rows)
+        show(args, title, found)
         return
     task = "chat" if args.dialogues else head
     data = data_of(args, loaded, args.data, task)

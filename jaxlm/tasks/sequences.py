@@ -68,9 +68,9 @@ class SequenceTask(Task):
             return np.array([item.label], np.float32)
         if self.problem == "multi_label":
             hot = np.zeros(len(self.labels), np.float32)
-            hot[[self.label_id(item, label) for label in item.label]] = 1
+            hot[[self.labels.index(label) for label in item.label]] = 1
             return hot
-        return np.array(self.label_id(item, item.label), np.int32)
+        return np.array(self.labels.index(item.label), np.int32)
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
         """Cross-entropy; of several labels the mean binary one; of numbers the squared error."""

@@ -135,10 +135,6 @@ class Task(ABC):
             arrays["token_type_ids"] = np.array(types, np.int32)
         return arrays
 
-    def label_id(self, item: Item, label: str) -> int:
-        """The number of a label, one of those that `rowset.refuse_unknown` lets pass."""
-        return self.labels.index(label)
-
 
 def field_of(where: str, row: Mapping[str, Any], column: str | None, setting: str) -> Any:
     """A field that must be there, null as an empty text."""

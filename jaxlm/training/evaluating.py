@@ -20,7 +20,11 @@ ROWS = 32
 
 
 def evaluate_text(
-    loaded: Loaded, source: str, text_column: str = "text", pseudo_tokens: int = PSEUDO_TOKENS
+    loaded: Loaded,
+    source: str,
+    text_column: str = "text",
+    pseudo_tokens: int = PSEUDO_TOKENS,
+    max_documents: int | None = None,
 ) -> dict[str, float]:
     """Losses in nats a token over a text: `loss`, `perplexity` and what else validation reports.
 
@@ -32,7 +36,13 @@ def evaluate_text(
         raise JaxlmError(f"a model with the head {config.head} does not predict text")
     seq_len = min(config.max_seq_len, 512)
     masked = config.architecture == "encoder"
-    data = DataConfig(source=source, text_column=text_column, val_fraction=0.0, seq_len=seq_len)
+    data = DataConfig(
+        source=source,
+        text_column=text_column,
+        val_fraction=0.0,
+        seq_len=seq_len,
+        max_documents=max_documents,
+    )
     settings = Config(
         model=config,
         data=data,
