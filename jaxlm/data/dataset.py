@@ -138,8 +138,7 @@ def build(
             specials = specials or ((END_OF_TEXT,) if many else ())
             used = train_tokenizer(config.tokenizer, texts, config.vocab_size, specials)
             used.save(temporary)
-        end = used.sep_id if used.eos_id is None else used.eos_id
-        end = end if many else None
+        end = ending(used) if many else None
         write_store(temporary / "train", train, used, end)
         write_store(temporary / "val", val, used, end)
         try:
@@ -151,6 +150,18 @@ def build(
                 temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def ending(tokenizer: Tokenizer) -> int | None:
+    """The token behind each document: the end of a text or of a sentence, else a newline."""
+    for token in (tokenizer.eos_id, tokenizer.sep_id):
+        if token is not None:
+            return token
+    try:
+        newline = tokenizer.encode("\n")
+    except TokenizerError:
+        return None
+    return newline[0] if len(newline) == 1 else None
 
 
 def split(corpus: Corpus, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt
 from jaxlm.tokenizer import Tokenizer
 
 # To be raised whenever the same settings come to give other tokens.
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 # Encodings take about a hundred bytes a token on their way, so they are made in batches.
 BATCH_CHARACTERS = 1 << 20
 

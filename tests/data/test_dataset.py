@@ -77,6 +77,15 @@ def test_a_single_text_has_no_end_even_where_the_tokenizer_has_a_token_for_it(tm
     assert decode(data, data.train) + decode(data, data.val) == TOY
 
 
+@pytest.mark.parametrize(("letters", "end"), [("写代码的\n", "\n"), ("写代码的", "")])
+def test_documents_end_with_a_newline_where_a_given_vocabulary_has_no_end(tmp_path, letters, end):
+    config = text_file(tmp_path, '{"text": "写代码"}\n{"text": "的写"}\n', "rows.jsonl")
+    config = dataclasses.replace(config, val_fraction=0.0)
+    data = prepare(config, tokenizer=train_tokenizer("char", [letters]))
+    documents = [text + end for text in ("写代码", "的写")]
+    assert decode(data, data.train) in ("".join(documents), "".join(reversed(documents)))
+
+
 def test_characters_are_learned_from_both_splits_and_pieces_from_one(tmp_path):
     text = "the quick brown fox\n" * 100 + "zebra crossing zebra\n" * 10
     config = text_file(tmp_path, text)
