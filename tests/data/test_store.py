@@ -55,7 +55,7 @@ def test_meta_tells_what_is_stored(tmp_path, tokenizer):
     meta = json.loads((tmp_path / "store" / "meta.json").read_text())
     store = open_store(tmp_path / "store")
     assert meta == {
-        "store_format": 2,
+        "store_format": 3,
         "vocab_size": tokenizer.vocab_size,
         "dtype": "uint16",
         "num_tokens": len(store),
