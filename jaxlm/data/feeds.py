@@ -128,15 +128,16 @@ class MaskedFeed:
         """
         rows = [list(np.split(w.tokens, [self._cut(w.tokens, random)])) for w in windows]
         unrelated = random.integers(2, size=len(rows)).astype(np.int32)
-        present = [i for i, window in enumerate(windows) if len(window.tokens)]
+        documents = np.array([window.document for window in windows])
+        present = np.flatnonzero([len(window.tokens) > 0 for window in windows])
         seconds = [row[1] for row in rows]
-        for i in range(len(rows)):
-            elsewhere = [j for j in present if windows[j].document != windows[i].document]
-            others = elsewhere or [j for j in present if j != i]
-            if i not in present or not others:
-                unrelated[i] = 0
-            elif unrelated[i]:
+        for i in np.flatnonzero(unrelated):
+            elsewhere = present[documents[present] != documents[i]]
+            others = elsewhere if len(elsewhere) else present[present != i]
+            if i in present and len(others):
                 rows[i][1] = seconds[random.choice(others)][: self.train.size - len(rows[i][0])]
+            else:
+                unrelated[i] = 0
         return rows, unrelated
 
     def _cut(self, window: Tokens, random: np.random.Generator) -> int:
