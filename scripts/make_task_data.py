@@ -87,10 +87,10 @@ def make_ner(poems: list[Poem], rows: int, random: np.random.Generator) -> Itera
 
 
 def make_qa(poems: list[Poem], rows: int, random: np.random.Generator) -> Iterator[dict]:
-    """Questions about one of four facts, in a context of their sentences; one in ten about none."""
+    """Questions about one of three facts, in a context of their sentences; one in ten about none."""
     for _ in range(rows):
-        facts = [draw(poems, random) for _ in range(4)]
-        asked = draw(poems, random) if random.random() < 0.1 else facts[random.integers(4)]
+        facts = [draw(poems, random) for _ in range(3)]
+        asked = draw(poems, random) if random.random() < 0.1 else facts[random.integers(3)]
         question, wanted = QUESTIONS[random.integers(len(QUESTIONS))]
         context, start = "", -1
         for fact in facts:
@@ -108,7 +108,7 @@ def make_qa(poems: list[Poem], rows: int, random: np.random.Generator) -> Iterat
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rows", type=int, default=12000)
     arguments = parser.parse_args()
     poems = read_poems()
     arguments.folder.mkdir(parents=True, exist_ok=True)

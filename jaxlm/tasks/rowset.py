@@ -131,6 +131,9 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
         reason = shared if rest else "give more rows"
         raise DataError(f"{data.source} leaves no row to train on: {reason}")
     kept = train[: finetune.train_rows]
+    trained = {item.content for item in kept}
+    if repeated := sum(item.content in trained for item in (*val, *test)):
+        notes["rows held out that repeat one to train on"] += repeated
     rows = "the training rows"
     if len(kept) < len(train):
         rows += f" that finetune.train_rows {finetune.train_rows} leaves"

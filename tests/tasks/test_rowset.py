@@ -165,6 +165,14 @@ def test_rows_without_text_are_left_out_and_counted(tmp_path):
     assert len(found.train) + len(found.val) == 20
 
 
+def test_rows_held_out_that_repeat_one_to_train_on_are_counted(tmp_path):
+    val = tmp_path / "val.tsv"
+    val.write_text("label\ttext\na\tfox\nb\tfox\nb\thare\n", encoding="utf-8")
+    rows = ["a\tfox", "b\tdog"] * 4
+    found = rowset(tmp_path, rows, data={"val_source": str(val)})
+    assert found.notes == {"rows held out that repeat one to train on": 2}
+
+
 def test_labels_are_in_order_by_number_or_alphabet(tmp_path):
     rows = [f"{i}\ttext" for i in (10, 9, 1) for _ in range(5)]
     assert rowset(tmp_path, rows).labels == ("1", "9", "10")
