@@ -87,7 +87,7 @@ def make_ner(poems: list[Poem], rows: int, random: np.random.Generator) -> Itera
 
 
 def make_qa(poems: list[Poem], rows: int, random: np.random.Generator) -> Iterator[dict]:
-    """Questions about one of three facts, in a context of their sentences; one in ten about none."""
+    """Questions about one of three facts in a context of their sentences, one in ten about none."""
     for _ in range(rows):
         facts = [draw(poems, random) for _ in range(3)]
         asked = draw(poems, random) if random.random() < 0.1 else facts[random.integers(3)]
