@@ -17,7 +17,7 @@ def declare_fill(parser: argparse.ArgumentParser) -> None:
 def run_fill(args: argparse.Namespace) -> None:
     from jaxlm.generation import fill
     from jaxlm.loading import load
-    from jaxlm.training.loop import keep_compiled_programs
+    from jaxlm.runtime import keep_compiled_programs
 
     keep_compiled_programs()
     for prompt, filled in zip(args.text, fill(load(args.source), args.text, args.top), strict=True):

@@ -76,9 +76,9 @@ def data_of(args: argparse.Namespace, loaded: "Loaded", source: str, task: str) 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from jaxlm.loading import load
+    from jaxlm.runtime import keep_compiled_programs
     from jaxlm.tasks.inference import evaluate_rows
     from jaxlm.training.evaluating import evaluate_text
-    from jaxlm.training.loop import keep_compiled_programs
 
     if args.png:
         check_folder(args.png)
@@ -155,10 +155,10 @@ def show_confusion(values: Mapping[str, Any]) -> None:
 def run_predict(args: argparse.Namespace) -> None:
     from jaxlm.data.rows import read_rows
     from jaxlm.loading import load
+    from jaxlm.runtime import keep_compiled_programs
     from jaxlm.tasks.inference import task_of
     from jaxlm.tasks.measuring import answers_to
     from jaxlm.tasks.rowset import items_of
-    from jaxlm.training.loop import keep_compiled_programs
 
     kind = Path(args.output).suffix.lower() if args.output else ".jsonl"
     if kind not in (".jsonl", ".csv", ".tsv"):

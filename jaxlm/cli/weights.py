@@ -31,7 +31,7 @@ def read_text(path: str) -> str:
 
 def opened(source: str) -> "Loaded":
     from jaxlm.loading import load
-    from jaxlm.training.loop import keep_compiled_programs
+    from jaxlm.runtime import keep_compiled_programs
 
     keep_compiled_programs()
     return load(source)

@@ -94,6 +94,10 @@ class ModelConfig:
     scan_layers: Annotated[bool, "scan over the blocks: compiles faster when deep"] = False
     remat: Annotated[bool, "recompute activations in the backward pass to save memory"] = False
 
+    def resolved(self) -> "ModelConfig":
+        """The config with every field that others determine filled in."""
+        return self
+
     def __post_init__(self):
         check(self, "model", "positive", "d_model", "num_layers", "num_heads")
         require(

@@ -2,7 +2,7 @@
 
 from jaxlm.data.batches import epochs_at, eval_batches, train_batch
 from jaxlm.data.clean import clean
-from jaxlm.data.dataset import Dataset, prepare, user_cache
+from jaxlm.data.dataset import Dataset, prepare
 from jaxlm.data.errors import DataError
 from jaxlm.data.feeds import Feed, make_feed
 from jaxlm.data.ngrams import witten_bell
@@ -22,6 +22,5 @@ __all__ = [
     "prepare",
     "read_corpus",
     "train_batch",
-    "user_cache",
     "witten_bell",
 ]

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jaxlm.data.errors import DataError
 from jaxlm.data.files import find_files, fingerprint_source
 from jaxlm.data.reading import Corpus, is_plain_text, read_corpus
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
+from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
 
 
@@ -64,11 +64,6 @@ def prepare(
         assert dataset is not None
     check_lengths(dataset, config)
     return dataset
-
-
-def user_cache() -> Path:
-    """Where tokens and compiled programs are kept between runs: $JAXLM_CACHE or ~/.cache/jaxlm."""
-    return Path(os.environ.get("JAXLM_CACHE") or "~/.cache/jaxlm").expanduser()
 
 
 def load_tokenizer(name: str) -> Tokenizer:

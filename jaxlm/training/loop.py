@@ -1,7 +1,6 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -15,9 +14,9 @@ from jaxtyping import Array
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config
-from jaxlm.data import user_cache
 from jaxlm.loading import load
 from jaxlm.models import make_model
+from jaxlm.runtime import keep_compiled_programs, keep_freed_memory
 from jaxlm.training.beginning import begin
 from jaxlm.training.objectives import Batch, Objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
@@ -66,26 +65,6 @@ def set_up_jax(config: Config) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     keep_compiled_programs()
     keep_freed_memory()
-
-
-def keep_compiled_programs() -> None:
-    """Keep compiled programs in the user's cache, so that a second command starts at once."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep what the process frees instead of giving it back to the system.
-
-    XLA's CPU runtime allocates its workspace anew each step; faulting those pages in again took a
-    sixth of a small model's training time.
-    """
-    arena_max, mmap_max, trim_threshold = -8, -4, -1  # names of mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1)):
-            mallopt(option, value)
 
 
 def compile_and_start(
