@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 from jaxlm.config import ConfigError, JaxlmError, describe_options, load_config
 
@@ -35,10 +34,7 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         name, overrides = read_arguments(words)
-        from jaxlm.models import PRESETS
-
-        folder = Path(__file__).resolve().parent / "configs"
-        config = load_config(name, overrides, PRESETS, folder)
+        config = load_config(name, overrides)
         from jaxlm.training import fit
 
         fit(config)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +25,10 @@ from jaxlm.config import (
     ModelConfig,
     RunConfig,
     build_config,
-    to_settings,
+    to_mapping,
     to_yaml,
 )
-from jaxlm.config.building import build_section
+from jaxlm.config.schema import build_section, fields_with_role
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.remote import download
 from jaxlm.models import make_model, param_shapes
@@ -35,18 +36,8 @@ from jaxlm.nn.int8 import holds_int8
 from jaxlm.nn.lora import SCALE, add_lora, merge_lora
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 
-# Fields of a model that fine-tuning may change.
-TUNED = (
-    "head",
-    "labels",
-    "problem",
-    "pooling",
-    "pooler",
-    "dropout",
-    "compute_dtype",
-    "scan_layers",
-    "remat",
-)
+OwnModel = nn.Module | Callable[[ModelConfig], nn.Module] | None
+
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
@@ -55,6 +46,7 @@ def load(
     step: int | None = None,
     revision: str | None = None,
     *,
+    model: OwnModel = None,
     trained: str | Path | None = None,
     sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None,
     dtype: Any = jnp.float32,
@@ -63,16 +55,19 @@ def load(
     Hugging Face: a directory, or a hub id such as openai-community/gpt2 with its `revision`.
 
     Params come as `dtype`, one tensor at a time, straight to where `sharding` says: one for all, or
-    a function of a parameter's path; default: the first device. Adapters are merged. `trained` is
-    a file of `write_trained`, put onto the model.
+    a function of a parameter's path; default: the first device. Adapters are merged. `model` is the
+    own module that a run of `fit` trained, or the function that made it; `trained` is a file of
+    `write_trained`, put onto the model.
     Raises JaxlmError where there is nothing to load, or something that is damaged or unknown.
     """
     placement = Placement(sharding, jnp.dtype(dtype))
-    loaded = load_placed(Path(path), step, revision, placement)
+    loaded = load_placed(Path(path), step, revision, placement, model)
     return loaded if trained is None else with_trained(loaded, Path(trained), placement)
 
 
-def load_placed(path: Path, step: int | None, revision: str | None, placement: Placement) -> Loaded:
+def load_placed(
+    path: Path, step: int | None, revision: str | None, placement: Placement, model: OwnModel
+) -> Loaded:
     if not path.is_dir():
         if path.exists() or not re.fullmatch(HUB_ID, str(path)):
             raise CheckpointError(
@@ -82,7 +77,7 @@ def load_placed(path: Path, step: int | None, revision: str | None, placement: P
     if is_checkpoint(path):
         if step is not None:
             raise CheckpointError(f"{path} is one checkpoint; give its run to choose a step")
-        return load_checkpoint(path, placement)
+        return load_checkpoint(path, placement, model)
     if not (path / "config.yaml").exists() and is_reference(path):
         return read_directory(path, placement)
     folder = path / "checkpoints"
@@ -97,7 +92,7 @@ def load_placed(path: Path, step: int | None, revision: str | None, placement: P
         step = best_step(folder, steps)
     if step not in steps:
         raise CheckpointError(f"{path} has no step {step}; it has {', '.join(map(str, steps))}")
-    return load_checkpoint(folder / str(step), placement)
+    return load_checkpoint(folder / str(step), placement, model)
 
 
 def best_step(folder: Path, steps: list[int]) -> int:
@@ -107,25 +102,36 @@ def best_step(folder: Path, steps: list[int]) -> int:
     return max(measured, key=measured.__getitem__) if measured else steps[-1]
 
 
-def load_checkpoint(path: Path, placement: Placement) -> Loaded:
+def load_checkpoint(path: Path, placement: Placement, model: OwnModel = None) -> Loaded:
     meta = read_meta(path)
-    settings = build_config(meta["config"])
-    config, tokenizer = settings.model, meta["tokenizer"]
+    run = build_config(meta["config"])
+    config, tokenizer = run.model, meta["tokenizer"]
     if tokenizer is None:
-        tokenizer = AbsentTokenizer(f"none stood beside the weights of {settings.run.name}")
+        tokenizer = AbsentTokenizer(f"none stood beside the weights of {run.run.name}")
     else:
         backend = tokenizers.Tokenizer.from_str(tokenizer["backend"])
         tokenizer = Tokenizer(backend, tokenizer["config"])
-    params = merge_lora(read_saved(path, settings, placement))
+    if model is None:
+        module = make_model(config)
+    else:
+        module = model if isinstance(model, nn.Module) else model(config)
+    params = merge_lora(read_saved(path, run, placement, module))
     origin = {name: meta.get(name) for name in ("step", "val_loss", "data")}
-    origin |= {"source": settings.run.name} | meta.get("origin", {})
+    origin |= {"source": run.run.name} | meta.get("origin", {})
     known = {name: value for name, value in origin.items() if value is not None}
-    return Loaded(make_model(config), params, tokenizer, config, known, settings)
+    return Loaded(module, params, tokenizer, config, known, run)
 
 
-def read_saved(checkpoint: Path, settings: Config, placement: Placement) -> Any:
+def read_saved(
+    checkpoint: Path, run: Config, placement: Placement, module: nn.Module | None = None
+) -> Any:
     """The params of a checkpoint as they were trained, adapters apart."""
-    shapes, tuned = param_shapes(settings.model), settings.finetune
+    if module is None:
+        shapes = param_shapes(run.model)
+    else:
+        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
+    tuned = run.finetune
     if tuned.lora_rank is not None:
         rank, targets = tuned.lora_rank, tuned.lora_targets
         shapes = jax.eval_shape(
@@ -155,17 +161,17 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
     meta = read_meta(checkpoint)
     if meta.get("trained") is None:
         raise CheckpointError(f"{run} trained all of its weights: export it whole")
-    settings = build_config(meta["config"])
-    leaves: dict[str, Any] = flatten_dict(read_saved(checkpoint, settings, FIRST_DEVICE), sep="/")
+    config = build_config(meta["config"])
+    leaves: dict[str, Any] = flatten_dict(read_saved(checkpoint, config, FIRST_DEVICE), sep="/")
     kept = {
         name: np.asarray(leaf)
         for name, leaf in leaves.items()
         if name in meta["trained"] or name.endswith(SCALE)
     }
     told = {
-        "model": json.dumps(dataclasses.asdict(settings.model)),
+        "model": json.dumps(dataclasses.asdict(config.model)),
         "tokenizer_config": json.dumps(meta["tokenizer"]["config"]),
-        "init_from": str(settings.finetune.init_from),
+        "init_from": str(config.finetune.init_from),
     }
     try:
         temporary = path.with_name(f".{path.name}.tmp")
@@ -181,13 +187,13 @@ def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
         with safe_open(file, "numpy") as opened:
             told = opened.metadata() or {}
             kept = {name: placement.put(name, opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
-        config = build_section("model", ModelConfig, json.loads(told["model"]))
+        config = build_section(ModelConfig, json.loads(told["model"]))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{file} is no file of trained weights: {error}") from None
     leaves: dict[str, Any] = flatten_dict(base.params, sep="/") | kept
     shapes: dict[str, Any] = flatten_dict(param_shapes(config), sep="/")
     wrong = [n for n, leaf in shapes.items() if n not in leaves or leaves[n].shape != leaf.shape]
-    fields = [field.name for field in dataclasses.fields(ModelConfig) if field.name not in TUNED]
+    fields = fields_with_role(ModelConfig, "structure")  # what fine-tuning does not change
     wrong += [f"model.{n}" for n in fields if getattr(config, n) != getattr(base.config, n)]
     if wrong:
         raise CheckpointError(
@@ -213,12 +219,12 @@ def write_run(loaded: Loaded, directory: str | Path) -> None:
         run=RunConfig(name=path.name, dir=str(path)),
         model=loaded.config,
         data=DataConfig(seq_len=min(DataConfig.seq_len, loaded.config.max_seq_len)),
-    )
+    ).resolved()
     tokenizer = loaded.tokenizer
     absent = isinstance(tokenizer, AbsentTokenizer)
     meta = {
         "step": None,  # it was not trained here
-        "config": to_settings(config),
+        "config": to_mapping(config),
         "tokenizer": None
         if absent
         else {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},

@@ -1,8 +1,11 @@
-"""What a process asks of JAX, of the C library and of the system; commands call it, the library not."""
+"""What a process asks of JAX and of the C library; commands call it, the library does not."""
 
 import contextlib
 import ctypes
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -31,3 +34,23 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1)):
             mallopt(option, value)
+
+
+@contextlib.contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C or SIGTERM came; a second one interrupts at once."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+
+    def note(number: int, _: object) -> None:
+        came.set()
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

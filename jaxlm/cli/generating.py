@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxlm.cli.verb import Verb
 from jaxlm.cli.weights import declare_weights, opened, own_text, read_text, weighted
 from jaxlm.config import JaxlmError
-from jaxlm.config.rules import require
+from jaxlm.config.schema import require
 
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded

@@ -187,8 +187,8 @@ def run_predict(args: argparse.Namespace) -> None:
 
 def lines_of(source: str) -> "Iterable[Row] | None":
     """The lines of plain text that are not blank, as rows; None where the source has rows."""
-    from jaxlm.data.files import find_files, read_lines
     from jaxlm.data.reading import is_plain_text
+    from jaxlm.data.sources import find_files, read_lines
 
     if source.startswith("hf:") or not is_plain_text(files := find_files(source)):
         return None

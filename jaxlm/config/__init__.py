@@ -1,37 +1,37 @@
-"""Every setting of a run: frozen dataclasses with the defaults, strict YAML, dotted overrides."""
+"""The config of a run: sections of options with defaults, strict YAML, dotted overrides."""
 
-from jaxlm.config.building import build_config, to_settings, to_yaml
-from jaxlm.config.describing import describe_options
-from jaxlm.config.finetuning import FinetuneConfig
-from jaxlm.config.options import (
+from jaxlm.config.help import describe_options
+from jaxlm.config.model import ModelConfig
+from jaxlm.config.presets import PRESETS, preset
+from jaxlm.config.reading import build_config, load_config, read_yaml, to_mapping, to_yaml
+from jaxlm.config.schema import ConfigError, JaxlmError
+from jaxlm.config.sections import (
     Config,
     DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimConfig,
     RunConfig,
     SampleConfig,
-    TrainConfig,
 )
-from jaxlm.config.reading import load_config, read_yaml
-from jaxlm.config.rules import ConfigError, JaxlmError
+from jaxlm.config.task import FinetuneConfig, TaskConfig
+from jaxlm.config.training import OptimConfig, TrainConfig
 
 __all__ = [
+    "PRESETS",
     "Config",
     "ConfigError",
     "DataConfig",
     "FinetuneConfig",
     "JaxlmError",
     "ModelConfig",
-    "ObjectiveConfig",
     "OptimConfig",
     "RunConfig",
     "SampleConfig",
+    "TaskConfig",
     "TrainConfig",
     "build_config",
     "describe_options",
     "load_config",
+    "preset",
     "read_yaml",
-    "to_settings",
+    "to_mapping",
     "to_yaml",
 ]

@@ -1,23 +1,28 @@
-"""The settings of a model: sizes, structure and numerics."""
+"""The model section: sizes, structure and numerics of one transformer."""
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from jaxlm.config.rules import DERIVED, Derived, check, fill, require
+from jaxlm.config.schema import Derived, Section, filled, option, require
 
-# Heads that look at an encoder's first token.
+# Heads that read one vector off an encoder for the whole sequence.
 POOLED_HEADS = ("pretraining", "sequence_classification", "none")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes, structure and numerics of one transformer."""
+class ModelConfig(Section):
+    """Sizes, structure and numerics of one transformer.
 
-    architecture: Annotated[
-        Literal["decoder", "encoder"], "decoder: attends backwards; encoder: both ways"
-    ] = "decoder"
-    head: Annotated[
+    Derived fields may be null; models are built from `resolved()`.
+    """
+
+    title: ClassVar[str] = "model"
+
+    architecture: Literal["decoder", "encoder"] = option(
+        "decoder", "decoder: attends backwards; encoder: both ways", role="structure"
+    )
+    head: Derived[
         Literal[
             "lm",
             "pretraining",
@@ -25,101 +30,161 @@ class ModelConfig:
             "token_classification",
             "question_answering",
             "none",
-        ],
-        "what is read off the hidden states; pretraining: lm and next sentence; none: they alone",
-    ] = "lm"
-    labels: Annotated[tuple[str, ...], "names of the classes of a classification head"] = ()
-    problem: Annotated[
-        Literal["single_label", "multi_label", "regression"], "what a sequence's label is"
-    ] = "single_label"
-    preset: Annotated[
-        str | None, "named family and size whose values the other fields override"
-    ] = None
-    vocab_size: Annotated[Derived[int], "number of tokens; null: the tokenizer's"] = DERIVED
-    d_model: Annotated[int, "width of the residual stream"] = 128
-    num_layers: Annotated[int, "number of blocks"] = 4
-    num_heads: Annotated[int, "query heads"] = 4
-    num_kv_heads: Annotated[Derived[int], "key and value heads; null: num_heads"] = DERIVED
-    head_dim: Annotated[Derived[int], "width of one head; null: d_model / num_heads"] = DERIVED
-    d_ff: Annotated[
-        Derived[int],
+        ]
+    ] = option(
+        None,
+        "what is read off the hidden states; pretraining: lm and next sentence; none: they alone; "
+        "null: what the task trains",
+        role="head",
+        told_by="task",
+    )
+    labels: tuple[str, ...] = option(
+        (), "names of the classes; []: those in the data", role="head", told_by="task"
+    )
+    problem: Literal["single_label", "multi_label", "regression"] = option(
+        "single_label", "what a sequence's label is", role="head"
+    )
+    preset: str | None = option(
+        None, "named family and size whose values the other fields override", role="name"
+    )
+    vocab_size: Derived[int] = option(
+        None,
+        "number of tokens; null: the tokenizer's",
+        "positive",
+        role="structure",
+        told_by="data",
+    )
+    d_model: int = option(128, "width of the residual stream", "positive", role="structure")
+    num_layers: int = option(4, "number of blocks", "positive", role="structure")
+    num_heads: int = option(4, "query heads", "positive", role="structure")
+    num_kv_heads: Derived[int] = option(
+        None, "key and value heads; null: num_heads", "positive", role="structure"
+    )
+    head_dim: Derived[int] = option(
+        None, "width of one head; null: d_model / num_heads", "positive", role="structure"
+    )
+    d_ff: Derived[int] = option(
+        None,
         "width of the feed-forward; null: 4 d_model, or gated 8/3 d_model to a multiple of 32",
-    ] = DERIVED
-    max_seq_len: Annotated[Derived[int], "context limit; null: data.seq_len"] = DERIVED
-    norm: Annotated[Literal["layernorm", "rmsnorm"], "kind of normalisation"] = "layernorm"
-    norm_position: Annotated[Literal["pre", "post"], "before a sublayer or after its sum"] = "pre"
-    embed_norm: Annotated[bool, "normalise the embeddings before the first block"] = False
-    pooler: Annotated[
-        Derived[bool],
+        "positive",
+        role="structure",
+    )
+    max_seq_len: Derived[int] = option(
+        None, "context limit; null: data.seq_len", "positive", role="structure"
+    )
+    norm: Literal["layernorm", "rmsnorm"] = option(
+        "layernorm", "kind of normalisation", role="structure"
+    )
+    norm_position: Literal["pre", "post"] = option(
+        "pre", "before a sublayer or after its sum", role="structure"
+    )
+    embed_norm: bool = option(
+        False, "normalise the embeddings before the first block", role="structure"
+    )
+    pooler: Derived[bool] = option(
+        None,
         "a dense tanh layer on what is pooled; null: with the encoder heads that pool",
-    ] = DERIVED
-    pooling: Annotated[
-        Literal["token", "mean"],
+        role="head",
+        told_by="task",
+    )
+    pooling: Literal["token", "mean"] = option(
+        "token",
         "what a sequence is classified by: an encoder's first or a decoder's last token, or the "
         "mean of all",
-    ] = "token"
-    num_token_types: Annotated[int, "kinds of tokens, such as first and second sentence"] = 0
-    positions: Annotated[
-        Literal["learned", "rotary", "sinusoidal", "none"], "how positions are told"
-    ] = "learned"
-    position_offset: Annotated[int, "rows of learned positions before that of the first"] = 0
-    activation: Annotated[
-        Literal["gelu_tanh", "gelu", "silu", "relu", "relu_squared"], "feed-forward nonlinearity"
-    ] = "gelu_tanh"
-    gated: Annotated[bool, "multiply the activation by a second projection (GLU)"] = False
-    bias: Annotated[bool, "biases in dense layers and layer norms"] = True
-    qkv_bias: Annotated[Derived[bool], "biases of queries, keys and values; null: bias"] = DERIVED
-    qk_norm: Annotated[bool, "RMS-normalise queries and keys per head"] = False
-    tie_embeddings: Annotated[bool, "the output head shares the token embedding"] = True
-    zero_init_head: Annotated[bool, "an untied head starts at zero"] = False
-    norm_eps: Annotated[float, "epsilon inside the norms"] = 1e-5
-    rope_theta: Annotated[float, "base wavelength of rotary positions"] = 10000.0
-    rope_scaling: Annotated[
-        Literal["none", "linear", "llama3"],
-        "how rotary positions reach past what was trained: all slower, or only the slow ones",
-    ] = "none"
-    rope_factor: Annotated[float, "how much slower scaled rotary positions turn"] = 1.0
-    rope_low_freq_factor: Annotated[
-        float, "llama3: planes that turn less often in the original context are slowed in full"
-    ] = 1.0
-    rope_high_freq_factor: Annotated[
-        float, "llama3: planes that turn more often in the original context stay as they are"
-    ] = 4.0
-    rope_original_len: Annotated[int, "llama3: the original context"] = 8192
-    dropout: Annotated[float, "rate on embeddings, attention and residual branches"] = 0.0
-    compute_dtype: Annotated[
-        Derived[Literal["float32", "bfloat16"]],
+        role="head",
+    )
+    num_token_types: int = option(
+        0, "kinds of tokens, such as first and second sentence", "at least 0", role="structure"
+    )
+    positions: Literal["learned", "rotary", "sinusoidal", "none"] = option(
+        "learned", "how positions enter the model", role="structure"
+    )
+    position_offset: int = option(
+        0,
+        "rows of learned positions before that of the first token",
+        "at least 0",
+        role="structure",
+    )
+    activation: Literal["gelu_tanh", "gelu", "silu", "relu", "relu_squared"] = option(
+        "gelu_tanh", "feed-forward nonlinearity", role="structure"
+    )
+    gated: bool = option(
+        False, "multiply the activation by a second projection (GLU)", role="structure"
+    )
+    bias: bool = option(True, "biases in dense layers and layer norms", role="structure")
+    qkv_bias: Derived[bool] = option(
+        None, "biases of queries, keys and values; null: bias", role="structure"
+    )
+    qk_norm: bool = option(False, "RMS-normalise queries and keys per head", role="structure")
+    tie_embeddings: bool = option(
+        True, "the output head shares the token embedding", role="structure"
+    )
+    zero_init_head: bool = option(False, "an untied head starts at zero")
+    norm_eps: float = option(1e-5, "epsilon inside the norms", "positive", role="structure")
+    rope_theta: float = option(
+        10000.0, "base wavelength of rotary positions", "positive", role="structure"
+    )
+    rope_scaling: Literal["none", "linear", "llama3"] = option(
+        "none",
+        "how rotary positions reach past the trained context: all slower, or only the slow ones",
+        role="structure",
+    )
+    rope_factor: float = option(
+        1.0, "how much slower scaled rotary positions turn", "positive", role="structure"
+    )
+    rope_low_freq_factor: float = option(
+        1.0,
+        "llama3: planes that turn less often in the original context are slowed in full",
+        role="structure",
+    )
+    rope_high_freq_factor: float = option(
+        4.0,
+        "llama3: planes that turn more often in the original context stay as they are",
+        role="structure",
+    )
+    rope_original_len: int = option(
+        8192, "llama3: the original context", "positive", role="structure"
+    )
+    dropout: float = option(0.0, "rate on embeddings, attention and residual branches", "in [0, 1)")
+    compute_dtype: Derived[Literal["float32", "bfloat16"]] = option(
+        None,
         "type of activations; null: bfloat16 on GPU and TPU, else float32",
-    ] = DERIVED
-    scan_layers: Annotated[bool, "scan over the blocks: compiles faster when deep"] = False
-    remat: Annotated[bool, "recompute activations in the backward pass to save memory"] = False
+        role="execution",
+        told_by="device",
+    )
+    scan_layers: bool = option(
+        False, "scan over the blocks: compiles faster when deep", role="execution"
+    )
+    remat: bool = option(
+        False, "recompute activations in the backward pass to save memory", role="execution"
+    )
 
     def resolved(self) -> "ModelConfig":
-        """The config with every field that others determine filled in."""
-        return self
+        """The config with its derived fields filled in; those that data or device tell stay null.
 
-    def __post_init__(self):
-        check(self, "model", "positive", "d_model", "num_layers", "num_heads")
+        Raises ConfigError where fields contradict each other.
+        """
+        whole = self if self.head_dim is not None else self._with_head_dim()
+        whole = filled(whole, head="lm", num_kv_heads=self.num_heads, qkv_bias=self.bias)
+        whole = filled(
+            whole,
+            d_ff=32 * math.ceil(8 * self.d_model / 96) if self.gated else 4 * self.d_model,
+            pooler=self.architecture == "encoder" and whole.head in POOLED_HEADS,
+        )
+        whole._check_together()
+        return whole
+
+    def _with_head_dim(self) -> "ModelConfig":
         require(
-            self.head_dim is not None or self.d_model % self.num_heads == 0,
+            self.d_model % self.num_heads == 0,
             "model.d_model",
             f"a multiple of num_heads ({self.num_heads}) unless head_dim is given",
             self.d_model,
         )
-        gated_d_ff = 32 * math.ceil(8 * self.d_model / 3 / 32)
-        fill(
-            self,
-            num_kv_heads=self.num_heads,
-            head_dim=self.d_model // self.num_heads,
-            d_ff=gated_d_ff if self.gated else 4 * self.d_model,
-            qkv_bias=self.bias,
-            pooler=self.architecture == "encoder" and self.head in POOLED_HEADS,
-        )
-        check(self, "model", "positive", "vocab_size", "num_kv_heads", "head_dim", "d_ff")
-        check(self, "model", "positive", "max_seq_len", "norm_eps", "rope_theta")
-        check(self, "model", "positive", "rope_factor", "rope_original_len")
-        check(self, "model", "at least 0", "num_token_types", "position_offset")
-        check(self, "model", "in [0, 1)", "dropout")
+        return filled(self, head_dim=self.d_model // self.num_heads)
+
+    def _check_together(self) -> None:
+        """Raise ConfigError where fields of a resolved config contradict each other."""
         require(
             self.num_heads % self.num_kv_heads == 0,
             "model.num_kv_heads",

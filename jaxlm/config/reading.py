@@ -1,40 +1,50 @@
-"""A config file and the command line's overrides, both strict, into a Config."""
+"""A config file and the command line's overrides, both strict, into a Config, and back to YAML."""
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
 
-from jaxlm.config.building import HELP, all_keys, build_config, near_keys, section_fields
-from jaxlm.config.options import Config
-from jaxlm.config.rules import ConfigError
+from jaxlm.config.model import ModelConfig
+from jaxlm.config.presets import expand_preset
+from jaxlm.config.schema import ConfigError, build_section, near_keys
+from jaxlm.config.sections import Config, options_of_tasks, section_keys, section_kinds
+from jaxlm.config.task import TaskConfig
+
+RUN_FORMAT = 2
+TASK_OF_FORMAT_1 = {"clm": "causal_lm", "mlm": "masked_lm"}
 
 
-def load_config(
-    name: str | Path,
-    overrides: Sequence[str] = (),
-    presets: Mapping[str, Mapping[str, object]] | None = None,
-    folder: Path = Path("configs"),
-) -> Config:
-    """Read a YAML file by path, or by name from `folder`, and apply `--section.field value` words.
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file by path, or a recipe by name, and apply `--section.field value` words.
 
-    Raises ConfigError, in one sentence, on anything that is not a setting.
+    Raises ConfigError, in one sentence, on anything that is no field of a config.
     """
-    path = find_config(name, folder)
-    settings = read_yaml(path)
+    path = find_config(name)
+    sections = read_yaml(path)
     for section, fields in parse_overrides(overrides).items():
-        settings[section] = section_fields(section, settings.get(section)) | fields
-    run = section_fields("run", settings.get("run"))
+        sections[section] = section_fields(section, sections.get(section)) | fields
+    run = section_fields("run", sections.get("run"))
     if run.get("name") is None:
         run["name"] = path.stem
-    return build_config(settings | {"run": run}, presets)
+    return build_config(sections | {"run": run})
 
 
-def find_config(name: str | Path, folder: Path) -> Path:
-    """An existing path first, then `folder`/NAME[.yaml]."""
+def recipes_folder() -> Path:
+    """The folder of the recipes: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """An existing path first, then the recipe NAME[.yaml]."""
+    folder = recipes_folder()
     for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if os.path.isfile(path):  # unlike Path.is_file, False for a name the system refuses
             return path
@@ -44,8 +54,83 @@ def find_config(name: str | Path, folder: Path) -> Path:
         inside = Path(name) / "config.yaml"
         hint = f"did you mean {inside}?" if inside.is_file() else "name a file in it"
         raise ConfigError(f"{name} is a folder, not a config file; {hint}")
-    hint = f"did you mean {near[0]}?" if near else f"{folder} holds {', '.join(names) or 'none'}"
+    hint = f"did you mean {near[0]}?" if near else f"the recipes are {', '.join(names) or 'none'}"
     raise ConfigError(f"there is no config file {str(name)!r}; {hint}")
+
+
+def build_config(sections: Mapping[str, Any]) -> Config:
+    """Make a Config of {section: {field: value}}; a value may be text, as a YAML file gives it.
+
+    Raises ConfigError on anything that is no field of a config.
+    """
+    sections = dict(sections)
+    run_format = str(sections.pop("run_format", RUN_FORMAT))
+    if run_format == "1":
+        sections = upgraded(sections)
+    elif run_format != str(RUN_FORMAT):
+        raise ConfigError(f"this jaxlm reads run_format {RUN_FORMAT} and 1, not {run_format}")
+    kinds, keys = section_kinds(), section_keys()
+    built: dict[str, Any] = {}
+    written = set()
+    for name, values in sections.items():
+        if name not in kinds:
+            raise unknown_section(str(name))
+        fields = section_fields(name, values)
+        if kinds[name] is ModelConfig:
+            fields = expand_preset(fields)
+        built[name] = build_section(kinds[name], fields, keys)
+        written |= {f"{name}.{field}" for field in fields}
+    return Config(**built, written=frozenset(written))
+
+
+def upgraded(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of run_format 1: `objective` and the task's options in `finetune` become `task`."""
+    sections = dict(sections)
+    objective = dict(sections.pop("objective", None) or {})
+    finetune = dict(sections.pop("finetune", None) or {})
+    name = finetune.pop("task", None) or TASK_OF_FORMAT_1[objective.pop("name", None) or "clm"]
+    task = {"name": name}
+    for field, entry in TaskConfig.__dataclass_fields__.items():
+        for source in (objective, finetune):
+            value = source.pop(field, None) if field != "name" else None
+            if value is not None and name in entry.metadata["tasks"]:
+                task[field] = value
+    return {**sections, "task": task, "finetune": finetune}
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """The config as nested mappings, from which `build_config` makes it again.
+
+    Every field is there, but of options of tasks only those of this one.
+    """
+    sections = {n: dataclasses.asdict(getattr(config, n)) for n in section_kinds()}
+    for name in options_of_tasks():
+        if config.task.name not in TaskConfig.__dataclass_fields__[name].metadata["tasks"]:
+            del sections["task"][name]
+    return {"run_format": RUN_FORMAT, **sections}
+
+
+def to_yaml(config: Config) -> str:
+    """The config as `config.yaml` in a run directory holds it."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+
+
+def section_fields(name: str, values: object) -> dict[str, Any]:
+    """What a section holds; an empty section of a YAML file is null."""
+    if not isinstance(values, Mapping | NoneType):
+        raise ConfigError(f"{name} is a section and must hold fields, got {values!r}")
+    return dict(values or {})
+
+
+def unknown_section(name: str) -> ConfigError:
+    kinds, keys = section_kinds(), section_keys()
+    if any(key.endswith(f".{name}") for key in keys):
+        hint = f"write {' or '.join(near_keys(name, keys))}"
+    elif near := difflib.get_close_matches(name, kinds, n=1):
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = f"the sections are {', '.join(kinds)}"
+    return ConfigError(f"{name} is not a known section; {hint}")
 
 
 class TextLoader(yaml.BaseLoader):
@@ -86,10 +171,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text: byte {error.start} is wrong") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    settings = parse_yaml(text, path)
-    if not isinstance(settings, dict | None):
+    sections = parse_yaml(text, path)
+    if not isinstance(sections, dict | None):
         raise ConfigError(f"{path} must hold sections such as model and train")
-    return settings or {}
+    return sections or {}
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -97,7 +182,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, dict[str, object]]:
 
     A value is text, or null, or a list in YAML's brackets.
     """
-    settings: dict[str, dict[str, object]] = {}
+    sections: dict[str, dict[str, object]] = {}
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -108,10 +193,10 @@ def parse_overrides(words: Sequence[str]) -> dict[str, dict[str, object]]:
         if not equals and queue and not queue[0].startswith("--"):
             value = queue.pop(0)
         if not value:
-            known = f"{section}.{field}" in all_keys()
+            known = f"{section}.{field}" in section_keys()
             raise ConfigError(f"{key} needs a value") if known else misplaced_word(word)
-        settings.setdefault(section, {})[field] = parse_value(key, value)
-    return settings
+        sections.setdefault(section, {})[field] = parse_value(key, value)
+    return sections
 
 
 def parse_value(key: str, text: str) -> object:
@@ -122,6 +207,11 @@ def parse_value(key: str, text: str) -> object:
 
 def misplaced_word(word: str) -> ConfigError:
     # A dash may have become a longer one on its way through a text editor.
-    near = near_keys(word.partition("=")[0].lstrip("-–—").rpartition(".")[2])
-    hint = f"did you mean --{' or --'.join(near)}?" if near else HELP
+    name = word.partition("=")[0].lstrip("-–—").rpartition(".")[2]
+    near = near_keys(name, section_keys())
+    hint = (
+        f"did you mean --{' or --'.join(near)}?"
+        if near
+        else "python train.py --help lists them all"
+    )
     return ConfigError(f"expected --section.field value, got {word!r}; {hint}")

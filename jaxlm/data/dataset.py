@@ -12,10 +12,8 @@ import numpy as np
 import tokenizers
 
 from jaxlm.config import DataConfig
-from jaxlm.config.options import TEXT_COLUMN
-from jaxlm.data.errors import DataError
-from jaxlm.data.files import find_files, fingerprint_source
-from jaxlm.data.reading import Corpus, is_plain_text, read_corpus
+from jaxlm.data.corpus import TEXT_COLUMN, Corpus, is_plain_text, read_corpus
+from jaxlm.data.sources import DataError, find_files, fingerprint_source
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
 from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer

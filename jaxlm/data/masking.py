@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxlm.config import ObjectiveConfig
-from jaxlm.data.errors import DataError
+from jaxlm.config import TaskConfig
+from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
@@ -17,7 +17,7 @@ SENTENCE_ENDS, CLAUSE_ENDS = "。！？!?.…\n", "，；：,;:~"
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class MaskingVocabulary:
     """What masking knows of the tokens: the special ids, and where words and sentences break."""
 
     size: int
@@ -33,13 +33,13 @@ class Vocabulary:
     texts: Sequence[str]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+    def of(cls, tokenizer: Tokenizer) -> "MaskingVocabulary":
         """The tokenizer's; DataError where it has no token for a mask or around a text."""
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ("pad", "cls", "sep", "mask")}
         missing = [f"[{role.upper()}]" for role, i in ids.items() if i is None]
         if missing:
             raise DataError(
-                f"objective.name mlm needs {', '.join(missing)} in the vocabulary: let data."
+                f"masked_lm needs {', '.join(missing)} in the vocabulary: let data."
                 "tokenizer be trained with the run, or give a tokenizer that has them"
             )
         size = tokenizer.vocab_size
@@ -64,8 +64,8 @@ class Vocabulary:
 
 def mask_rows(
     ids: Int[np.ndarray, "B T"],
-    vocabulary: Vocabulary,
-    config: ObjectiveConfig,
+    vocabulary: MaskingVocabulary,
+    config: TaskConfig,
     random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Hide a share of each row's tokens: `ids` (B, T), and what was hidden.
@@ -97,8 +97,8 @@ def mask_rows(
 
 def choose(
     ids: Int[np.ndarray, " T"],
-    vocabulary: Vocabulary,
-    config: ObjectiveConfig,
+    vocabulary: MaskingVocabulary,
+    config: TaskConfig,
     most: int,
     random: np.random.Generator,
 ) -> Int[np.ndarray, " p"]:
@@ -135,7 +135,7 @@ def segment(text: str) -> list[str]:
         import jieba  # pyright: ignore[reportMissingImports], an extra
     except ImportError:
         raise DataError(
-            'objective.segmenter jieba takes the data extra: pip install "jaxlm[data]"'
+            'task.segmenter jieba takes the data extra: pip install "jaxlm[data]"'
         ) from None
     jieba.setLogLevel("ERROR")
     return list(jieba.cut(text))
@@ -144,8 +144,8 @@ def segment(text: str) -> list[str]:
 def word_starts(
     ids: Int[np.ndarray, " T"],
     candidates: Int[np.ndarray, " n"],
-    vocabulary: Vocabulary,
-    config: ObjectiveConfig,
+    vocabulary: MaskingVocabulary,
+    config: TaskConfig,
 ) -> Bool[np.ndarray, " n"]:
     """True where a word begins: not at a ## piece nor, with a segmenter, inside a Chinese word."""
     tokens = ids[candidates]

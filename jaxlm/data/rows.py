@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.data.errors import DataError
-from jaxlm.data.files import find_files, kind_of, read_lines
+from jaxlm.data.sources import DataError, find_files, kind_of, read_lines
 
-Row = tuple[str, dict[str, Any]]  # where it stands, for messages, and its fields
+Record = tuple[str, dict[str, Any]]  # where it stands, for messages, and its fields
 
 
 def read_rows(
@@ -22,7 +21,7 @@ def read_rows(
     hf_config: str | None = None,
     hf_split: str = "train",
     streaming: bool = False,
-) -> Iterator[Row]:
+) -> Iterator[Record]:
     """The rows of a file, folder, glob, sample or Hub data set, each with where it stands.
 
     A format that stores columns apart reads the given ones only, all of them for None. `streaming`
@@ -73,7 +72,7 @@ def read_list(where: str, cell: Any) -> Any:
     raise DataError(f"{where} holds {cell[:60]!r}, which is no list as JSON or Python writes it")
 
 
-def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     match kind_of(file):
         case ".jsonl":
             yield from read_jsonl(file)
@@ -87,7 +86,7 @@ def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
             raise DataError(f"{file} is plain text, but rows with named columns are needed")
 
 
-def read_jsonl(file: Path) -> Iterator[Row]:
+def read_jsonl(file: Path) -> Iterator[Record]:
     for number, line in enumerate(read_lines(file), 1):
         where = f"{file} line {number}"
         if not line.strip():
@@ -102,7 +101,7 @@ def read_jsonl(file: Path) -> Iterator[Row]:
         yield where, row
 
 
-def read_csv(file: Path) -> Iterator[Row]:
+def read_csv(file: Path) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     # Strict, or an unclosed quote would swallow the rest of the file in silence.
     rows = csv.reader(read_lines(file), strict=True)
@@ -112,13 +111,13 @@ def read_csv(file: Path) -> Iterator[Row]:
         raise DataError(f"{file} line {rows.line_num} is not CSV: {error}") from None
 
 
-def read_tsv(file: Path) -> Iterator[Row]:
+def read_tsv(file: Path) -> Iterator[Record]:
     """Tab-separated rows; a quotation mark is text, as the format has no quoting."""
     rows = (line.rstrip("\r\n").split("\t") for line in read_lines(file))
     return name_fields(file, ((i, row) for i, row in enumerate(rows, 1) if row != [""]))
 
 
-def name_fields(file: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+def name_fields(file: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
     _, names = next(rows, (0, []))
     for number, row in rows:
         where = f"{file} line {number}"
@@ -127,7 +126,7 @@ def name_fields(file: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[R
         yield where, dict(zip(names, row, strict=True))
 
 
-def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     import pyarrow
     from pyarrow import parquet
 
@@ -143,7 +142,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         raise DataError(f"{file} is not a Parquet file that can be read: {error}") from None
 
 
-def read_hub(source: str, config: str | None, split: str, streaming: bool) -> Iterator[Row]:
+def read_hub(source: str, config: str | None, split: str, streaming: bool) -> Iterator[Record]:
     name = source.removeprefix("hf:")
     if Path(name).exists():
         raise DataError(f"hf: names a data set of the Hugging Face Hub: write {name!r} without it")

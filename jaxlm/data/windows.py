@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxlm.data.batches import epochs_at, eval_batches, train_batch
-from jaxlm.data.errors import DataError
-from jaxlm.data.ordering import LengthOrder
+from jaxlm.data.batches import LengthOrder, epochs_at, eval_batches, train_batch
+from jaxlm.data.sources import DataError
 from jaxlm.data.store import TokenStore
 
 

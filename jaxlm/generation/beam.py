@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.config.rules import require
+from jaxlm.config.schema import require
 from jaxlm.generation.batch import SMALLEST_CACHE
 from jaxlm.generation.batching import bucket, padded
 from jaxlm.generation.caching import fill_cache

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.artifact import Loaded
-from jaxlm.config.rules import require
+from jaxlm.config.schema import require
 from jaxlm.generation.settings import GenerationError
 from jaxlm.models import MaskedLM
 

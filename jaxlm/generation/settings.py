@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxlm.config import JaxlmError
-from jaxlm.config.rules import require
+from jaxlm.config.schema import require
 
 
 class GenerationError(JaxlmError):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxlm.config import ConfigError, JaxlmError, ModelConfig
+from jaxlm.config.schema import fields_with_role
 from jaxlm.hub.decoders import GPT2, LLAMA, MISTRAL, QWEN2, QWEN3
 from jaxlm.hub.encoders import BERT, ROBERTA
 from jaxlm.hub.tables import REQUIRED, Family
@@ -28,11 +29,12 @@ PROBLEMS = {
     "regression": "regression",
 }
 # Fields of ours that every family has, or that do not change what is computed.
-FREE = "preset head labels problem pooler dropout zero_init_head compute_dtype scan_layers remat"
+FREE = set(fields_with_role(ModelConfig, "head", "training", "execution", "name")) - {"pooling"}
 
 
 def family_of(config: ModelConfig) -> Family:
     """The family that a model of this config belongs to; JaxlmError says what sets it apart."""
+    config = config.resolved()
     derived = {"num_kv_heads": config.num_heads, "head_dim": config.d_model // config.num_heads}
     defaults = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
     # Only rotary positions read these.
@@ -42,7 +44,7 @@ def family_of(config: ModelConfig) -> Family:
         expected = {
             name: default
             for name, default in defaults.items()
-            if name not in family.fields and name not in FREE.split() and not name.startswith(idle)
+            if name not in family.fields and name not in FREE and not name.startswith(idle)
         }
         expected |= {k: derived[k] if v is None else v for k, v in family.structure.items()}
         found = {name: getattr(config, name) for name in expected}
@@ -105,7 +107,7 @@ def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) ->
     if head.endswith("_classification"):
         fields |= labels_of(theirs)
     try:
-        return ModelConfig(**fields)
+        return ModelConfig(**fields).resolved()
     except (ConfigError, TypeError) as error:
         raise JaxlmError(f"this {family.name} config makes no model: {error}") from None
 
@@ -145,6 +147,7 @@ def unnested(theirs: Mapping[str, Any], rotary: bool) -> tuple[dict[str, Any], l
 
 def config_to_reference(config: ModelConfig) -> dict[str, Any]:
     """What their config.json says of a model of this config; JaxlmError if no family has it."""
+    config = config.resolved()
     family = family_of(config)
     theirs: dict[str, Any] = {
         "model_type": family.name,

@@ -22,6 +22,7 @@ HEADS: dict[str, type[nn.Module]] = {
 
 def make_model(config: ModelConfig) -> Any:
     """The module of the config's architecture and head, without parameters."""
+    config = config.resolved()
     if config.head == "lm":
         return CausalLM(config) if config.architecture == "decoder" else MaskedLM(config)
     return HEADS[config.head](config)

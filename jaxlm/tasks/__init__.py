@@ -1,16 +1,21 @@
-"""What a model is fine-tuned for: one file a task, and what all of them share."""
+"""What a run learns: one file a task, one registry, and what they share."""
 
-from jaxlm.tasks.answers import AnswerTask
-from jaxlm.tasks.dialogues import DialogueTask
-from jaxlm.tasks.sequences import SequenceTask
-from jaxlm.tasks.task import Task
-from jaxlm.tasks.words import WordTask
+from jaxlm.tasks.causal_lm import CausalLMTask
+from jaxlm.tasks.chat import ChatTask
+from jaxlm.tasks.masked_lm import MaskedLMTask
+from jaxlm.tasks.question_answering import QuestionAnsweringTask
+from jaxlm.tasks.row_task import RowTask
+from jaxlm.tasks.sequence_classification import SequenceClassificationTask
+from jaxlm.tasks.task import Objective, Task
+from jaxlm.tasks.token_classification import TokenClassificationTask
 
 TASKS: dict[str, type[Task]] = {
-    "sequence_classification": SequenceTask,
-    "token_classification": WordTask,
-    "question_answering": AnswerTask,
-    "chat": DialogueTask,
+    "causal_lm": CausalLMTask,
+    "masked_lm": MaskedLMTask,
+    "sequence_classification": SequenceClassificationTask,
+    "token_classification": TokenClassificationTask,
+    "question_answering": QuestionAnsweringTask,
+    "chat": ChatTask,
 }
 
-__all__ = ["TASKS", "AnswerTask", "DialogueTask", "SequenceTask", "Task", "WordTask"]
+__all__ = ["TASKS", "Objective", "RowTask", "Task"]

@@ -1,13 +1,32 @@
-"""Labelled rows as items, items as examples of tokens, and examples as batches of few shapes."""
+"""Rows as items, items as examples of tokens, and examples as batches of few shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.data.batches import Batch
-from jaxlm.data.ordering import LengthOrder, padded_length
+from jaxlm.data.batches import Batch, padded_length
+
+# What was left out or cut, counted by key; in words for the first line of a run.
+NOTES = {
+    "rows_without_text": "rows without text, left out",
+    "rows_sharing_context": "rows left out, as rows held out share their context",
+    "held_out_repeats": "rows held out that repeat one to train on",
+    "texts_cut": "texts longer than {limit} tokens, cut at their end",
+    "texts_in_parts": "texts longer than {limit} tokens, gone through in parts",
+    "questions_cut": "questions longer than half of {limit} tokens, cut at their end",
+    "contexts_in_windows": "contexts longer than {limit} tokens, gone through in windows",
+    "answers_in_no_window": "answers that no window holds, taken for none",
+    "dialogues_cut": "dialogues longer than {limit} tokens, cut",
+    "dialogues_without_reply": "dialogues whose first turn leaves no room for a reply, left out",
+}
+
+
+def notes_in_words(notes: Mapping[str, int], limit: int) -> list[str]:
+    """A phrase for each count above 0; `limit` is the most tokens of an example."""
+    phrases = {key: phrase.format(limit=limit) for key, phrase in NOTES.items()}
+    return [f"{count:,} {phrases[key]}" for key, count in notes.items() if count]
 
 
 class Item(NamedTuple):
@@ -64,19 +83,3 @@ def in_batches(
     for first in range(0, len(order), size):
         chosen = [examples[i] for i in order[first : first + size]]
         yield collate(chosen, padded_length(len(chosen[-1]), limit), pad, size), chosen
-
-
-class RowFeed:
-    """Batches of examples in the order of `LengthOrder`."""
-
-    def __init__(
-        self, examples: Sequence[Example], batch_size: int, limit: int, pad: int, seed: int
-    ):
-        self.examples, self.limit, self.pad = examples, limit, pad
-        self.order = LengthOrder([len(example) for example in examples], batch_size, seed)
-        self.epochs_at = self.order.epochs_at
-
-    def train_batch(self, step: int) -> Batch:
-        chosen = [self.examples[i] for i in self.order.rows(step)]
-        length = padded_length(max(map(len, chosen)), self.limit)
-        return collate(chosen, length, self.pad, len(chosen))

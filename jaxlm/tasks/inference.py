@@ -1,4 +1,4 @@
-"""What a fine-tuned model is used for: answers to texts, scores of rows, vectors of sentences."""
+"""What a trained model is used for: answers to texts, scores on rows and on texts, vectors."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,53 +9,86 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
-from jaxlm.config import Config, DataConfig, FinetuneConfig, JaxlmError, ModelConfig
-from jaxlm.data import clean
-from jaxlm.data.errors import DataError
-from jaxlm.data.ordering import padded_length
+from jaxlm.config import Config, DataConfig, JaxlmError, ModelConfig, TaskConfig, TrainConfig
+from jaxlm.data import Dataset, prepare
+from jaxlm.data.batches import padded_length
+from jaxlm.data.sources import DataError
 from jaxlm.models.heads import TRUNKS, mean_of_tokens
-from jaxlm.tasks.answers import AnswerTask
-from jaxlm.tasks.dialogues import DialogueTask
+from jaxlm.tasks.causal_lm import CausalLMTask
+from jaxlm.tasks.chat import ChatTask
 from jaxlm.tasks.examples import Item
 from jaxlm.tasks.joining import Joiner
-from jaxlm.tasks.measuring import ROWS, Answers, answers_to, measure
-from jaxlm.tasks.rowset import read_items, refuse_unknown
-from jaxlm.tasks.sequences import SequenceTask
-from jaxlm.tasks.task import Task
-from jaxlm.tasks.words import WordTask
+from jaxlm.tasks.labelled_rows import read_items, refuse_unknown
+from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
+from jaxlm.tasks.question_answering import QuestionAnsweringTask
+from jaxlm.tasks.row_reader import COLUMNS
+from jaxlm.tasks.row_task import EVAL_ROWS, Answer, RowTask
+from jaxlm.tasks.sequence_classification import SequenceClassificationTask
+from jaxlm.tasks.task import perplexity
+from jaxlm.tasks.token_classification import TokenClassificationTask
 
-KINDS: tuple[type[Task], ...] = (SequenceTask, WordTask, AnswerTask)
+ANSWERING: tuple[type[RowTask], ...] = (
+    SequenceClassificationTask,
+    TokenClassificationTask,
+    QuestionAnsweringTask,
+)
+PSEUDO_TOKENS = 2000  # that are hidden one by one, each in a pass of its own
 
 
-class Evaluation(NamedTuple):
-    """Scores over labelled rows, the right labels and the answers, and what was left out."""
+class RowEvaluation(NamedTuple):
+    """Scores over labelled rows, and what they were computed from."""
 
     scores: dict[str, float]
     items: list[Item]
-    answers: Answers
-    notes: dict[str, int]
+    answers: list[Answer]
+    notes: dict[str, int]  # what was cut or left out, by the keys of NOTES
+    label_pairs: tuple[list[str], list[str]] | None  # right and given labels, one by one
 
 
-def task_of(loaded: Loaded, kind: type[Task] | None = None) -> Task:
-    """The task that a model was fine-tuned for; JaxlmError for one with another head."""
+def writes_text(loaded: Loaded) -> bool:
+    """Whether a model predicts the tokens of a text, and not the labels of rows."""
+    return loaded.config.head in ("lm", "pretraining")
+
+
+def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
+    """The task that a model was fine-tuned for, as the run that tuned it had it.
+
+    JaxlmError where the model answers nothing, or with `dialogues` writes no text.
+    """
     config = loaded.config
-    kind = kind or next((kind for kind in KINDS if kind.head == config.head), None)
-    if kind is None:
-        heads = ", ".join(kind.head for kind in KINDS)
+    kinds = (ChatTask,) if dialogues else ANSWERING
+    kind = next((kind for kind in kinds if kind.heads == (config.head,)), None)
+    if kind is None or kind.architecture not in (None, config.architecture):
+        wanted = "a decoder's lm" if dialogues else ", ".join(kind.heads[0] for kind in ANSWERING)
         raise JaxlmError(
-            f"the model's head is {config.head}; answers take one of {heads}: see finetune.task"
+            f"the model is of architecture {config.architecture} with the head {config.head}, "
+            f"but this takes a head of {wanted}: see task.name"
         )
     run = tuning_run(loaded)
     limit = config.max_seq_len if run is None else run.data.seq_len
-    options = FinetuneConfig() if run is None else run.finetune
+    options = None if run is None else run.task
     types = config.num_token_types
     return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options)
 
 
 def tuning_run(loaded: Loaded) -> Config | None:
-    """The config of the run that tuned a model on rows, whose settings answers go by, too."""
+    """The config of the run that tuned a model on rows, if one did."""
     run = loaded.run_config
-    return run if run is not None and run.finetune.on_rows else None
+    return run if run is not None and run.task.on_rows else None
+
+
+def rows_like_the_run(
+    loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **columns: str | None
+) -> DataConfig:
+    """Where to read rows: columns as given, else the tuning run's, else the task's usual ones."""
+    run, normalize = loaded.run_config, DataConfig.normalize
+    found: dict[str, Any] = dict(zip(COLUMNS, task.columns, strict=True))
+    if run is not None:
+        normalize = run.data.normalize
+        tuned = run.task.on_rows and run.model.head == task.heads[0]
+        found = {name: getattr(run.data, name) for name in COLUMNS} if tuned else found
+    found |= {name: column for name, column in columns.items() if column}
+    return DataConfig(source=source, max_documents=max_rows, normalize=normalize, **found)
 
 
 def predict(
@@ -65,46 +98,69 @@ def predict(
 
     A tagger also takes lists of words. DataError for a text that is empty.
     """
-    task = task_of(loaded)
-    data = DataConfig(text_column="text", pair_column="pair")
-    run = tuning_run(loaded)
-
-    def own(text: Any) -> Any:
-        """A text as the run cleaned those that it was trained on."""
-        whole = isinstance(task, AnswerTask) or not isinstance(text, str)
-        return text if whole else clean(text, run.data.normalize if run else data.normalize)
-
-    items = []
-    for i, text in enumerate(texts):
-        first, second = text if isinstance(text, tuple) else (text, None)
-        row = {"text": own(first), "pair": own(second)}
-        columns = data if second is not None else DataConfig(text_column="text")
-        if second is None and isinstance(task, AnswerTask):
-            raise DataError(f"text {i + 1} is alone: give pairs of question and context")
-        item = type(task).read(f"text {i + 1}", row, columns, task.problem, labelled=False)
-        if item is None:
-            raise DataError(f"text {i + 1} is empty")
-        items.append(item)
-    return answers_to(task, loaded.model, loaded.params, items) if items else []
+    return row_task_of(loaded).predict(loaded, texts)
 
 
-def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> Evaluation:
+def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> RowEvaluation:
     """The scores of a model on the labelled rows that `data` names.
 
     With `dialogues` they are turns, of which a language model is scored on the replies. DataError
     for a label that the model does not know.
     """
-    task = task_of(loaded, DialogueTask if dialogues else None)
+    task = row_task_of(loaded, dialogues)
     read = read_items(type(task), data, task.problem, task.notes)
     items = [item for item in read if item is not None]
     refuse_unknown(type(task), items, loaded.config.labels, "the model's labels")
-    scores, answers = measure(task, loaded.model, loaded.params, items, task.encode(items))
+    scores, answers = task.measure(loaded.model, loaded.params, items, task.encode(items))
     notes = {name: count for name, count in task.notes.items() if count}
-    return Evaluation(scores, items, answers, notes)
+    return RowEvaluation(scores, items, answers, notes, task.label_pairs(items, answers))
+
+
+def evaluate_text(
+    loaded: Loaded,
+    source: str,
+    text_column: str = "text",
+    pseudo_tokens: int = PSEUDO_TOKENS,
+    max_documents: int | None = None,
+) -> dict[str, float]:
+    """Losses in nats a token over a text: `loss`, `perplexity` and what else validation reports.
+
+    A masked language model also gets its pseudo-perplexity (Salazar et al. 2020) over about
+    `pseudo_tokens` tokens from all over the text. JaxlmError for a model with another head.
+    """
+    config = loaded.config
+    if not writes_text(loaded):
+        raise JaxlmError(f"a model with the head {config.head} does not predict text")
+    seq_len = min(config.max_seq_len, 512)
+    masked = config.architecture == "encoder"
+    data = DataConfig(
+        source=source,
+        text_column=text_column,
+        val_fraction=0.0,
+        seq_len=seq_len,
+        max_documents=max_documents,
+    )
+    kind, name = (MaskedLMTask, "masked_lm") if masked else (CausalLMTask, "causal_lm")
+    text_config = Config(
+        model=config,
+        data=data,
+        task=TaskConfig(name=name),
+        train=TrainConfig(batch_size=8),
+    )
+    stores = prepare(data, tokenizer=loaded.tokenizer)
+    # The whole text is held out: the model has not seen it here.
+    held_out = Dataset(stores.tokenizer, stores.train, stores.train, stores.fingerprint)
+    scores: dict[str, float] = kind(text_config, held_out).evaluate(loaded.model, loaded.params)
+    scores["tokens"] = len(stores.train)
+    if masked:
+        losses = pseudo_losses(loaded, stores.train, seq_len, pseudo_tokens)
+        scores["pseudo_perplexity"] = perplexity(float(np.mean(losses)))
+        scores["pseudo_tokens"] = len(losses)
+    return scores
 
 
 @jax.jit(static_argnums=0)
-def pooled(
+def pooled_states(
     config: ModelConfig, params: Any, ids: Int[Array, "B T"], mask: Int[Array, "B T"]
 ) -> Float[Array, "B D"]:
     """The mean of the hidden states that the mask shows."""
@@ -124,14 +180,16 @@ def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float
         raise DataError(f"text {empty[0]} is empty")
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     vectors = np.zeros((len(rows), config.d_model), np.float32)
-    for first in range(0, len(order), ROWS):
-        chosen = order[first : first + ROWS]
+    for first in range(0, len(order), EVAL_ROWS):
+        chosen = order[first : first + EVAL_ROWS]
         length = padded_length(max(len(rows[i]) for i in chosen), config.max_seq_len)
-        ids, mask = np.zeros((2, ROWS, length), np.int32)
+        ids, mask = np.zeros((2, EVAL_ROWS, length), np.int32)
         mask[:, 0] = 1  # attention over nothing is no number
         for row, i in enumerate(chosen):
             ids[row, : len(rows[i])] = rows[i]
             mask[row, : len(rows[i])] = 1
-        found = pooled(config, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask))
+        found = pooled_states(
+            config, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask)
+        )
         vectors[chosen] = np.asarray(found)[: len(chosen)]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize else vectors

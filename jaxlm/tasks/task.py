@@ -1,116 +1,137 @@
-"""What every task says of itself: how its rows are read, encoded, learned, answered and scored."""
+"""What a run learns: the interface of every task, and the evaluation that tasks share."""
 
-import re
+import math
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxlm.config import DataConfig, FinetuneConfig
-from jaxlm.data.errors import DataError
-from jaxlm.data.rows import take
-from jaxlm.tasks.examples import Example, Item
-from jaxlm.tasks.joining import Joiner
+from jaxlm.artifact import Loaded
+from jaxlm.config import Config, JaxlmError
 from jaxlm.tokenizer import Tokenizer
 
-Outputs = Any  # arrays of a forward pass, or a tuple of them
+Params = Any
+Arrays = Mapping[str, Array | np.ndarray]  # a batch, on the host or on a device
 Sums = dict[str, Array]
+Scores = dict[str, float]
+Outputs = Any  # arrays of a forward pass, or a tuple of them
+# objective(model, params, batch, key) -> sums over the batch's targets: "loss" (nats), "count", and
+# whatever else is to be reported as a mean. `key` is None in evaluation, which has no randomness.
+Objective = Callable[[nn.Module, Params, Arrays, Array | None], Sums]
 
 
-@dataclass(eq=False)
 class Task(ABC):
-    """One task with its labels and the tokenizer that its texts go through.
+    """What a run learns: its batches, its objective, and how a model is judged and shown.
 
-    `limit` is the most tokens of an example. `notes` counts what was treated specially, in words.
+    A batch is a function of the step alone, which is what exact resume rests on. An own task sets
+    `tokenizer`, `objective` and `step_tokens` and defines `train_batch`; the rest has defaults.
     """
 
-    head: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]] = ("attention_mask", "token_type_ids")  # beside the ids
-
-    libraries: ClassVar[tuple[str, ...]] = ()  # that scores take
+    architecture: ClassVar[str | None] = None  # that it trains; None: any
+    heads: ClassVar[tuple[str, ...]] = ("lm",)  # that it trains; the first unless the model says
+    continues_prompts: ClassVar[bool] = False  # whether a sample's text goes on from its prompt
+    shown: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")  # after an evaluation
 
     tokenizer: Tokenizer
-    limit: int
-    labels: tuple[str, ...] = ()
-    problem: str = "single_label"
-    num_token_types: int = 0
-    options: FinetuneConfig = field(default_factory=FinetuneConfig)
-    notes: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self):
-        self.joiner = Joiner(self.tokenizer, self.limit)
-
-    # Equal where the compiled programs are: these depend on the kind and the problem alone.
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Task) and self._program == other._program
-
-    def __hash__(self) -> int:
-        return hash(self._program)
-
-    @property
-    def _program(self) -> tuple[type, str]:
-        return type(self), self.problem
-
-    @property
-    @abstractmethod
-    def metrics(self) -> tuple[str, ...]:
-        """The names of what `score` gives; the first chooses the best checkpoint unless told."""
+    objective: Objective
+    step_tokens: float  # tokens of a step, or their mean
+    fingerprint: str = ""  # a hash of data and tokenizer: a run is resumed with the same only
+    description: str = ""  # the data in a phrase
+    best_by: str = "loss"  # the score that the best checkpoint has most of, or loss (least)
 
     @classmethod
-    @abstractmethod
-    def read(
-        cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
-    ) -> Item | None:
-        """The item of a row; None if it has no text. DataError where a field is not as it must."""
+    def from_config(cls, config: Config, source: Loaded | None) -> "Task":
+        """The task with its data read; `source` is what `finetune.init_from` names.
 
-    @classmethod
-    def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
-        """The columns whose characters are counted, so that nothing may be cleaned off them."""
-        return ()
+        Raises JaxlmError on a mistake in the config or the data.
+        """
+        raise JaxlmError(f"{cls.__name__} is not made from a config: give the object to fit")
 
-    @classmethod
-    def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
-        """The columns that may hold several texts, which a CSV or TSV file has in one cell."""
-        return (data.label_column,) if problem == "multi_label" else ()
-
-    @classmethod
-    def labels_in(cls, item: Item) -> Sequence[str]:
-        """The names of the classes that an item is labelled with."""
-        return ()
-
-    @classmethod
-    def group(cls, item: Item) -> object:
-        """Items of one group never stand on both sides of a split; None: each is its own."""
-        return None
+    def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the task fills in of a config, by section and field, besides the vocabulary size."""
+        return {"model": {"head": self.heads[0], "labels": (), "pooler": None}}
 
     @abstractmethod
-    def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
-        """The examples of items, with what is to be learned if they are labelled."""
+    def train_batch(self, step: int) -> Mapping[str, np.ndarray]:
+        """The batch of a step, counted from 0; its arrays have the rows as their first dim."""
 
-    @abstractmethod
-    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
-        """Sums over the batch's targets, `loss` and `count` among them."""
+    def epochs_at(self, step: int) -> float:
+        """How many times the training data have been passed through after `step` steps."""
+        return 0.0
 
-    @abstractmethod
-    def answer(
-        self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[dict[str, Any]]:
-        """What the model says of each item, from the outputs of its examples."""
+    def evaluate(self, model: nn.Module, params: Params) -> Scores:
+        """Loss and scores over the whole validation split; empty if there is none."""
+        return {}
 
-    @abstractmethod
-    def score(
-        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
-        """The task's metrics of answers to labelled items."""
+    def score(self, scores: Scores) -> float:
+        """What the best checkpoint has most of, from what `evaluate` returns."""
+        return -scores["loss"] if self.best_by == "loss" else scores[self.best_by]
+
+    def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
+        """Prompts, and what the model makes of them."""
+        return []
+
+    def summary(self, best: Loaded) -> dict[str, Any]:
+        """What summary.json tells besides the course of the run, of its best checkpoint."""
+        return {}
+
+    def predict(self, loaded: Loaded, texts: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the model answers to each text; JaxlmError for a task without answers."""
+        raise JaxlmError(f"{type(self).__name__} answers no texts; see `jaxlm generate`")
+
+
+@jax.jit(static_argnums=(0, 1))
+def eval_step(objective: Objective, model: nn.Module, params: Params, batch: Arrays) -> Sums:
+    """The objective's sums over one batch, without randomness."""
+    return objective(model, params, batch, None)
+
+
+def mean_scores(
+    objective: Objective, model: nn.Module, params: Params, batches: Iterable[Arrays]
+) -> Scores:
+    """Means over every target of the batches: loss in nats, and what else the objective sums.
+
+    Sums are added up in float64 on the host, so the batch size changes nothing that matters.
+    """
+    totals: dict[str, float] = {}
+    pending = [eval_step(objective, model, params, batch) for batch in batches]
+    for sums in jax.device_get(pending):
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    count = totals.pop("count")
+    return {name: total / count for name, total in totals.items()}
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), kept finite for a loss that has run away."""
+    return math.exp(min(loss, 700.0))
+
+
+@dataclass(frozen=True)
+class RowObjective:
+    """The objective of a task whose losses are read off the outputs of one forward pass.
+
+    Two with the same functions are equal, so that they share compiled programs. `inputs` are the
+    arrays of a batch that the model takes besides the ids.
+    """
+
+    losses: Callable[[Outputs, Arrays], Sums]
+    inputs: tuple[str, ...] = ("attention_mask", "token_type_ids")
+
+    def __call__(
+        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None = None
+    ) -> Sums:
+        outputs = self.forward(model, params, batch, key)
+        return self.losses(outputs, {name: jnp.asarray(x) for name, x in batch.items()})
 
     def forward(
-        self, model: nn.Module, params: Any, batch: Mapping[str, Any], key: Array | None
+        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
     ) -> Outputs:
         """The model's outputs for a batch, with dropout if there is a key."""
         return model.apply(
@@ -121,51 +142,16 @@ class Task(ABC):
             **{name: batch[name] for name in self.inputs if name in batch},
         )
 
-    def objective(
-        self, model: nn.Module, params: Any, batch: Mapping[str, Any], key: Array | None = None
-    ) -> Sums:
-        """The sums that training and evaluation take of a batch."""
-        outputs = self.forward(model, params, batch, key)
-        return self.losses(outputs, {name: jnp.asarray(x) for name, x in batch.items()})
 
-    def tokens(self, ids: Sequence[int], types: Sequence[int]) -> dict[str, np.ndarray]:
-        """The arrays that every example has; types only for a model that tells two apart."""
-        arrays = {"ids": np.array(ids, np.int32)}
-        if self.num_token_types > 1:
-            arrays["token_type_ids"] = np.array(types, np.int32)
-        return arrays
-
-
-def field_of(where: str, row: Mapping[str, Any], column: str | None, setting: str) -> Any:
-    """A field that must be there, null as an empty text."""
-    assert column is not None
-    value = take(where, dict(row), column, setting)
-    return "" if value is None else value
-
-
-def text_field(
-    where: str, row: Mapping[str, Any], column: str | None, setting: str, strip: bool = True
-) -> str:
-    value = field_of(where, row, column, setting)
-    if not isinstance(value, str):
-        raise DataError(f"{where} holds {value!r} in column {column!r} where text should be")
-    return value.strip() if strip else value
-
-
-def as_label(value: Any) -> Any:
-    """A label, or each one of a list, in one spelling: 1.0 is 1, as a number and as a text."""
-    if isinstance(value, list):
-        return [as_label(item) for item in value]
-    # JSON's true and false stay words: for Python they are 1 and 0 too.
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        value = str(value)
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) if isinstance(value, str) else value
-
-
-def sorted_labels(names: set[str]) -> tuple[str, ...]:
-    """Labels in order: numbers by their value, else by the alphabet."""
-    if all(re.fullmatch(r"-?\d+", name) for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
+@jax.jit(static_argnums=(0, 1, 4, 5))
+def row_step(
+    objective: RowObjective,
+    model: nn.Module,
+    params: Params,
+    batch: Arrays,
+    labelled: bool,
+    answers: bool,
+) -> tuple[Sums, Outputs]:
+    """Sums of the losses if there are labels, and the outputs if answers are read off them."""
+    outputs = objective.forward(model, params, batch, None)
+    return objective.losses(outputs, batch) if labelled else {}, outputs if answers else None

@@ -1,6 +1,6 @@
-"""Objectives, optimizers, the pure training step, and `fit`: the training command as a function."""
+"""Optimizers, the pure training step, and `fit`: the training command as a function."""
 
-from jaxlm.training.loop import fit
+from jaxlm.training.fit import fit
 from jaxlm.training.state import TrainState, evaluation_params, train_step
 
 __all__ = ["TrainState", "evaluation_params", "fit", "train_step"]

@@ -1,15 +1,11 @@
-"""Numbers derived from losses and times: evaluation over a split, utilisation, rows of metrics."""
+"""How much a model computes, and how much the devices could."""
 
-import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from jaxlm.config import ModelConfig
-from jaxlm.training.objectives import Objective, Params, Sums
 
 # Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
 PEAK_FLOPS = {
@@ -23,28 +19,6 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
 }
-
-
-@jax.jit(static_argnums=(0, 1))
-def eval_step(objective: Objective, model: nn.Module, params: Params, batch: Mapping) -> Sums:
-    """The objective's sums over one batch, without randomness."""
-    return objective(model, params, batch, None)
-
-
-def evaluate(
-    objective: Objective, model: nn.Module, params: Params, batches: Iterable[Mapping]
-) -> dict[str, float]:
-    """Means over every target of the batches: loss in nats, and what else the objective sums.
-
-    Sums are added up in float64 on the host, so the batch size changes nothing that matters.
-    """
-    totals: dict[str, float] = {}
-    pending = [eval_step(objective, model, params, batch) for batch in batches]
-    for sums in jax.device_get(pending):
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    count = totals.pop("count")
-    return {name: total / count for name, total in totals.items()}
 
 
 def flops_per_token(config: ModelConfig, num_params: int, seq_len: int) -> float:
@@ -65,11 +39,6 @@ def peak_flops() -> float | None:
     devices = jax.devices()
     kind = devices[0].device_kind
     return next((p * len(devices) for name, p in PEAK_FLOPS.items() if name in kind), None)
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), kept finite for a loss that has run away."""
-    return math.exp(min(loss, 700.0))
 
 
 def tree_size(params: Any) -> int:

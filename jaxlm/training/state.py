@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.config import FinetuneConfig
 from jaxlm.nn.lora import add_lora
-from jaxlm.training.objectives import Batch, Objective, Params, Sums
+from jaxlm.tasks.task import Arrays, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
 from jaxlm.training.partial import joined, overlay, split, trained_paths
 
@@ -40,7 +40,7 @@ class TrainState:
     schedule: Schedule | None = flax.struct.field(pytree_node=False, default=None)
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
     """One update from the batch; metrics are that batch's means before the update."""
     key = jax.random.fold_in(state.key, state.step)
     grads, sums = accumulated_gradients(state, batch, key)
@@ -61,13 +61,13 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     return state, metrics
 
 
-def accumulated_gradients(state: TrainState, batch: Batch, key: Array) -> tuple[Params, Sums]:
+def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple[Params, Sums]:
     """Gradients of the summed loss, and the sums, over all micro-batches.
 
     Summing, not averaging averages, keeps ragged micro-batches exact: `train_step` divides once.
     """
 
-    def loss(params: Params, part: Batch, key: Array) -> tuple[Float[Array, ""], Sums]:
+    def loss(params: Params, part: Arrays, key: Array) -> tuple[Float[Array, ""], Sums]:
         sums = state.objective(state.model, joined(params, state.frozen), part, key)
         return sums["loss"], sums
 
@@ -115,6 +115,7 @@ def init_state(
     *,
     given: Mapping[str, Array] = MappingProxyType({}),
     finetune: FinetuneConfig | None = None,
+    num_layers: int = 0,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     schedule: Schedule | None = None,
@@ -122,7 +123,7 @@ def init_state(
     """A state at step 0; weights and the step's randomness come from different folds of the key.
 
     `given` are weights by path that take the place of random ones; `finetune` tells which
-    parameters get adapters, and which are trained (default: all).
+    parameters get adapters, and which of the model's `num_layers` are trained (default: all).
     """
     init_key, step_key = jax.random.split(key)
     params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -135,7 +136,6 @@ def init_state(
             scale, targets = finetune.lora_alpha, finetune.lora_targets
             params = add_lora(params, finetune.lora_rank, scale, targets, lora_key)
         paths = sorted(flatten_dict(params, sep="/"))
-        num_layers: int = model.config.num_layers  # pyright: ignore[reportAttributeAccessIssue]
         trained, frozen = split(params, trained_paths(paths, fresh, finetune, num_layers))
     return TrainState(
         step=jnp.zeros((), jnp.int32),

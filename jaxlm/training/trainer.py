@@ -11,15 +11,22 @@ from flax.traverse_util import flatten_dict
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
-from jaxlm.config import Config, JaxlmError, to_settings
+from jaxlm.config import Config, JaxlmError, to_mapping
 from jaxlm.loading import load
 from jaxlm.nn.lora import merge_lora
+from jaxlm.tasks import Task
+from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole
 from jaxlm.training.metrics import flops_per_token, peak_flops, tree_size
-from jaxlm.training.objectives import Batch
 from jaxlm.training.partial import memory_report
 from jaxlm.training.plots import plot_losses
-from jaxlm.training.rundir import Row, RunDirectory, RunError, recorded, to_json
+from jaxlm.training.run_directory import (
+    MetricsRow,
+    RunDirectory,
+    RunError,
+    recorded,
+    to_json,
+)
 from jaxlm.training.state import (
     Metrics,
     TrainState,
@@ -27,13 +34,8 @@ from jaxlm.training.state import (
     from_items,
     to_items,
 )
-from jaxlm.training.work import Work
 
-# What an evaluation shows of what it measures.
-SHOWN = ("loss", "perplexity", "accuracy", "macro_f1", "micro_f1", "entity_f1", "f1")
-SHOWN += ("exact_match", "pearson", "spearman")
-
-Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Update = Callable[[TrainState, Arrays], tuple[TrainState, Metrics]]
 
 
 class TrainingError(JaxlmError):
@@ -47,13 +49,13 @@ class Trainer:
         self,
         run: RunDirectory,
         config: Config,
-        work: Work,
+        task: Task,
         state: TrainState,
         update: Update,
     ):
-        self.run, self.config, self.work = run, config, work
+        self.run, self.config, self.task = run, config, task
         self.state, self.update = state, update
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         self.num_params = tree_size(state.params) + tree_size(state.frozen)
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
         flops = flops_per_token(config.model, self.num_params, config.data.seq_len)
@@ -72,14 +74,14 @@ class Trainer:
         return self._checkpoints
 
     @property
-    def merits(self) -> list[float]:
-        """What each evaluation so far was worth: more is better."""
-        return [self.work.merit(row) for row in self.rows if row["split"] == "val"]
+    def scores(self) -> list[float]:
+        """The score of each evaluation so far: more is better."""
+        return [self.task.score(row) for row in self.rows if row["split"] == "val"]
 
     def restore(self, step: int) -> None:
         """Take the state of a checkpoint, and cut what the run wrote after it."""
         meta = read_meta(self.run.checkpoints / str(step))
-        if meta["data"] != self.work.fingerprint:
+        if meta["data"] != self.task.fingerprint:
             raise RunError(
                 f"the data or tokenizer of {self.run.path} has changed since step {step}; "
                 "restore it, choose another run.dir, or --run.overwrite true to start anew"
@@ -96,7 +98,7 @@ class Trainer:
         step = int(self.state.step)
         if step == train.steps or self._out_of_patience():
             return
-        batch = self.work.train_batch(step)
+        batch = self.task.train_batch(step)
         self._clock, self._clock_step = time.perf_counter(), step
         with TrainingConsole(train.steps, step) as self.console:
             self._introduce(step)
@@ -106,7 +108,7 @@ class Trainer:
                 if self._checkpoints is None:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     threading.Thread(target=import_orbax, daemon=True).start()
-                batch = self.work.train_batch(step)
+                batch = self.task.train_batch(step)
                 self.console.advance(step)
                 ending = step == train.steps
                 if step % train.log_every == 0 or ending:
@@ -131,7 +133,7 @@ class Trainer:
         """Wait for the last checkpoint, draw loss.png; writing summary.json ends the run."""
         self.checkpoints.wait()
         self.checkpoints.close()
-        own = self.work.conclude(load(self.run.path))
+        own = self.task.summary(load(self.run.path, model=self.state.model))
         plot_losses(self.run.path / "loss.png", self.rows, own.get("baselines") or {})
         seconds, steps = self._seconds(), int(self.state.step)
         losses = [row["loss"] for row in self.rows if row["split"] == "val"]
@@ -147,15 +149,15 @@ class Trainer:
             **self.memory,
             **own,
         }
-        if "metric" in own and self.merits:
-            best = max(self.merits)
+        if "metric" in own and self.scores:
+            best = max(self.scores)
             summary["best_val_metric"] = -best if own["metric"] == "loss" else best
         self.run.write("summary.json", to_json(summary))
         print(closing_line(summary, self.run.path))
 
     def _introduce(self, step: int) -> None:
         self.console.say(
-            f"{self.config.run.name}: {self.num_params:,} parameters, {self.work.description}, "
+            f"{self.config.run.name}: {self.num_params:,} parameters, {self.task.description}, "
             f"vocabulary {self.config.model.vocab_size:,}, {jax.devices()[0].device_kind}"
         )
         trained = self.memory["num_trained"]
@@ -174,13 +176,13 @@ class Trainer:
         """Write the row of the update just made; waits for the device."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         now = time.perf_counter()
-        speed = (step - self._clock_step) * self.work.step_tokens / (now - self._clock)
+        speed = (step - self._clock_step) * self.task.step_tokens / (now - self._clock)
         self._clock, self._clock_step = now, step
-        row: Row = {"step": step, "split": "train"} | values
+        row: MetricsRow = {"step": step, "split": "train"} | values
         row |= {"tokens": self._tokens(step), "tokens_per_second": round(speed, 1)}
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
-        row["epoch"] = self.work.epochs_at(step)
+        row["epoch"] = self.task.epochs_at(step)
         self._record(row)
         self.console.advance(step, values["loss"], speed)
         if not math.isfinite(values["loss"]):
@@ -191,39 +193,38 @@ class Trainer:
 
     def _evaluate(self, step: int) -> bool:
         """Write the row of the whole validation split; whether it is the best so far."""
-        if not self.work.val_size:
+        measured = self.task.evaluate(self.state.model, evaluation_params(self.state))
+        if not measured:
             return False
-        measured = self.work.measure(self.state.model, evaluation_params(self.state))
         row = {"step": step, "split": "val"} | measured
-        improved = self.work.merit(row) > max(self.merits, default=-math.inf)
+        improved = self.task.score(row) > max(self.scores, default=-math.inf)
         self._record(row | {"tokens": self._tokens(step)})
-        told = {f"val {name}": value for name, value in measured.items() if name in SHOWN}
+        told = {f"val {name}": value for name, value in measured.items() if name in self.task.shown}
         self.console.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in told.items()))
         return improved
 
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
         params = merge_lora(evaluation_params(self.state))
-        loaded = Loaded(self.state.model, params, self.work.tokenizer, self.config.model)
-        pairs = self.work.samples(loaded, step)
+        loaded = Loaded(self.state.model, params, self.task.tokenizer, self.config.model)
+        pairs = self.task.samples(loaded, step)
         for prompt, text in pairs:
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
         for prompt, text in pairs[:1]:
-            # A continuation goes on from its prompt; a filled text or a reply does not.
-            apart = self.config.objective.name == "mlm" or self.config.finetune.on_rows
-            self.console.say(indent(prompt + ("\n" if apart else "") + text))
+            between = "" if self.task.continues_prompts else "\n"
+            self.console.say(indent(prompt + between + text))
 
     def _save(self, step: int) -> None:
         params, rest = to_items(self.state)
         vals = [row for row in self.rows if row["split"] == "val" and row["step"] == step]
-        tokenizer = self.work.tokenizer
+        tokenizer = self.task.tokenizer
         meta = {
             "step": step,
-            "config": to_settings(recorded(self.config)),
+            "config": to_mapping(recorded(self.config)),
             "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
-            "data": self.work.fingerprint,
+            "data": self.task.fingerprint,
             "val_loss": vals[-1]["loss"] if vals else None,
-            "merit": self.work.merit(vals[-1]) if vals else None,
+            "merit": self.task.score(vals[-1]) if vals else None,
             "seconds": self._seconds(),
             # Where all are trained there is no need to tell them apart.
             "trained": sorted(flatten_dict(self.state.params, sep="/"))
@@ -233,7 +234,7 @@ class Trainer:
         self.checkpoints.save(step, params, rest, meta)
         self._saved_step = step
 
-    def _record(self, row: Row) -> None:
+    def _record(self, row: MetricsRow) -> None:
         row["seconds"] = round(self._seconds(), 3)
         self.rows.append(row)
         self.run.append("metrics.jsonl", row)
@@ -243,16 +244,16 @@ class Trainer:
         return self._seconds_before + time.perf_counter() - self._began
 
     def _out_of_patience(self) -> bool:
-        merits, patience = self.merits, self.config.train.patience
-        if patience is None or not merits:
+        scores, patience = self.scores, self.config.train.patience
+        if patience is None or not scores:
             return False
-        return len(merits) - 1 - merits.index(max(merits)) >= patience
+        return len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def _tokens(self, step: int) -> int:
-        return round(step * self.work.step_tokens)
+        return round(step * self.task.step_tokens)
 
 
-def closing_line(summary: Row, path: Path) -> str:
+def closing_line(summary: MetricsRow, path: Path) -> str:
     """The result in a sentence, beside the n-gram that comes nearest below it."""
     line = f"{path}: {summary['steps']} steps in {summary['seconds']:.0f} s"
     best = summary["best_val_loss"]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxlm.data import DataError
-from jaxlm.data.ordering import padded_length
+from jaxlm.data.batches import padded_length
 from jaxlm.tasks.examples import RowFeed, in_batches
 from jaxlm.tasks.joining import Joiner
 from jaxlm.training.rowwork import balance

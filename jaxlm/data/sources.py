@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxlm.data.errors import DataError
+from jaxlm.config import JaxlmError
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
@@ -23,6 +23,10 @@ SAMPLES = {
     "songci": "songci.jsonl.xz",
     "tinyshakespeare": "tinyshakespeare.txt",
 }
+
+
+class DataError(JaxlmError):
+    """Text that cannot be found, read, split or cut into windows."""
 
 
 def find_files(source: str) -> list[Path]:

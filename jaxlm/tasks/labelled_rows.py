@@ -11,15 +11,15 @@ import numpy as np
 
 from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
-from jaxlm.data.errors import DataError
-from jaxlm.data.rows import Row, read_list, read_rows, spells_lists
+from jaxlm.data.rows import Record, read_list, read_rows, spells_lists
+from jaxlm.data.sources import DataError
 from jaxlm.tasks.examples import Item
-from jaxlm.tasks.task import Task, as_label, sorted_labels
+from jaxlm.tasks.row_reader import COLUMNS, RowReader, as_label, sorted_labels
 
 
 @dataclass(frozen=True)
-class RowSet:
-    """The items of each split, the labels by name, and what was left out, in words."""
+class RowSplits:
+    """The items of each split, the labels by name, and counts of what was left out (see NOTES)."""
 
     train: list[Item]
     val: list[Item]
@@ -35,7 +35,7 @@ class RowSet:
 
 
 def read_items(
-    kind: type[Task],
+    kind: type[RowReader],
     data: DataConfig,
     problem: str,
     notes: Counter[str],
@@ -47,7 +47,7 @@ def read_items(
 
     DataError where a row is not as it must be, or no row has text.
     """
-    columns = [data.text_column, data.pair_column, data.label_column if labelled else None]
+    columns = [getattr(data, name) for name in COLUMNS if labelled or name != "label_column"]
     rows = read_rows(
         source or data.source,
         [column for column in columns if column is not None],
@@ -58,13 +58,13 @@ def read_items(
     rows = itertools.islice(rows, data.max_documents)
     items = items_of(kind, rows, data, problem, source or data.source, labelled=labelled)
     if empty := items.count(None):
-        notes["rows without text, left out"] += empty
+        notes["rows_without_text"] += empty
     return items
 
 
 def items_of(
-    kind: type[Task],
-    rows: Iterable[Row],
+    kind: type[RowReader],
+    rows: Iterable[Record],
     data: DataConfig,
     problem: str,
     source: str,
@@ -79,7 +79,7 @@ def items_of(
         data = dataclasses.replace(data, label_column=None)
     exact = kind.exact(data)
     lists = kind.lists(data, problem) if spells_lists(source) else ()
-    label = data.label_column if has_classes(kind, problem) else None
+    label = data.label_column if kind.has_classes(problem) else None
     items = []
     for where, row in rows:
         fields = dict(row)
@@ -96,19 +96,14 @@ def items_of(
     return items
 
 
-def has_classes(kind: type[Task], problem: str) -> bool:
-    """Whether the labels of a task are the names of classes."""
-    return kind.head.endswith("_classification") and problem != "regression"
-
-
-def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> RowSet:
+def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()) -> RowSplits:
     """Read and split what the config's data section names.
 
     The order is drawn by the seed, so that every class has its share in each split. `known` are
     the labels of the model to start from, kept if the rows have no others. DataError on a mistake
     in the rows: a missing column or label, or one that only validation rows have.
     """
-    data, finetune, problem = config.data, config.finetune, config.model.problem
+    data, train_rows, problem = config.data, config.task.train_rows, config.model.problem
     notes: Counter[str] = Counter()
     items = [item for item in read_items(kind, data, problem, notes) if item is not None]
     items = [items[i] for i in fair_order(kind, items, config.run.seed)]
@@ -124,26 +119,26 @@ def read_rowset(kind: type[Task], config: Config, known: Sequence[str] = ()) -> 
         require_rows(data, "val_fraction", val, unit, "validation")
     require_rows(data, "test_fraction", test, unit, "the test")
     # Files apart may still share groups.
-    train = without_groups(kind, rest, [*val, *test], notes, "training")
-    val = without_groups(kind, val, test, notes, "validation")
+    train = without_groups(kind, rest, [*val, *test], notes)
+    val = without_groups(kind, val, test, notes)
     if not train:
         shared = "all of its contexts are in the rows to validate or test on"
         reason = shared if rest else "give more rows"
         raise DataError(f"{data.source} leaves no row to train on: {reason}")
-    kept = train[: finetune.train_rows]
+    kept = train[:train_rows]
     trained = {item.content for item in kept}
     if repeated := sum(item.content in trained for item in (*val, *test)):
-        notes["rows held out that repeat one to train on"] += repeated
+        notes["held_out_repeats"] += repeated
     rows = "the training rows"
     if len(kept) < len(train):
-        rows += f" that finetune.train_rows {finetune.train_rows} leaves"
+        rows += f" that task.train_rows {train_rows} leaves"
     labels = config.model.labels or label_names(kind, kept, config, rows)
     if known and set(labels) <= set(known):
         labels = tuple(known)
     place = "model.labels" if config.model.labels else f"the labels of {rows}"
     for part in (kept, val, test):
         refuse_unknown(kind, part, labels, place)
-    return RowSet(kept, val, test, labels, notes)
+    return RowSplits(kept, val, test, labels, notes)
 
 
 def require_rows(data: DataConfig, setting: str, part: Sequence[Item], unit: str, use: str) -> None:
@@ -157,12 +152,12 @@ def require_rows(data: DataConfig, setting: str, part: Sequence[Item], unit: str
 
 
 def label_names(
-    kind: type[Task], train: Sequence[Item], config: Config, rows: str
+    kind: type[RowReader], train: Sequence[Item], config: Config, rows: str
 ) -> tuple[str, ...]:
     """The labels that `rows`, to train on, have in order; a number's is its column's name."""
-    if kind.head.endswith("_classification") and config.model.problem == "regression":
+    if kind.is_classifier and config.model.problem == "regression":
         return (str(config.data.label_column),)
-    if not has_classes(kind, config.model.problem):
+    if not kind.has_classes(config.model.problem):
         return ()
     labels = sorted_labels({label for item in train for label in kind.labels_in(item)})
     if len(labels) < 2 and config.model.problem == "single_label":
@@ -174,7 +169,7 @@ def label_names(
 
 
 def refuse_unknown(
-    kind: type[Task], items: Sequence[Item], labels: Sequence[str], place: str
+    kind: type[RowReader], items: Sequence[Item], labels: Sequence[str], place: str
 ) -> None:
     """DataError for the first label that is not one of those, which `place` tells the origin of."""
     for item in items:
@@ -186,7 +181,7 @@ def refuse_unknown(
                 )
 
 
-def fair_order(kind: type[Task], items: Sequence[Item], seed: int) -> list[int]:
+def fair_order(kind: type[RowReader], items: Sequence[Item], seed: int) -> list[int]:
     """A random order of which every beginning holds each class by its share.
 
     Items of a group stay together.
@@ -207,7 +202,7 @@ def fair_order(kind: type[Task], items: Sequence[Item], seed: int) -> list[int]:
     return np.argsort(keys, kind="stable").tolist()
 
 
-def border(kind: type[Task], items: Sequence[Item], place: int) -> int:
+def border(kind: type[RowReader], items: Sequence[Item], place: int) -> int:
     """The place nearest to the given one that parts no group; with groups on both sides of it."""
     if not 0 < place < len(items):
         return place
@@ -221,11 +216,11 @@ def border(kind: type[Task], items: Sequence[Item], place: int) -> int:
 
 
 def without_groups(
-    kind: type[Task], items: Sequence[Item], others: Sequence[Item], notes: Counter[str], use: str
+    kind: type[RowReader], items: Sequence[Item], others: Sequence[Item], notes: Counter[str]
 ) -> list[Item]:
     """The items whose group none of the others has; what is left out is noted."""
     taken = {kind.group(item) for item in others} - {None}
     kept = [item for item in items if kind.group(item) not in taken]
     if left := len(items) - len(kept):
-        notes[f"rows left out of {use}, as rows held out share their context"] += left
+        notes["rows_sharing_context"] += left
     return kept

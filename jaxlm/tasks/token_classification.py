@@ -6,25 +6,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array
 
 from jaxlm.config import DataConfig
-from jaxlm.data.errors import DataError
+from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.metrics import CHINESE, are_entities, tag_scores
-from jaxlm.tasks.task import Outputs, Sums, Task, field_of
+from jaxlm.tasks.row_reader import field_of
+from jaxlm.tasks.row_task import Answer, RowTask
+from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
 IS_CHINESE = re.compile(f"[{CHINESE}]")
 # Of running text: a Chinese character, other letters and digits together, or a punctuation mark.
 WORD = re.compile(f"[{CHINESE}]|[^\\W{CHINESE}]+|[^\\w\\s]")
 
 
-class WordTask(Task):
+def tag_losses(outputs: Outputs, batch: Arrays) -> Sums:
+    """Cross-entropy at the first token of each word."""
+    return target_sums(outputs, batch["targets"], batch["weights"])
+
+
+class TokenClassificationTask(RowTask):
     """Tagging of words, each by the first of its tokens; long texts go through in several parts."""
 
-    head = "token_classification"
+    heads = ("token_classification",)
+    columns = ("tokens", None, "tags")
+    is_classifier = True
     libraries = ("sklearn.metrics", "seqeval.metrics")
+
+    def make_objective(self) -> RowObjective:
+        return RowObjective(tag_losses)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -74,9 +85,7 @@ class WordTask(Task):
                     length = 0
                 parts[-1].append((word, ids))
                 length += len(ids)
-            self.notes[f"texts longer than {self.limit} tokens, gone through in parts"] += (
-                len(parts) > 1
-            )
+            self.notes["texts_in_parts"] += len(parts) > 1
             examples += [self._example(i, item, part, labelled) for part in parts]
         return examples
 
@@ -94,13 +103,9 @@ class WordTask(Task):
             arrays |= {"targets": targets, "weights": weights.astype(np.float32)}
         return Example(arrays, {}, i, note=(words, starts))
 
-    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
-        """Cross-entropy at the first token of each word."""
-        return target_sums(outputs, batch["targets"], batch["weights"])
-
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """The `words`, their `tags`, and where the tags are those of entities, `entities`."""
         tags = [[""] * len(item.content) for item in items]
         for example, logits in outputs:
@@ -116,9 +121,13 @@ class WordTask(Task):
             answers.append(answer)
         return answers
 
-    def score(
-        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
+    def label_pairs(
+        self, items: Sequence[Item], answers: Sequence[Answer]
+    ) -> tuple[list[str], list[str]] | None:
+        truth = [tag for item in items for tag in item.label]
+        return truth, [tag for answer in answers for tag in answer["tags"]]
+
+    def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return tag_scores(
             [item.label for item in items], [answer["tags"] for answer in answers], self.labels
         )

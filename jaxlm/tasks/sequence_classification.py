@@ -6,21 +6,55 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxlm.config import DataConfig
-from jaxlm.data.errors import DataError
+from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.metrics import multi_label_scores, number_scores, single_label_scores
-from jaxlm.tasks.task import Outputs, Sums, Task, field_of, text_field
+from jaxlm.tasks.row_reader import field_of, text_field
+from jaxlm.tasks.row_task import Answer, RowTask
+from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
 
-class SequenceTask(Task):
+def class_losses(outputs: Outputs, batch: Arrays) -> Sums:
+    """Cross-entropy of the one right class."""
+    return target_sums(outputs, batch["targets"], batch["weights"])
+
+
+def label_losses(outputs: Outputs, batch: Arrays) -> Sums:
+    """The mean binary cross-entropy of all labels of a row."""
+    apart = -batch["targets"] * jax.nn.log_sigmoid(outputs)
+    apart -= (1 - batch["targets"]) * jax.nn.log_sigmoid(-outputs)
+    return row_sums(apart, batch)
+
+
+def squared_errors(outputs: Outputs, batch: Arrays) -> Sums:
+    return row_sums(jnp.square(outputs - batch["targets"]), batch)
+
+
+def row_sums(apart: Float[Array, "B C"], batch: Arrays) -> Sums:
+    """Weighted sums over rows of the means over their columns."""
+    return {
+        "loss": jnp.sum(apart.mean(axis=-1) * batch["weights"]),
+        "count": jnp.sum(batch["weights"]),
+    }
+
+
+LOSSES = {"single_label": class_losses, "multi_label": label_losses, "regression": squared_errors}
+
+
+class SequenceClassificationTask(RowTask):
     """Classification of whole texts: `single_label`, `multi_label` or `regression`."""
 
-    head = "sequence_classification"
+    heads = ("sequence_classification",)
+    columns = ("text", None, "label")
+    is_classifier = True
     libraries = ("sklearn.metrics",)
+
+    def make_objective(self) -> RowObjective:
+        return RowObjective(LOSSES[self.problem])
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -56,7 +90,7 @@ class SequenceTask(Task):
         examples = []
         for i, (item, texts) in enumerate(zip(items, encoded, strict=True)):
             joined = self.joiner.one(*texts) if len(texts) == 1 else self.joiner.two(*texts)
-            self.notes[f"texts longer than {self.limit} tokens, cut at their end"] += joined.cut
+            self.notes["texts_cut"] += joined.cut
             row = {}
             if labelled:
                 row = {"targets": self._target(item), "weights": np.float32(1)}
@@ -72,21 +106,9 @@ class SequenceTask(Task):
             return hot
         return np.array(self.labels.index(item.label), np.int32)
 
-    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
-        """Cross-entropy; of several labels the mean binary one; of numbers the squared error."""
-        targets, weights = batch["targets"], batch["weights"]
-        if self.problem == "single_label":
-            return target_sums(outputs, targets, weights)
-        if self.problem == "multi_label":
-            apart = -targets * jax.nn.log_sigmoid(outputs)
-            apart -= (1 - targets) * jax.nn.log_sigmoid(-outputs)
-        else:
-            apart = jnp.square(outputs - targets)
-        return {"loss": jnp.sum(apart.mean(axis=-1) * weights), "count": jnp.sum(weights)}
-
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """`label` with its `probability`; or `labels`; or the `value`; and all `probabilities`."""
         answers: list[dict[str, Any]] = [{}] * len(items)
         for example, logits in outputs:
@@ -107,9 +129,14 @@ class SequenceTask(Task):
             answers[example.item] = answer | {"probabilities": dict(named)}
         return answers
 
-    def score(
-        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
+    def label_pairs(
+        self, items: Sequence[Item], answers: Sequence[Answer]
+    ) -> tuple[list[str], list[str]] | None:
+        if self.problem != "single_label":
+            return None
+        return [item.label for item in items], [answer["label"] for answer in answers]
+
+    def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         truth = [item.label for item in items]
         if self.problem == "regression":
             return number_scores(truth, [answer["value"] for answer in answers])

@@ -5,35 +5,50 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array
 
 from jaxlm.config import DataConfig
-from jaxlm.data.errors import DataError
+from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.metrics import answer_scores
-from jaxlm.tasks.task import Outputs, Sums, Task, as_label, field_of, text_field
+from jaxlm.tasks.row_reader import as_label, field_of, text_field
+from jaxlm.tasks.row_task import Answer, RowTask
+from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
-# What no token stands for at the edges of an answer: blanks, and characters without width.
+# What is trimmed off the edges of an answer: blanks, and characters without width.
 EDGE = "[\\s\u200b-\u200f\u2060\ufeff]*"
 INNER = re.compile(f"{EDGE}(.*?){EDGE}", re.DOTALL)
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Place(NamedTuple):
+class AnswerPlace(NamedTuple):
     """A right answer and the character where it starts in the context."""
 
     text: str
     start: int
 
 
-class AnswerTask(Task):
-    """Extraction of answers: where they start and end; nowhere is told by the first token.
+def span_losses(outputs: Outputs, batch: Arrays) -> Sums:
+    """The mean of the cross-entropies of start and end among the context's tokens."""
+    apart = 0.0
+    for logits, name in zip(outputs, ("start", "end"), strict=True):
+        allowed = np.float32(-1e9) * (1 - batch["allowed"])
+        apart += cross_entropy(logits + allowed, batch[name]) / 2
+    weights = batch["weights"]
+    return {"loss": (apart * weights).sum(), "count": weights.sum()}
 
-    A context too long for the model goes through in windows that share `finetune.stride` tokens.
+
+class QuestionAnsweringTask(RowTask):
+    """Extraction of answers: where they start and end; start = end = 0 means no answer.
+
+    A context too long for the model goes through in windows that share `task.stride` tokens.
     """
 
-    head = "question_answering"
+    heads = ("question_answering",)
+    columns = ("question", "context", "answers")
+
+    def make_objective(self) -> RowObjective:
+        return RowObjective(span_losses)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -72,16 +87,12 @@ class AnswerTask(Task):
             ids, offsets = contexts[i]
             # A long question leaves half of the room to the context.
             most = max(0, self.joiner.room([])) // 2
-            self.notes[f"questions longer than {most} tokens, cut at their end"] += (
-                len(question) > most
-            )
+            self.notes["questions_cut"] += len(question) > most
             question = question[:most]
             room = self.joiner.room(question)
             step = max(1, room - min(self.options.stride, room // 2))
             starts = range(0, max(1, len(ids) - room + step), step)
-            self.notes[f"contexts longer than {self.limit} tokens, gone through in windows"] += (
-                len(starts) > 1
-            )
+            self.notes["contexts_in_windows"] += len(starts) > 1
             first, last = answer_tokens(item, offsets)
             held = False
             for start in starts:
@@ -97,25 +108,14 @@ class AnswerTask(Task):
                 held |= whole
                 shift = joined.second - start
                 place = (first + shift, last + shift) if whole else (0, 0)
-                row = target(*place) if labelled else {}
+                row = span_target(*place) if labelled else {}
                 examples.append(Example(arrays | {"allowed": inside}, row, i, note))
-            self.notes["answers that no window holds, taken for none"] += (
-                bool(item.label) and not held
-            )
+            self.notes["answers_in_no_window"] += bool(item.label) and not held
         return examples
-
-    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
-        """The mean of the cross-entropies of start and end among the context's tokens."""
-        apart = 0.0
-        for logits, name in zip(outputs, ("start", "end"), strict=True):
-            allowed = np.float32(-1e9) * (1 - batch["allowed"])
-            apart += cross_entropy(logits + allowed, batch[name]) / 2
-        weights = batch["weights"]
-        return {"loss": (apart * weights).sum(), "count": weights.sum()}
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """The `answer`, where it starts in the context, and its `score` above that of none.
 
         An empty answer, with start -1, says that the context holds none; without a score, that it
@@ -151,15 +151,13 @@ class AnswerTask(Task):
             )
         return answers
 
-    def score(
-        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
+    def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         truth = [[place.text for place in item.label] for item in items]
         return answer_scores(truth, [answer["answer"] for answer in answers])
 
 
-def target(start: int, end: int) -> dict[str, Any]:
-    """What is learned of a window: the tokens where the answer starts and ends, 0 for none."""
+def span_target(start: int, end: int) -> dict[str, Any]:
+    """What is learned of a window: the tokens where the answer starts and ends, 0 for no answer."""
     return {"start": np.int32(start), "end": np.int32(end), "weights": np.float32(1)}
 
 
@@ -172,7 +170,7 @@ def answer_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> tuple[int, 
     return (inside[0], inside[-1]) if inside else (-1, -1)
 
 
-def read_answers(where: str, value: Any, context: str) -> list[Place]:
+def read_answers(where: str, value: Any, context: str) -> list[AnswerPlace]:
     """SQuAD's mapping or a list of mappings (`text`, `answer_start`), or the text of one answer.
 
     Null and blank texts are no answers. DataError for one that is not in the context.
@@ -203,7 +201,7 @@ def pairs_of(where: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from pairs_of(where, entry if isinstance(entry, Mapping) else {"text": entry})
 
 
-def place_of(where: str, text: str, start: Any, context: str) -> Place:
+def place_of(where: str, text: str, start: Any, context: str) -> AnswerPlace:
     """An answer without its edges, where it stands in the context."""
     text = LONE_SURROGATE.sub("\ufffd", text)
     if start is None:
@@ -218,4 +216,4 @@ def place_of(where: str, text: str, start: Any, context: str) -> Place:
     inner = INNER.fullmatch(text)
     if place < 0 or not context.startswith(text, place) or not inner or not inner[1]:
         raise DataError(f"{where}: the answer {text!r} does not stand in the context there")
-    return Place(inner[1], place + inner.start(1))
+    return AnswerPlace(inner[1], place + inner.start(1))

@@ -1,76 +1,94 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
-import contextlib
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import flax.linen as nn
 import jax
 import optax
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
-from jaxlm.config import Config
+from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.runtime import keep_compiled_programs, keep_freed_memory
-from jaxlm.training.beginning import begin
-from jaxlm.training.objectives import Batch, Objective
+from jaxlm.runtime import interruption
+from jaxlm.tasks import Objective, Task
+from jaxlm.tasks.task import Arrays
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.partial import slower_below
-from jaxlm.training.rundir import RunDirectory
+from jaxlm.training.resolve import resolve
+from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainer import Trainer, Update
+
+MakeModel = Callable[[ModelConfig], nn.Module]
 
 
 def fit(
     config: Config,
-    objective: Objective | None = None,
+    task: Task | None = None,
+    model: nn.Module | MakeModel | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    objective: Objective | None = None,
 ) -> Loaded:
     """Train as the config says and return the best checkpoint: `train.py` as a function.
 
     The same config again continues an unfinished run, and leaves a finished one as it is. An own
-    `objective` or `optimizer` takes the place of the config's; give the same one when resuming.
-    Raises JaxlmError on a mistake in the config or the data, KeyboardInterrupt when interrupted
-    (after saving).
+    part takes the place of the config's: a task, a Flax module (or a function that makes one from
+    the whole ModelConfig), an optimizer, an objective. Give the same ones when resuming.
+
+    Raises:
+        JaxlmError: on a mistake in the config or the data.
+        KeyboardInterrupt: when interrupted, after saving.
     """
-    set_up_jax(config)
+    check_deterministic(config)
+    if task is not None:
+        config = config.replace({"task": {"name": "own"}})
     with RunDirectory(config) as run:
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
-            return load(run.path)
-        config, work, given = begin(config, objective)
-        first = work.train_batch(0)
-        state, update = compile_and_start(config, work.objective, first, optimizer, given)
-        trainer = Trainer(run, config, work, state, update)
+            return load(run.path, model=model)
+        config, task, given = resolve(config, task, objective)
+        if model is None:
+            module = make_model(config.model)
+        else:
+            module = model if isinstance(model, nn.Module) else model(config.model)
+        first = task.train_batch(0)
+        state, update = compile_and_start(config, module, task.objective, first, optimizer, given)
+        trainer = Trainer(run, config, task, state, update)
         if todo == "start":
-            run.start(config, work.tokenizer)
+            run.start(config, task.tokenizer)
         else:
             trainer.restore(saved_steps(run.checkpoints)[-1])
         with interruption() as interrupted:
             trainer.train(interrupted)
         trainer.finish()
-    return load(run.path)
+    return load(run.path, model=model)
 
 
-def set_up_jax(config: Config) -> None:
-    """What a run asks of JAX and of the C library, before their first use."""
-    if config.train.deterministic:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-    keep_compiled_programs()
-    keep_freed_memory()
+def check_deterministic(config: Config) -> None:
+    """Raise ConfigError where `train.deterministic` is asked for but can no longer act."""
+    flag = "--xla_gpu_deterministic_ops=true"
+    if (
+        config.train.deterministic
+        and jax.default_backend() == "gpu"
+        and flag not in os.environ.get("XLA_FLAGS", "")
+    ):
+        raise ConfigError(
+            "train.deterministic must be known before JAX starts: use the training command, or "
+            f"start Python with XLA_FLAGS={flag}"
+        )
 
 
 def compile_and_start(
     config: Config,
+    model: nn.Module,
     objective: Objective,
-    batch: Batch,
+    batch: Arrays,
     optimizer: optax.GradientTransformation | None,
     given: Mapping[str, Array],
 ) -> tuple[TrainState, Update]:
@@ -90,12 +108,13 @@ def compile_and_start(
     own = optimizer
     init = jax.jit(
         lambda key, given: init_state(
-            make_model(config.model),
+            model,
             own,
             objective,
             key,
             given=given,
             finetune=config.finetune,
+            num_layers=config.model.num_layers,
             accumulate_steps=train.accumulate_steps,
             ema_decay=optim.ema_decay,
             schedule=schedule,
@@ -107,8 +126,11 @@ def compile_and_start(
     step = jax.jit(train_step, donate_argnums=0)
     compiled: dict[tuple, Update] = {}
 
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        shape = tuple(batch[name].shape for name in sorted(batch))
+    def shape_of(batch: Arrays) -> tuple:
+        return tuple(batch[name].shape for name in sorted(batch))
+
+    def update(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
+        shape = shape_of(batch)
         if shape not in compiled:
             compiled[shape] = step.lower(state, batch).compile()
         return compiled[shape](state, batch)
@@ -116,26 +138,5 @@ def compile_and_start(
     # XLA compiles outside Python's lock, so init is compiled while the step is traced.
     with ThreadPoolExecutor(1) as beside:
         state = beside.submit(init, key, given)
-        first = tuple(batch[name].shape for name in sorted(batch))
-        compiled[first] = step.lower(shapes, batch).compile()
+        compiled[shape_of(batch)] = step.lower(shapes, batch).compile()
         return state.result(), update
-
-
-@contextlib.contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C or SIGTERM came; a second one interrupts at once."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
-
-    def note(number: int, _: object) -> None:
-        came.set()
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

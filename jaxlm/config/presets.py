@@ -1,9 +1,10 @@
 """Published families and sizes as ModelConfig fields."""
 
+import dataclasses
 from collections.abc import Mapping
 
-from jaxlm.config import ModelConfig
-from jaxlm.config.building import build_section, expand_preset
+from jaxlm.config.model import ModelConfig
+from jaxlm.config.schema import build_section, not_among
 
 GPT2 = {
     "vocab_size": 50257,
@@ -73,7 +74,19 @@ PRESETS: dict[str, Mapping[str, object]] = {
 }
 
 
+def expand_preset(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields of the preset that `fields` names, if any, overridden by the fields themselves.
+
+    A recorded config holds every field, so that its preset need not be known.
+    """
+    name = fields.get("preset")
+    if name is None or all(f.name in fields for f in dataclasses.fields(ModelConfig)):
+        return dict(fields)
+    if not isinstance(name, str) or name not in PRESETS:
+        raise not_among("model.preset", name, PRESETS)
+    return {**PRESETS[name], **fields}
+
+
 def preset(name: str, **overrides: object) -> ModelConfig:
     """A named family's ModelConfig, with fields overridden; ConfigError if there is none."""
-    fields = expand_preset({"preset": name, **overrides}, PRESETS)
-    return build_section("model", ModelConfig, fields)
+    return build_section(ModelConfig, expand_preset({"preset": name, **overrides}))

@@ -1,16 +1,21 @@
-"""Running text out of files, folders, globs, bundled samples and Hub data sets."""
+"""Running text out of files, folders, globs, bundled samples and Hub data sets, and cleaned."""
 
 import itertools
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jaxlm.config import DataConfig
-from jaxlm.config.options import TEXT_COLUMN
-from jaxlm.data.clean import clean
-from jaxlm.data.errors import DataError
-from jaxlm.data.files import decode, find_files, kind_of, open_file, reading
-from jaxlm.data.rows import Row, read_rows, read_table, take
+from jaxlm.data.rows import Record, read_rows, read_table, take
+from jaxlm.data.sources import DataError, decode, find_files, kind_of, open_file, reading
+
+TEXT_COLUMN = "text"
+# Controls other than tab and newline, byte-order marks, and halves of surrogate pairs, which JSON
+# can spell but UTF-8 cannot.
+DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,17 @@ def read_file(file: Path, column: str) -> Iterator[str]:
         yield from take_texts(read_table(file, [column]), column)
 
 
-def take_texts(rows: Iterable[Row], column: str) -> Iterator[str]:
+def take_texts(rows: Iterable[Record], column: str) -> Iterator[str]:
     """The text column of rows."""
     for where, row in rows:
         text = take(where, row, column, "text_column")
         if not isinstance(text, str | None):
             raise DataError(f"{where} holds {text!r} in column {column!r} where text should be")
         yield text or ""
+
+
+def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
+    """End lines with a newline, drop what is not text, and bring it to a Unicode normal form."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = DROPPED.sub("", text)
+    return text if normalize == "none" else unicodedata.normalize(normalize, text)

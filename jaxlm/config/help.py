@@ -1,25 +1,26 @@
-"""The text of `--help`, made from the annotations of the settings."""
+"""The text of `--help`, made from the options of the sections."""
 
 import dataclasses
 import textwrap
 import typing
 
-from jaxlm.config.building import section_kinds
+from jaxlm.config.sections import section_kinds
 
 
 def describe_options(width: int = 100) -> str:
     """Every field with its meaning, choices and default, by section: the body of `--help`."""
     paragraphs = []
     for name, kind in section_kinds().items():
-        lines = [f"{name}: {kind.__doc__}"]
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for option in dataclasses.fields(kind):
-            base, meaning = typing.get_args(hints[option.name])
-            described = f"{meaning}{describe_choices(base)} [{describe_default(option.default)}]"
+        lines = [f"{name}: {(kind.__doc__ or '').splitlines()[0]}"]
+        types = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            owners = field.metadata["tasks"]
+            meaning = f"{', '.join(owners)}: " * bool(owners) + field.metadata["meaning"]
+            choices = describe_choices(types[field.name])
             lines += textwrap.wrap(
-                described,
+                f"{meaning}{choices} [{describe_default(field.default)}]",
                 width,
-                initial_indent=f"  --{name}.{option.name}".ljust(30) + " ",
+                initial_indent=f"  --{name}.{field.name}".ljust(30) + " ",
                 subsequent_indent=" " * 31,
                 break_on_hyphens=False,
             )

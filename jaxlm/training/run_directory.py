@@ -15,15 +15,21 @@ import jax
 
 from jaxlm import __version__
 from jaxlm.checkpoint import RunLock, is_imported, saved_steps
-from jaxlm.config import Config, JaxlmError, build_config, read_yaml, to_settings, to_yaml
+from jaxlm.config import (
+    Config,
+    JaxlmError,
+    ModelConfig,
+    build_config,
+    read_yaml,
+    to_mapping,
+    to_yaml,
+)
+from jaxlm.config.schema import fields_with_role
+from jaxlm.config.sections import section_kinds
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.training.beginning import EXECUTION
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
-# Two runs that differ in these alone take the same steps.
-NOT_COMPARED = ("run.dir", "run.resume", "run.overwrite", "train.log_every")
-NOT_COMPARED += ("train.checkpoint_every", "sample.")
 
 
 class RunError(JaxlmError):
@@ -85,15 +91,14 @@ class RunDirectory:
         return "finished" if finished else "resume"
 
     def _refuse_changes(self) -> None:
-        old = build_config(read_yaml(self.path / "config.yaml"))
-        then = dict(flat(to_settings(old)))
-        now = dict(flat(to_settings(self.config)))
-        for name in told_by_data(self.config):
-            now[name] = then[name]
+        """RunError where the config would take other steps than the run that is here."""
+        then = dict(flat(to_mapping(build_config(read_yaml(self.path / "config.yaml")))))
+        now = dict(flat(to_mapping(self.config.resolved())))
+        passed_over = not_compared() | open_fields(self.config)
         changes = [
-            f"{name}: {then[name]} -> {now[name]}"
-            for name in now
-            if not name.startswith(NOT_COMPARED) and now[name] != then[name]
+            f"{name}: {then.get(name)} -> {now.get(name)}"
+            for name in {**now, **then}
+            if name not in passed_over and now.get(name) != then.get(name)
         ]
         if changes:
             raise RunError(
@@ -110,7 +115,7 @@ class RunDirectory:
         tokenizer.save(self.path)
         self.write("environment.json", to_json(environment()))
 
-    def rewind(self, step: int) -> list[Row]:
+    def rewind(self, step: int) -> list[MetricsRow]:
         """Cut metrics and samples after a step, and a torn last line; return the metrics left."""
         rows = {}
         for name in ("metrics.jsonl", "samples.jsonl"):
@@ -118,7 +123,7 @@ class RunDirectory:
             self.write(name, "".join(to_json(row, indent=None) for row in rows[name]))
         return rows["metrics.jsonl"]
 
-    def append(self, name: str, row: Row) -> None:
+    def append(self, name: str, row: MetricsRow) -> None:
         """Add one line to a .jsonl file; it outlives this process from here on."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(to_json(row, indent=None))
@@ -130,15 +135,30 @@ class RunDirectory:
         os.replace(temporary, self.path / name)
 
 
-def told_by_data(config: Config) -> set[str]:
-    """Settings that a run takes from its data or from the model it starts from, if not given."""
-    model, tuned = config.model, config.finetune
-    names = {"model.vocab_size"} if model.vocab_size is None else set()
-    if tuned.init_from is not None:
-        names |= {f"model.{f.name}" for f in dataclasses.fields(model) if f.name not in EXECUTION}
-    if tuned.task is not None:
-        names |= {"model.head", "model.pooler"}
-        names |= {"model.labels"} if not model.labels else set()
+def not_compared() -> set[str]:
+    """Fields in which two runs may differ and still take the same steps."""
+    return {
+        f"{section}.{name}"
+        for section, kind in section_kinds().items()
+        for name in fields_with_role(kind, "place", "cadence")
+    }
+
+
+def open_fields(config: Config) -> set[str]:
+    """Fields that a config leaves to the data, the task, the device or the model it starts from."""
+    names = {
+        f"{section}.{field.name}"
+        for section, kind in section_kinds().items()
+        for field in dataclasses.fields(kind)
+        if field.metadata["told_by"] and getattr(getattr(config, section), field.name) in (None, ())
+    }
+    if config.finetune.init_from is not None:
+        own = fields_with_role(ModelConfig, "execution", "head")
+        names |= {
+            f"model.{field.name}"
+            for field in dataclasses.fields(ModelConfig)
+            if field.name not in own and not config.gives("model", field.name)
+        }
     return names | ({"train.steps"} if config.train.epochs is not None else set())
 
 
@@ -148,7 +168,7 @@ def recorded(config: Config) -> Config:
     return dataclasses.replace(config, run=run)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[MetricsRow]:
     """The rows of a .jsonl file; a last line that a crash tore is left out."""
     if not path.exists():
         return []

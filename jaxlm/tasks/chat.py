@@ -4,27 +4,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array
 
+from jaxlm.artifact import Loaded
 from jaxlm.config import DataConfig
-from jaxlm.data.errors import DataError
+from jaxlm.data.sources import DataError
+from jaxlm.generation import Chat
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item
-from jaxlm.tasks.task import Outputs, Sums, Task, field_of
+from jaxlm.tasks.row_reader import field_of
+from jaxlm.tasks.row_task import Answer, RowTask
+from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
+from jaxlm.tokenizer import Tokenizer
 from jaxlm.tokenizer.dialogues import dialogue_ids, reply_ids, with_dialogues
 
 ROLES = ("user", "assistant")
 
 
-class DialogueTask(Task):
-    """Replies of a dialogue, predicted token by token; what others say is only read."""
+def reply_losses(outputs: Outputs, batch: Arrays) -> Sums:
+    """Cross-entropy of the tokens of the replies."""
+    return target_sums(outputs, batch["targets"], batch["weights"])
 
-    head = "lm"
-    inputs = ()  # padding stands behind a row's tokens, where none of them looks
 
-    def __post_init__(self):
-        self.tokenizer = with_dialogues(self.tokenizer)
-        super().__post_init__()
+class ChatTask(RowTask):
+    """Replies of a dialogue, predicted token by token; the other turns are only read."""
+
+    architecture = "decoder"
+    heads = ("lm",)
+    columns = ("turns", None, None)
+
+    def __init__(self, tokenizer: Tokenizer, limit: int, *args: Any, **keywords: Any):
+        super().__init__(with_dialogues(tokenizer), limit, *args, **keywords)
+
+    def make_objective(self) -> RowObjective:
+        # Padding stands behind a row's tokens, where none of them looks: no mask is needed.
+        return RowObjective(reply_losses, inputs=())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -57,16 +70,14 @@ class DialogueTask(Task):
         for i, item in enumerate(items):
             turns = item.label
             ids, learned = self._tokens(turns)
-            self.notes[f"dialogues longer than {self.limit} tokens, cut"] += (
-                len(ids) > self.limit + 1
-            )
+            self.notes["dialogues_cut"] += len(ids) > self.limit + 1
             # The oldest turns go first; then the end.
             while len(ids) > self.limit + 1 and len(turns) > 3:
                 turns = turns[2:] if turns[0]["role"] != "system" else [turns[0], *turns[3:]]
                 ids, learned = self._tokens(turns)
             ids, learned = ids[: self.limit + 1], learned[: self.limit + 1]
             if not any(learned[1:]):
-                self.notes["dialogues whose first turn leaves no room for a reply, left out"] += 1
+                self.notes["dialogues_without_reply"] += 1
                 continue
             arrays = {
                 "ids": np.array(ids[:-1], np.int32),
@@ -88,16 +99,20 @@ class DialogueTask(Task):
                 ids = before + reply
         return ids, learned
 
-    def losses(self, outputs: Outputs, batch: Mapping[str, Array]) -> Sums:
-        """Cross-entropy of the tokens of the replies."""
-        return target_sums(outputs, batch["targets"], batch["weights"])
-
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         return [{} for _ in items]
 
-    def score(
-        self, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, float]:
+    def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return {}
+
+    def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
+        """Replies to the config's prompts, or to the first turn of the data."""
+        sample = self.config.sample
+        options: dict[str, Any] = {"seed": self.config.run.seed + step}
+        for name in ("max_new_tokens", "temperature", "top_k", "top_p"):
+            options[name] = getattr(sample, name)
+        first = (self.rows.val or self.rows.train)[0]
+        prompts = sample.prompts or (first.content[0],)
+        return [(prompt, "".join(Chat(loaded, **options).reply(prompt))) for prompt in prompts]

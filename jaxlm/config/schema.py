@@ -1,0 +1,188 @@
+"""What a section of a config is made of: options with meaning, type and rule, strictly checked."""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
+
+if TYPE_CHECKING:
+    # May be null in a config as written; `resolved()` fills it in, and only readers of that see it.
+    type Derived[T] = T
+else:
+    Derived = Optional
+
+# What an option is about, said once here for all who have to know:
+#   structure  what the model computes, fixed by its weights
+#   head       what the task puts on the trunk
+#   training   what only training sees
+#   execution  how the same is computed
+#   name       a label without effect
+#   place      where a run is kept and how it starts
+#   cadence    how often something is logged, saved or sampled
+Role = Literal["structure", "head", "training", "execution", "name", "place", "cadence"]
+
+
+class JaxlmError(Exception):
+    """A mistake of the user's, told in one sentence; commands print it and exit with status 2."""
+
+
+class ConfigError(JaxlmError):
+    """A config value that is unknown, of the wrong type or out of range."""
+
+
+RULES: dict[str, Callable[[Any], bool]] = {
+    "positive": lambda value: value > 0,
+    "at least 0": lambda value: value >= 0,
+    "in [0, 2**32)": lambda value: 0 <= value < 2**32,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in (0, 1)": lambda value: 0 < value < 1,
+    "in (0, 1]": lambda value: 0 < value <= 1,
+    "a text that is not empty": lambda value: value != "",
+}
+
+
+def option(
+    default: Any,
+    meaning: str,
+    rule: str | None = None,
+    *,
+    role: Role = "training",
+    told_by: Literal["data", "task", "device"] | None = None,
+    tasks: tuple[str, ...] = (),
+) -> Any:
+    """A field of a section: its default, what it means, and the rule that a value must keep.
+
+    `told_by` names what fills in a null that the rest of the config does not determine; `tasks`
+    are the only ones that have this option.
+    """
+    metadata = {"meaning": meaning, "rule": rule, "role": role, "told_by": told_by, "tasks": tasks}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of a config: a frozen dataclass whose fields are options."""
+
+    title: ClassVar[str]
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, rule = getattr(self, field.name), field.metadata["rule"]
+            if value is not None and rule is not None:
+                require(RULES[rule](value), f"{self.title}.{field.name}", rule, value)
+
+
+def require(condition: bool, name: str, rule: str, value: object) -> None:
+    """Raise ConfigError, which says what the value must be, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{name} must be {rule}, got {value!r}")
+
+
+def filled[S](section: S, **values: object) -> S:
+    """The section with each named field that is null set to its value."""
+    missing = {name: v for name, v in values.items() if getattr(section, name) is None}
+    return dataclasses.replace(section, **missing) if missing else section  # pyright: ignore
+
+
+def fields_with_role(section: type, *roles: Role) -> tuple[str, ...]:
+    """The names of a section's options that have one of the roles."""
+    return tuple(f.name for f in dataclasses.fields(section) if f.metadata["role"] in roles)
+
+
+def build_section(kind: type, values: Mapping[str, object], keys: Iterable[str] = ()) -> Any:
+    """A section from fields that may be text, as YAML and the command line give them.
+
+    `keys` are all the section.field there are, to tell where a misplaced field belongs. Raises
+    ConfigError for an unknown field, or a value of the wrong type or out of range.
+    """
+    types = typing.get_type_hints(kind)
+    own = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in own:
+            raise unknown_field(kind.title, str(name), list(keys) or own)
+    return kind(**{n: convert(f"{kind.title}.{n}", v, types[n]) for n, v in values.items()})
+
+
+def unknown_field(section: str, name: str, keys: list[str]) -> ConfigError:
+    near = near_keys(name, keys, section)
+    hint = f"did you mean {' or '.join(near)}?" if near else "python train.py --help lists them all"
+    return ConfigError(f"{section}.{name} is not a known field; {hint}")
+
+
+def near_keys(name: str, keys: list[str], section: str = "") -> list[str]:
+    """Keys with this very field name, else the one nearest in the section, else in any."""
+    if same := [key for key in keys if key.endswith(f".{name}")]:
+        return same
+    for candidates in ([key for key in keys if key.startswith(f"{section}.")], keys):
+        fields = [key.rpartition(".")[2] for key in candidates]
+        if near := difflib.get_close_matches(name, fields, n=1):
+            return [candidates[fields.index(near[0])]]
+    return []
+
+
+def not_among(name: str, value: object, allowed: Iterable[str]) -> ConfigError:
+    return ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def convert(name: str, value: object, kind: Any) -> object:
+    """The value as the field's type; text such as 3e-4 or true is read as that type."""
+    choices = typing.get_args(kind)
+    nullable = NoneType in choices
+    if nullable:
+        (kind,) = (choice for choice in choices if choice is not NoneType)
+        choices = typing.get_args(kind)
+    if value is None:
+        if nullable:
+            return None
+        raise ConfigError(f"{name} must not be null")
+    if typing.get_origin(kind) is Literal:
+        if value in choices:
+            return value
+        raise not_among(name, value, (*choices, "null") if nullable else choices)
+    if typing.get_origin(kind) is tuple:
+        return convert_texts(name, value)
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if value in ("true", "false"):
+            return value == "true"
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+    if kind is str:
+        if is_text(value):
+            return value
+        raise ConfigError(f"{name} must be a text, got {value!r}")
+    return convert_number(name, value, kind)
+
+
+def is_text(value: object) -> bool:
+    """False too for bytes of the command line that were not UTF-8, which come as surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def convert_texts(name: str, value: object) -> tuple[str, ...]:
+    """A list of texts, or one text; a text that looks like half a list is taken for a mistake."""
+    texts = [value] if isinstance(value, str) and not value.startswith("[") else value
+    if isinstance(texts, list | tuple) and all(map(is_text, texts)):
+        return tuple(texts)
+    raise ConfigError(f"{name} must be a text or a list such as [one, two], got {value!r}")
+
+
+def convert_number(name: str, value: object, kind: type) -> int | float:
+    """An int may be written 1e3; infinities and NaN are refused."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        number = float(value)
+        if not math.isfinite(number) or (kind is int and not number.is_integer()):
+            raise ValueError
+    except (ValueError, OverflowError):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} must be {wanted}, got {value!r}") from None
+    if kind is float:
+        return number
+    # A float is exact to 2**53 only, so plain digits are read as they stand.
+    return int(value) if str(value).lstrip("-").isdecimal() else int(number)

@@ -1,0 +1,140 @@
+"""The task and finetune sections: what a run learns, from which weights, and which it trains."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxlm.config.schema import ConfigError, Section, option, require
+
+ROW_TASKS = ("sequence_classification", "token_classification", "question_answering", "chat")
+
+
+@dataclass(frozen=True)
+class TaskConfig(Section):
+    """What a run learns, with the options of that task."""
+
+    title: ClassVar[str] = "task"
+
+    name: Literal[
+        "causal_lm",
+        "masked_lm",
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "chat",
+        "own",
+    ] = option(
+        "causal_lm",
+        "causal_lm: the next token; masked_lm: hidden tokens; the others learn from rows; own: the "
+        "task object given to fit",
+        role="structure",
+    )
+    mask_fraction: float = option(
+        0.15, "share of a row's tokens to guess", "in (0, 1)", tasks=("masked_lm",)
+    )
+    mask_share: float = option(
+        0.8, "of those, the share that the mask token hides", "in [0, 1]", tasks=("masked_lm",)
+    )
+    random_share: float = option(
+        0.1, "of those, the share shown as any token", "in [0, 1]", tasks=("masked_lm",)
+    )
+    masking: Literal["token", "word", "span"] = option(
+        "token", "hide single tokens, whole words or runs of words", tasks=("masked_lm",)
+    )
+    segmenter: Literal["none", "jieba"] = option(
+        "none", "what tells Chinese words apart; none: every character", tasks=("masked_lm",)
+    )
+    train_rows: int | None = option(
+        None, "learn from no more rows than this; null: from all", "positive", tasks=ROW_TASKS
+    )
+    metric: str | None = option(
+        None,
+        "what the best checkpoint has most of, or loss; null: the task's first metric",
+        "a text that is not empty",
+        tasks=ROW_TASKS,
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none",
+        "balanced: rare classes count as much as frequent ones",
+        tasks=("sequence_classification", "token_classification"),
+    )
+    stride: int = option(
+        64,
+        "tokens that neighbouring windows of a long context share",
+        "at least 0",
+        tasks=("question_answering",),
+    )
+    max_answer_tokens: int = option(
+        30, "the longest answer to give", "positive", tasks=("question_answering",)
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.mask_share + self.random_share <= 1,
+            "task.random_share",
+            f"at most 1 - mask_share ({1 - self.mask_share:.3g})",
+            self.random_share,
+        )
+
+    @property
+    def on_rows(self) -> bool:
+        """Whether the data are rows of columns, not running text."""
+        return self.name in ROW_TASKS
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Section):
+    """What to start from, and which weights to train."""
+
+    title: ClassVar[str] = "finetune"
+
+    init_from: str | None = option(
+        None,
+        "a run, a checkpoint, or a Hugging Face directory or id whose model, weights and tokenizer "
+        "to start from; null: a fresh model of the model section",
+        "a text that is not empty",
+    )
+    random_init: bool = option(
+        False, "take the model and tokenizer of init_from, but not its weights: for comparison"
+    )
+    dropout: float | None = option(None, "dropout rate; null: that of init_from", "in [0, 1)")
+    freeze: tuple[str, ...] = option((), "regexes: parameters whose path one finds stay as are")
+    train_last_layers: int | None = option(
+        None, "train the last N blocks and what comes after them; null: all", "positive"
+    )
+    layer_decay: float = option(
+        1.0, "each block learns at this share of the rate of the block above it", "in (0, 1]"
+    )
+    lora_rank: int | None = option(
+        None, "train low-rank adapters of this rank in place of what init_from brought", "positive"
+    )
+    lora_alpha: float = option(16.0, "adapters count alpha / rank times", "positive")
+    lora_targets: tuple[str, ...] = option(
+        ("attention/(query|value)/",), "regexes: kernels whose path one finds get an adapter"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("freeze", "lora_targets"):
+            for pattern in getattr(self, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ConfigError(
+                        f"finetune.{name} {pattern!r} is no regular expression: {error}"
+                    ) from None
+        require(
+            self.lora_rank is None or bool(self.lora_targets),
+            "finetune.lora_targets",
+            "at least one regex with lora_rank",
+            self.lora_targets,
+        )
+        for name in ("random_init", "lora_rank", "dropout"):
+            value = getattr(self, name)
+            require(
+                value in (None, False) or self.init_from is not None,
+                f"finetune.{name}",
+                "left out without finetune.init_from",
+                value,
+            )

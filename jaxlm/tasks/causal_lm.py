@@ -1,0 +1,104 @@
+"""Causal language modelling: each token predicted from those before it."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxlm.artifact import Loaded
+from jaxlm.config import Config
+from jaxlm.data import Dataset, epochs_at, eval_batches, train_batch, witten_bell
+from jaxlm.data.batches import Batch
+from jaxlm.generation import generate
+from jaxlm.ops.losses import target_sums
+from jaxlm.tasks.running_text import RunningTextTask
+from jaxlm.tasks.task import Arrays, Params, Scores, Sums
+
+BASELINE_TOKENS = 50_000_000  # skip the n-gram baselines above this many training tokens
+
+
+def causal_lm(model: nn.Module, params: Params, batch: Arrays, key: Array | None = None) -> Sums:
+    """Next-token cross-entropy of `ids` (B, T) against `targets` (B, T), weighted by `weights`."""
+    logits: Any = model.apply(
+        {"params": params},
+        batch["ids"],
+        positions=batch.get("positions"),
+        segment_ids=batch.get("segment_ids"),
+        deterministic=key is None,
+        rngs=None if key is None else {"dropout": key},
+    )
+    targets = jnp.asarray(batch["targets"])
+    weights = batch.get("weights", jnp.ones(targets.shape, jnp.float32))
+    return target_sums(logits, targets, jnp.asarray(weights), accuracy=key is None)
+
+
+class CausalLMTask(RunningTextTask):
+    """Windows of text, each token with the next as its target."""
+
+    architecture = "decoder"
+    continues_prompts = True
+    objective = staticmethod(causal_lm)
+
+    def __init__(self, config: Config, data: Dataset):
+        super().__init__(config, data)
+        self.step_tokens = config.train.batch_size * config.data.seq_len
+
+    def train_batch(self, step: int) -> Batch:
+        config = self.config
+        return train_batch(
+            self.data.train,
+            config.run.seed,
+            step,
+            config.train.batch_size,
+            config.data.seq_len,
+            mask_documents=config.data.mask_documents,
+        )
+
+    def eval_batches(self) -> Iterable[Batch]:
+        data = self.config.data
+        assert self.data.val is not None
+        return eval_batches(self.data.val, self.eval_size, data.seq_len, data.mask_documents)
+
+    def epochs_at(self, step: int) -> float:
+        config = self.config
+        return epochs_at(self.data.train, step, config.train.batch_size, config.data.seq_len)
+
+    def evaluate(self, model: nn.Module, params: Params) -> Scores:
+        scores, val = super().evaluate(model, params), self.data.val
+        if val is not None:
+            scores["bits_per_byte"] = scores["loss"] / math.log(2) * len(val) / val.num_bytes
+        return scores
+
+    def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
+        """The config's prompts, or the opening of a text, with their continuations."""
+        sample = self.config.sample
+        prompts = sample.prompts or (self._opening(),)
+        texts = generate(
+            loaded,
+            list(prompts),
+            max_new_tokens=sample.max_new_tokens,
+            temperature=sample.temperature,
+            top_k=sample.top_k,
+            top_p=sample.top_p,
+            seed=self.config.run.seed + step,
+        )
+        return list(zip(prompts, texts, strict=True))
+
+    def _opening(self) -> str:
+        """Empty if a special token opens texts, else a newline, else the training text's first."""
+        tokenizer = self.tokenizer
+        if tokenizer.bos_id is not None or tokenizer.eos_id is not None:
+            return ""
+        first = tokenizer.decode([int(self.data.train.tokens[0])])
+        return "\n" if "\n" in tokenizer.decode(range(tokenizer.vocab_size)) else first
+
+    def summary(self, best: Loaded) -> dict[str, Any]:
+        """The losses of Witten-Bell n-grams on the same split, in nats a token, as `baselines`."""
+        train, val = self.data.train, self.data.val
+        if val is None or len(train) > BASELINE_TOKENS:
+            return {"baselines": None}
+        losses = witten_bell(train.tokens, val.tokens, vocab_size=self.tokenizer.vocab_size)
+        return {"baselines": {str(order): round(loss, 4) for order, loss in losses.items()}}

@@ -1,0 +1,262 @@
+"""What the tasks of labelled rows share: examples, batches by length, answers and their scores."""
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxlm.artifact import Loaded
+from jaxlm.config import Config, DataConfig, TaskConfig
+from jaxlm.config.schema import not_among
+from jaxlm.data import clean
+from jaxlm.data.batches import Batch, LengthOrder, padded_length
+from jaxlm.data.dataset import load_tokenizer
+from jaxlm.data.sources import DataError
+from jaxlm.tasks.examples import Example, Item, collate, in_batches, notes_in_words
+from jaxlm.tasks.joining import Joiner
+from jaxlm.tasks.labelled_rows import RowSplits, read_splits
+from jaxlm.tasks.metrics import library
+from jaxlm.tasks.row_reader import RowReader
+from jaxlm.tasks.task import (
+    Objective,
+    Outputs,
+    Params,
+    RowObjective,
+    Scores,
+    Task,
+    row_step,
+)
+from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
+
+EVAL_ROWS = 32  # of one evaluation batch at most
+
+Answer = dict[str, Any]
+
+
+class RowTask(RowReader, Task):
+    """A task of labelled rows, which reads, encodes, answers and scores them.
+
+    `limit` is the most tokens of an example; `notes` counts what was cut or left out, by the keys
+    of NOTES. One made without `rows` predicts, and can be neither trained nor evaluated.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()  # that its scores take
+    shown = ("loss", "accuracy", "macro_f1", "micro_f1", "entity_f1", "f1", "exact_match")
+    shown += ("pearson", "spearman")
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        limit: int,
+        labels: tuple[str, ...] = (),
+        problem: str = "single_label",
+        num_token_types: int = 0,
+        options: TaskConfig | None = None,
+    ):
+        self.tokenizer, self.limit, self.labels = tokenizer, limit, labels
+        self.problem, self.num_token_types = problem, num_token_types
+        self.options = options or TaskConfig()
+        self.notes: Counter[str] = Counter()
+        self.joiner = Joiner(tokenizer, limit)
+        self.row_objective = self.make_objective()
+        self.objective: Objective = self.row_objective
+
+    @abstractmethod
+    def make_objective(self) -> RowObjective:
+        """What is learned of these rows."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The names of what `score_answers` gives; the first chooses the best checkpoint."""
+
+    @abstractmethod
+    def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
+        """The examples of items, with what is to be learned if they are labelled."""
+
+    @abstractmethod
+    def answer(
+        self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
+    ) -> list[Answer]:
+        """What the model says of each item, from the outputs of its examples."""
+
+    @abstractmethod
+    def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
+        """The task's metrics of answers to labelled items."""
+
+    def label_pairs(
+        self, items: Sequence[Item], answers: Sequence[Answer]
+    ) -> tuple[list[str], list[str]] | None:
+        """Right and given labels, one by one; None where an item or a word has not just one."""
+        return None
+
+    @classmethod
+    def from_config(cls, config: Config, source: Loaded | None) -> "RowTask":
+        config = config.replace({"data": cls.missing_columns(config.data)})
+        known = source.config.labels if source and source.config.head == cls.heads[0] else ()
+        rows = read_splits(cls, config, known)
+        tokenizer = learn_tokenizer(config.data, rows) if source is None else source.tokenizer
+        model, limit = config.model, config.data.seq_len
+        task = cls(tokenizer, limit, rows.labels, model.problem, model.num_token_types, config.task)
+        task.learn_from(config, rows, source)
+        return task
+
+    def learn_from(self, config: Config, rows: RowSplits, source: Loaded | None = None) -> None:
+        """Encode the rows of each split. DataError where none of a split's fits the limit."""
+        self.config, self.rows = config, rows
+        # A head that the source brings keeps its pooler.
+        same = source is not None and source.config.head == self.heads[0]
+        self.pooler = source.config.pooler if source and same else None
+        prints = f"{self.tokenizer.fingerprint} {rows.fingerprint}"
+        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()[:16]
+        for name in self.libraries if rows.val or rows.test else ():
+            library(name)  # told now if it is missing, not at the first evaluation
+        names = (*self.metrics, "loss")
+        self.best_by = self.options.metric or names[0]
+        if self.best_by not in names:
+            raise not_among("task.metric", self.best_by, names)
+        train, self.val, self.test = map(self.encode, (rows.train, rows.val, rows.test))
+        for items, examples in ((rows.train, train), (rows.val, self.val), (rows.test, self.test)):
+            if items and not examples:
+                told = f"none of {len(items)} rows fits data.seq_len {self.limit}: raise it"
+                raise DataError(told)
+        if self.options.class_weights == "balanced":
+            balance(train, len(rows.labels))
+        self.train_examples = train
+        batch_size = config.train.batch_size
+        self.order = LengthOrder([len(e) for e in train], batch_size, config.run.seed)
+        self.step_tokens = batch_size * sum(map(len, train)) / len(train)
+        self.description = "; ".join(
+            [self._counts(), *notes_in_words(rows.notes + self.notes, self.limit)]
+        )
+
+    def _counts(self) -> str:
+        rows, labels = self.rows, self.rows.labels
+        counts = f"{len(rows.train):,} rows to train on, {len(rows.val):,} to validate"
+        counts += f", {len(rows.test):,} to test" if rows.test else ""
+        shown = f" ({', '.join(labels[:9])})" if labels else ""
+        return counts + (f", {len(labels)} labels{shown}" if labels else "")
+
+    def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
+        data: dict[str, Any] = dict(self.missing_columns(self.config.data))
+        if self.config.data.special_tokens is None:
+            data["special_tokens"] = "cls_sep"
+        model = {"head": self.heads[0], "labels": self.rows.labels, "pooler": self.pooler}
+        return {"model": model, "data": data}
+
+    def train_batch(self, step: int) -> Batch:
+        chosen = [self.train_examples[i] for i in self.order.rows(step)]
+        length = padded_length(max(map(len, chosen)), self.limit)
+        return collate(chosen, length, self.tokenizer.pad_id or 0, len(chosen))
+
+    def epochs_at(self, step: int) -> float:
+        return self.order.epochs_at(step)
+
+    def evaluate(self, model: nn.Module, params: Params) -> Scores:
+        if not self.rows.val:
+            return {}
+        return self.measure(model, params, self.rows.val, self.val)[0]
+
+    def summary(self, best: Loaded) -> dict[str, Any]:
+        """The score that chose the best checkpoint, and all scores on the test rows."""
+        if not self.rows.test:
+            return {"metric": self.best_by}
+        test = self.measure(best.model, best.params, self.rows.test, self.test)[0]
+        return {"metric": self.best_by, "test": {name: round(v, 6) for name, v in test.items()}}
+
+    def measure(
+        self, model: nn.Module, params: Params, items: Sequence[Item], examples: Sequence[Example]
+    ) -> tuple[Scores, list[Answer]]:
+        """The mean loss (nats) and the scores over labelled items, and the answers to them."""
+        totals, answers = self._run(model, params, items, examples, labelled=True)
+        count = max(totals.pop("count"), 1e-9)
+        means = {name: total / count for name, total in totals.items()}
+        return means | self.score_answers(items, answers), answers
+
+    def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
+        """What the model says of items without labels."""
+        return self._run(model, params, items, self.encode(items, False), labelled=False)[1]
+
+    def _run(
+        self,
+        model: nn.Module,
+        params: Params,
+        items: Sequence[Item],
+        examples: Sequence[Example],
+        labelled: bool,
+    ) -> tuple[dict[str, float], list[Answer]]:
+        totals: dict[str, float] = {}
+        outputs: list[tuple[Example, Outputs]] = []
+        size = min(EVAL_ROWS, 1 << (len(examples) - 1).bit_length())  # a power of two: few shapes
+        pad, answers = self.tokenizer.pad_id or 0, bool(self.metrics)
+        pending = [
+            (row_step(self.row_objective, model, params, batch, labelled, answers), chosen)
+            for batch, chosen in in_batches(examples, size, self.limit, pad)
+        ]
+        for (sums, found), chosen in pending:
+            for name, value in jax.device_get(sums).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+            if found is not None:
+                rows = jax.tree.map(np.asarray, found)
+                outputs += [
+                    (e, jax.tree.map(lambda x, i=i: x[i], rows)) for i, e in enumerate(chosen)
+                ]
+        return totals, self.answer(items, outputs)
+
+    def predict(self, loaded: Loaded, texts: Sequence[Any]) -> list[Answer]:
+        """The answer to each text or pair of texts; DataError for a text that is empty."""
+        run = loaded.run_config
+        normalize = DataConfig.normalize if run is None else run.data.normalize
+        items = []
+        for i, text in enumerate(texts, 1):
+            first, second = text if isinstance(text, tuple) else (text, None)
+            columns = DataConfig(text_column="text", pair_column=None if second is None else "pair")
+            self._check_pair(i, second)
+            row = {"text": first, "pair": second}
+            exact = self.exact(columns)
+            for name, value in row.items():
+                if isinstance(value, str) and name not in exact:
+                    row[name] = clean(value, normalize)
+            item = self.read(f"text {i}", row, columns, self.problem, labelled=False)
+            if item is None:
+                raise DataError(f"text {i} is empty")
+            items.append(item)
+        return self.answers_to(loaded.model, loaded.params, items) if items else []
+
+    def _check_pair(self, i: int, second: Any) -> None:
+        """DataError where a text stands alone in a task of pairs."""
+        if self.columns[1] is not None and second is None:
+            raise DataError(f"text {i} is alone: give pairs of question and context")
+
+    def tokens(self, ids: Sequence[int], types: Sequence[int]) -> dict[str, np.ndarray]:
+        """The arrays that every example has; types only for a model that tells two apart."""
+        arrays = {"ids": np.array(ids, np.int32)}
+        if self.num_token_types > 1:
+            arrays["token_type_ids"] = np.array(types, np.int32)
+        return arrays
+
+
+def learn_tokenizer(data: DataConfig, rows: RowSplits) -> Tokenizer:
+    """A tokenizer by name or file, as for running text, learned from the training rows."""
+    if data.tokenizer not in KINDS:
+        return load_tokenizer(data.tokenizer)
+    texts = [text for item in rows.train for text in item.content]
+    specials = () if data.special_tokens == "none" else SPECIAL_TOKENS
+    return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)
+
+
+def balance(examples: Sequence[Example], num_classes: int) -> None:
+    """Weigh targets so that every class counts as much as any other, and the mean weight is 1."""
+    parts = [e.tokens if "targets" in e.tokens else e.row for e in examples]
+    counts = np.zeros(num_classes)
+    for part in parts:
+        np.add.at(counts, part["targets"], part["weights"])
+    total, present = counts.sum(), np.count_nonzero(counts)
+    weights = total / present / np.maximum(counts, 1)
+    for part in parts:
+        part["weights"] = (part["weights"] * weights[part["targets"]]).astype(np.float32)
