@@ -25,7 +25,8 @@ from jaxlm.config import OptimConfig
 from jaxlm.data.batches import Batch
 from jaxlm.models import make_model, preset
 from jaxlm.ops.losses import target_sums
-from jaxlm.training.objectives import Objective, masked_lm
+from jaxlm.tasks import Objective
+from jaxlm.tasks.masked_lm import masked_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import init_state, train_step
 from scripts.bench_train import alternate, start

@@ -21,7 +21,7 @@ import transformers
 from jaxlm.config import ModelConfig, OptimConfig
 from jaxlm.models import CausalLM
 from jaxlm.runtime import keep_freed_memory
-from jaxlm.training.objectives import causal_lm
+from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import init_state, train_step
 

@@ -20,16 +20,14 @@ from jaxlm.config import (
     Config,
     DataConfig,
     ModelConfig,
-    ObjectiveConfig,
     OptimConfig,
+    TaskConfig,
     TrainConfig,
 )
-from jaxlm.data import make_feed, prepare
 from jaxlm.data.batches import Batch
 from jaxlm.hub import config_from_reference, import_tensors
 from jaxlm.models import make_model
-from jaxlm.tokenizer import SPECIAL_TOKENS
-from jaxlm.training.objectives import OBJECTIVES
+from jaxlm.tasks import TASKS
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import TrainState, train_step
 from scripts.reference_models import Model, adamw, mean_loss, update, weights_of
@@ -104,11 +102,10 @@ def make_batches(steps: int, batch_size: int, masked: bool) -> tuple[int, list[B
             config,
             data=dataclasses.replace(data, tokenizer="wordpiece", vocab_size=2000),
             model=ModelConfig(architecture="encoder", head="pretraining"),
-            objective=ObjectiveConfig(name="mlm"),
+            task=TaskConfig(name="masked_lm"),
         )
-    dataset = prepare(config.data, specials=SPECIAL_TOKENS if masked else ())
-    feed = make_feed(config, dataset)
-    return dataset.tokenizer.vocab_size, [feed.train_batch(step) for step in range(steps)]
+    task = TASKS[config.task.name].from_config(config, None)
+    return task.tokenizer.vocab_size, [dict(task.train_batch(step)) for step in range(steps)]
 
 
 def our_state(model: Model, steps: int) -> TrainState:
@@ -126,7 +123,7 @@ def our_state(model: Model, steps: int) -> TrainState:
         ema=None,
         model=make_model(config),
         optimizer=optimizer,
-        objective=OBJECTIVES["clm" if config.architecture == "decoder" else "mlm"],
+        objective=TASKS["causal_lm" if config.architecture == "decoder" else "masked_lm"].objective,
     )
 
 

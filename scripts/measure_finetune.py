@@ -25,7 +25,7 @@ LORA = ["--finetune.lora_rank", "8", "--optim.learning_rate", "1e-3"]
 ROWS = 1000
 ALL = ["--train.eval_every", "878"]  # once an epoch
 # Few rows are soon learned by heart, so they take smaller steps and dropout.
-FEW = ["--finetune.train_rows", str(ROWS), "--finetune.dropout", "0.1", "--optim.name", "adamw"]
+FEW = ["--task.train_rows", str(ROWS), "--finetune.dropout", "0.1", "--optim.name", "adamw"]
 FEW += ["--optim.learning_rate", "3e-4", "--train.batch_size", "16"]
 FEW += ["--train.epochs", "8", "--train.eval_every", "100", "--model.pooling", "token"]
 
@@ -78,13 +78,13 @@ def tfidf(source: str, seed: int) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
 
     from jaxlm import load_config
-    from jaxlm.models import PRESETS
-    from jaxlm.tasks import SequenceTask
-    from jaxlm.tasks.rowset import read_rowset
+    from jaxlm.tasks.labelled_rows import read_splits
+    from jaxlm.tasks.sequence_classification import SequenceClassificationTask
 
     overrides = ["--data.source", source, "--run.seed", str(seed)]
     name = ROOT / "configs" / "finetune_sentiment_zh.yaml"
-    rows = read_rowset(SequenceTask, load_config(name, overrides, PRESETS))
+    config, task = load_config(name, overrides), SequenceClassificationTask
+    rows = read_splits(task, config.replace({"data": task.missing_columns(config.data)}))
     words = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True, min_df=2)
     parts = [words.fit_transform([item.content[0] for item in rows.train])]
     parts += [words.transform([i.content[0] for i in part]) for part in (rows.val, rows.test)]
@@ -121,16 +121,15 @@ def pytorch(minilm: str, seed: int) -> float:
     from transformers import AutoModelForSequenceClassification
 
     from jaxlm import load_config
-    from jaxlm.models import PRESETS
+    from jaxlm.tasks import RowTask
     from jaxlm.tasks.examples import in_batches
-    from jaxlm.training.beginning import begin
     from jaxlm.training.optimizers import make_schedule
-    from jaxlm.training.rowwork import RowWork
+    from jaxlm.training.resolve import resolve
 
     name = ROOT / "configs" / "finetune_sentiment_en.yaml"
     overrides = ["--finetune.init_from", minilm, "--run.seed", str(seed)]
-    config, work, _ = begin(load_config(name, overrides, PRESETS), None)
-    assert isinstance(work, RowWork)
+    config, task, _ = resolve(load_config(name, overrides), None, None)
+    assert isinstance(task, RowTask)
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2).train()
     optim, steps = config.optim, config.train.steps
@@ -148,7 +147,7 @@ def pytorch(minilm: str, seed: int) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(course(step)))
     inputs = ("ids", "attention_mask")
     for step in range(steps):
-        batch = {name: torch.from_numpy(x) for name, x in work.train_batch(step).items()}
+        batch = {name: torch.from_numpy(x) for name, x in task.train_batch(step).items()}
         ids, mask = (batch[name].long() for name in inputs)
         out = model(input_ids=ids, attention_mask=mask, labels=batch["targets"].long())
         out.loss.backward()
@@ -159,7 +158,7 @@ def pytorch(minilm: str, seed: int) -> float:
     model.eval()
     right = total = 0.0
     with torch.no_grad():
-        for batch, chosen in in_batches(work.val, 32, config.data.seq_len, 0):
+        for batch, chosen in in_batches(task.val, 32, config.data.seq_len, 0):
             ids, mask = (torch.from_numpy(batch[name]).long() for name in inputs)
             best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1).numpy()
             right += (best == batch["targets"])[: len(chosen)].sum()

@@ -34,9 +34,9 @@ def home(tmp_path_factory):
         "classifier": {
             "model": encoder,
             "data": bert | {"source": str(folder / "rows.tsv")},
-            "finetune": {"task": "sequence_classification"},
+            "task": {"name": "sequence_classification"},
         },
-        "encoder": {"model": encoder, "data": bert, "objective": {"name": "mlm"}},
+        "encoder": {"model": encoder, "data": bert, "task": {"name": "masked_lm"}},
         "decoder": {},
     }
     for name, sections in own.items():
@@ -213,7 +213,7 @@ def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
 
 def test_rows_are_read_as_the_run_read_them(home, tmp_path, capsys, monkeypatch):
     data = {"text_column": "review", "label_column": "stars", "normalize": "NFKC"}
-    config = build_config({"data": data, "finetune": {"task": "sequence_classification"}})
+    config = build_config({"data": data, "task": {"name": "sequence_classification"}})
     loaded = jaxlm.load(home / "classifier")
     remembering = dataclasses.replace(loaded, run_config=config)
     monkeypatch.setattr("jaxlm.loading.load", lambda path: remembering)

@@ -5,9 +5,25 @@ import dataclasses
 import pytest
 import yaml
 
-from jaxlm.config import Config, ConfigError, ModelConfig, build_config, load_config, to_yaml
+from jaxlm.config import (
+    PRESETS,
+    Config,
+    ConfigError,
+    ModelConfig,
+    build_config,
+    load_config,
+    preset,
+    to_yaml,
+)
+from jaxlm.config.sections import section_kinds
 
-PRESETS = {"small": {"d_model": 96, "num_heads": 6, "vocab_size": 1000, "norm": "rmsnorm"}}
+SMALL = {"d_model": 96, "num_heads": 6, "vocab_size": 1000, "norm": "rmsnorm"}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A preset of few fields, called small."""
+    monkeypatch.setitem(PRESETS, "small", SMALL)
 
 
 def refused(section: str, **fields: object) -> str:
@@ -25,7 +41,7 @@ def test_an_unknown_key_names_the_nearest():
 def test_a_field_of_another_section_names_that_section():
     assert "did you mean optim.learning_rate?" in refused("train", learning_rate=1)
     assert "did you mean train.batch_size?" in refused("model", batch_size=1)
-    assert "run.name or objective.name or optim.name?" in refused("model", name="x")
+    assert "run.name or task.name or optim.name?" in refused("model", name="x")
 
 
 def test_a_mistyped_field_of_another_section_is_found_too():
@@ -92,11 +108,13 @@ def test_a_window_longer_than_the_context_is_refused():
 
 
 def test_null_sizes_are_derived():
-    config = build_config({"model": {"d_model": 96, "num_heads": 6}, "data": {"seq_len": 48}})
+    written = build_config({"model": {"d_model": 96, "num_heads": 6}, "data": {"seq_len": 48}})
+    assert written.model.head_dim is written.optim.adam_learning_rate is None
+    config = written.resolved()
     model = config.model
     assert (model.head_dim, model.num_kv_heads, model.d_ff, model.max_seq_len) == (16, 6, 384, 48)
-    assert ModelConfig(d_model=96, gated=True).d_ff == 256
-    assert ModelConfig(bias=False).qkv_bias is False
+    assert ModelConfig(d_model=96, gated=True).resolved().d_ff == 256
+    assert ModelConfig(bias=False).resolved().qkv_bias is False
     assert config.optim.adam_learning_rate == config.optim.learning_rate / 3
     assert config.sample.every == config.train.eval_every
     assert config.model.vocab_size is None  # the tokenizer's, known only with the data
@@ -104,29 +122,59 @@ def test_null_sizes_are_derived():
 
 def test_a_given_size_is_not_derived():
     model = build_config({"model": {"head_dim": 5, "qkv_bias": "true", "bias": "false"}}).model
+    model = model.resolved()
     assert model.head_dim == 5
     assert model.qkv_bias
     assert not model.bias
 
 
-def test_a_preset_gives_its_fields_and_explicit_ones_override_it():
-    model = build_config({"model": {"preset": "small", "num_heads": 3}}, PRESETS).model
+def test_a_field_replaced_does_what_it_says():
+    model = dataclasses.replace(preset("gpt2"), num_heads=24).resolved()
+    assert (model.num_kv_heads, model.head_dim) == (24, 32)
+    model = dataclasses.replace(ModelConfig(), d_model=256).resolved()
+    assert (model.d_ff, model.head_dim) == (1024, 64)
+    optim = dataclasses.replace(Config().optim, learning_rate=0.3)
+    assert optim.resolved().adam_learning_rate == pytest.approx(0.1)
+
+
+def test_what_is_resolved_stays_as_it_is():
+    config = Config().resolved()
+    assert config.resolved() == config
+
+
+def test_an_option_of_another_task_is_refused_even_at_its_default():
+    assert refused("task", stride=64) == (
+        "task.stride is an option of question_answering, but task.name is causal_lm"
+    )
+    assert "is an option of masked_lm" in refused("task", name="chat", masking="word")
+    assert build_config({"task": {"name": "masked_lm", "masking": "word"}}).task.masking == "word"
+
+
+def test_a_config_of_run_format_1_has_its_task_moved():
+    old = {
+        "run_format": 1,
+        "objective": {"name": "mlm", "masking": "word"},
+        "finetune": {"task": None, "stride": 64, "freeze": []},
+    }
+    config = build_config(old)
+    assert (config.task.name, config.task.masking) == ("masked_lm", "word")
+    old["finetune"] |= {"task": "question_answering", "stride": 9}
+    assert build_config(old).task.stride == 9
+
+
+def test_a_preset_gives_its_fields_and_explicit_ones_override_it(small):
+    model = build_config({"model": {"preset": "small", "num_heads": 3}}).model.resolved()
     assert (model.d_model, model.num_heads, model.norm, model.head_dim) == (96, 3, "rmsnorm", 32)
 
 
-@pytest.mark.parametrize("preset", ["large", ["small"], 5])
-def test_an_unknown_preset_names_the_known(preset):
-    with pytest.raises(ConfigError, match=r"model\.preset must be one of small, got"):
-        build_config({"model": {"preset": preset}}, PRESETS)
-
-
-def test_a_preset_is_never_silently_ignored():
-    with pytest.raises(ConfigError, match=r"model.preset"):
-        build_config({"model": {"preset": "small"}})
+@pytest.mark.parametrize("name", ["large", ["small"], 5])
+def test_an_unknown_preset_names_the_known(name):
+    with pytest.raises(ConfigError, match=r"model\.preset must be one of gpt2, .*, got"):
+        build_config({"model": {"preset": name}})
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "sections",
     [
         {},
         {"model": {"preset": "small", "norm_eps": 1e-6, "vocab_size": None}},
@@ -134,25 +182,27 @@ def test_a_preset_is_never_silently_ignored():
         {"run": {"name": "3e-4", "seed": 2**32 - 1}, "optim": {"eps": 1e-30, "clip_norm": None}},
     ],
 )
-def test_a_written_config_reads_back_equal_even_without_the_presets(tmp_path, settings):
-    config = build_config(settings, PRESETS)
+def test_a_written_config_reads_back_equal_even_without_the_preset(tmp_path, sections):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", SMALL)
+        config = build_config(sections).resolved()
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(path) == config
-    assert load_config(path, presets=PRESETS) == config
 
 
 def test_a_written_config_holds_every_field_and_its_format():
     written = yaml.safe_load(to_yaml(Config()))
-    assert written.pop("run_format") == 1
-    for section in dataclasses.fields(Config):
-        names = [f.name for f in dataclasses.fields(getattr(Config(), section.name))]
-        assert list(written[section.name]) == names
+    assert written.pop("run_format") == 2
+    for section, kind in section_kinds().items():
+        names = [f.name for f in dataclasses.fields(kind)]
+        # Of the options of tasks only those of its own.
+        assert list(written[section]) == (["name"] if section == "task" else names)
 
 
 def test_another_run_format_is_refused():
-    with pytest.raises(ConfigError, match="this jaxlm reads run_format 1, not 2"):
-        build_config({"run_format": 2})
+    with pytest.raises(ConfigError, match="this jaxlm reads run_format 2 and 1, not 3"):
+        build_config({"run_format": 3})
 
 
 def test_a_config_cannot_be_changed_and_may_be_a_key():

@@ -61,7 +61,7 @@ def test_a_negative_number_is_a_value(load):
 
 def test_the_run_is_named_after_the_file_unless_it_has_a_name(load):
     assert load().run.name == "recipe"
-    assert load("--run.name", "mine").run.dir == "runs/mine"
+    assert load("--run.name", "mine").resolved().run.dir == "runs/mine"
     assert load("--run.dir", "here").run.name == "recipe"
 
 

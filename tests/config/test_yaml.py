@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.config import Config, ConfigError, load_config, read_yaml
+from jaxlm.config import Config, ConfigError, load_config, read_yaml, reading
 
 
 def load_text(folder: Path, text: str) -> Config:
@@ -17,7 +17,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path):
     config = load_text(tmp_path, "")
     assert config.train == Config().train
     assert config.run.name == "recipe"
-    assert config.run.dir == "runs/recipe"
+    assert config.resolved().run.dir == "runs/recipe"
 
 
 def test_an_empty_section_gives_the_defaults(tmp_path):
@@ -41,7 +41,9 @@ def test_a_boolean_is_true_or_false_and_nothing_else(tmp_path, value):
 
 @pytest.mark.parametrize("null", ["null", "~", ""])
 def test_null_leaves_a_derived_field_to_be_derived(tmp_path, null):
-    assert load_text(tmp_path, f"model:\n  d_model: 64\n  d_ff: {null}\n").model.d_ff == 256
+    assert (
+        load_text(tmp_path, f"model:\n  d_model: 64\n  d_ff: {null}\n").resolved().model.d_ff == 256
+    )
 
 
 def test_null_is_for_derived_and_optional_fields_only(tmp_path):
@@ -81,7 +83,7 @@ def test_prompts_are_one_text_or_a_list(tmp_path):
         ("train: {steps: !!int x}", "train.steps must be a whole number, got 'x'"),
         ("train: {steps: {a: 1}}", "train.steps must be a whole number"),
         ("run: {name: ''}", "run.name must be a text that is not empty"),
-        ("run_format: 2", "this jaxlm reads run_format 1, not 2"),
+        ("run_format: 3", "this jaxlm reads run_format 2 and 1, not 3"),
         ("data: {seq_len: 64}\nmodel: {max_seq_len: 32}", "at most model.max_seq_len"),
     ],
 )
@@ -105,12 +107,13 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
-    """A current folder that holds configs/ with two recipes."""
+    """Two recipes, in configs/ of the current folder."""
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "gpt_tiny.yaml").write_text("train: {steps: 1}")
     (folder / "llama_tiny.yaml").write_text("train: {steps: 2}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reading, "recipes_folder", lambda: folder)
     return folder
 
 
@@ -129,18 +132,18 @@ def test_a_folder_does_not_hide_a_recipe_of_its_name(recipes):
     assert load_config("gpt_tiny").train.steps == 1
 
 
-def test_recipes_are_looked_up_in_the_folder_given(recipes, monkeypatch):
+def test_recipes_are_found_from_any_folder(monkeypatch):
     monkeypatch.chdir("/")
-    assert load_config("gpt_tiny", folder=recipes).train.steps == 1
+    assert load_config("gpt_tiny").run.name == "gpt_tiny"
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("gpt_tinny", "did you mean gpt_tiny?"),
-        ("other", "configs holds gpt_tiny, llama_tiny"),
-        ("", "configs holds gpt_tiny, llama_tiny"),
-        ("a" * 300, "configs holds gpt_tiny, llama_tiny"),
+        ("other", "the recipes are gpt_tiny, llama_tiny"),
+        ("", "the recipes are gpt_tiny, llama_tiny"),
+        ("a" * 300, "the recipes are gpt_tiny, llama_tiny"),
         ("configs", "configs is a folder, not a config file"),
         ("runs/one", "runs/one is a folder, .* did you mean runs/one/config.yaml?"),
     ],

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxlm.config import ConfigError, ObjectiveConfig
+from jaxlm.config import ConfigError, TaskConfig
 from jaxlm.data import DataError
-from jaxlm.data.masking import Vocabulary, mask_rows, word_starts
+from jaxlm.data.masking import MaskingVocabulary, mask_rows, word_starts
 from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 TEXT = "今天天气真好，我们去公园玩。the quick brown foxes jumped over lazy dogs unbelievably. " * 30
@@ -13,7 +13,7 @@ TEXT = "今天天气真好，我们去公园玩。the quick brown foxes jumped o
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return Vocabulary.of(train_tokenizer("wordpiece", [TEXT], 90, SPECIAL_TOKENS))
+    return MaskingVocabulary.of(train_tokenizer("wordpiece", [TEXT], 90, SPECIAL_TOKENS))
 
 
 def rows_of(vocabulary, num=400, length=42):
@@ -27,7 +27,7 @@ def rows_of(vocabulary, num=400, length=42):
 
 
 def masked(vocabulary, ids, seed=0, **settings):
-    config = ObjectiveConfig(name="mlm", **settings)
+    config = TaskConfig(name="masked_lm", **settings)
     return mask_rows(ids, vocabulary, config, np.random.default_rng(seed))
 
 
@@ -69,7 +69,7 @@ def test_shares_are_settings(vocabulary):
     assert (all_masked["ids"][rows, all_masked["places"][rows, columns]] == vocabulary.mask).all()
     assert all_masked["places"].shape == (50, 21)
     with pytest.raises(ConfigError, match="random_share must be at most"):
-        ObjectiveConfig(mask_share=0.95, random_share=0.1)
+        TaskConfig(mask_share=0.95, random_share=0.1)
 
 
 def test_whole_words_are_hidden_together(vocabulary):
@@ -88,8 +88,8 @@ def test_whole_words_are_hidden_together(vocabulary):
 
 def test_a_segmenter_joins_chinese_characters_to_words_and_nothing_else(vocabulary):
     tokenizer = train_tokenizer("wordpiece", [TEXT], 300, SPECIAL_TOKENS)
-    vocabulary = Vocabulary.of(tokenizer)
-    config = ObjectiveConfig(name="mlm", masking="word", segmenter="jieba")
+    vocabulary = MaskingVocabulary.of(tokenizer)
+    config = TaskConfig(name="masked_lm", masking="word", segmenter="jieba")
 
     def words(ids):
         candidates = np.flatnonzero(~vocabulary.special[ids])
@@ -124,5 +124,5 @@ def test_the_same_seed_hides_the_same(vocabulary):
 
 
 def test_a_vocabulary_without_a_mask_is_told():
-    with pytest.raises(DataError, match=r"mlm needs \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
-        Vocabulary.of(train_tokenizer("char", ["abc"]))
+    with pytest.raises(DataError, match=r"masked_lm needs \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
+        MaskingVocabulary.of(train_tokenizer("char", ["abc"]))

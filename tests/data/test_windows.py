@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxlm.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from jaxlm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainConfig
 from jaxlm.data import DataError, Dataset, TokenStore
-from jaxlm.data.feeds import MaskedFeed
+from jaxlm.data.masked_batches import MaskedBatches
 from jaxlm.data.windows import DocumentWindows, Window
 from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
@@ -79,14 +79,14 @@ def dataset():
     return Dataset(tokenizer, store, store, "")
 
 
-def feed_of(dataset, head, batch_size=4):
+def batches_of(dataset, head, batch_size=4):
     config = Config(
         model=ModelConfig(architecture="encoder", head=head),
         data=DataConfig(mask_documents=True, seq_len=64),
-        objective=ObjectiveConfig(name="mlm"),
+        task=TaskConfig(name="masked_lm"),
         train=TrainConfig(batch_size=batch_size),
     )
-    return MaskedFeed(config, dataset)
+    return MaskedBatches(config, dataset.train, dataset.tokenizer, head == "pretraining")
 
 
 def originals(batch):
@@ -98,9 +98,9 @@ def originals(batch):
 
 
 def test_a_row_is_one_document_between_its_marks(dataset):
-    feed = feed_of(dataset, "lm")
+    batches = batches_of(dataset, "lm")
     for step in range(3):
-        batch = feed.train_batch(step)
+        batch = batches.train_batch(step)
         for ids, mask in zip(originals(batch), batch["attention_mask"], strict=True):
             row = ids[mask == 1].tolist()
             assert row[0] == dataset.tokenizer.cls_id
@@ -112,11 +112,11 @@ def test_a_row_is_one_document_between_its_marks(dataset):
 
 
 def test_a_pair_is_cut_at_the_end_of_a_sentence_and_half_are_of_two_documents(dataset):
-    feed, tokenizer = feed_of(dataset, "pretraining"), dataset.tokenizer
+    batches, tokenizer = batches_of(dataset, "pretraining"), dataset.tokenizer
     known = {tuple(tokenizer.encode(text)) for text in TEXTS}
     answers = []
     for step in range(100):
-        batch = feed.train_batch(step)
+        batch = batches.train_batch(step)
         parts = zip(originals(batch), batch["token_type_ids"], batch["next_sentence"], strict=True)
         for ids, types, unrelated in parts:
             first = ids[(types == 0) & (ids != tokenizer.pad_id)][1:-1]
@@ -128,22 +128,22 @@ def test_a_pair_is_cut_at_the_end_of_a_sentence_and_half_are_of_two_documents(da
 
 
 def test_a_row_alone_in_its_batch_keeps_its_second_part(dataset):
-    feed = feed_of(dataset, "pretraining", batch_size=1)
-    assert not any(feed.train_batch(step)["next_sentence"][0] for step in range(20))
+    batches = batches_of(dataset, "pretraining", batch_size=1)
+    assert not any(batches.train_batch(step)["next_sentence"][0] for step in range(20))
 
 
 def test_a_second_part_from_elsewhere_is_another_documents(dataset):
-    feed = feed_of(dataset, "pretraining")
+    batches = batches_of(dataset, "pretraining")
     documents = (0, 0, 1, 1)  # of tokens below and from 20 on
     windows = [Window(np.arange(10, 18, dtype=np.int32) + 10 * d, d) for d in documents]
     for step in range(20):
-        rows, unrelated = feed._pair(windows, np.random.default_rng(step))
+        rows, unrelated = batches._pair(windows, np.random.default_rng(step))
         for (first, second), apart in zip(rows, unrelated, strict=True):
             assert (first[0] // 10 != second[0] // 10) == apart
 
 
 def test_rows_that_fill_a_batch_up_hold_nothing_to_guess(dataset):
-    (batch,) = feed_of(dataset, "pretraining").eval_batches()
+    (batch,) = batches_of(dataset, "pretraining").eval_batches(64)
     shown = batch["weights"].sum(axis=1) > 0
     assert shown.sum() == len(TEXTS)
     assert len(shown) > len(TEXTS)

@@ -1,6 +1,6 @@
 """Tokenizers and tasks small enough to read."""
 
-from jaxlm.config import DataConfig, FinetuneConfig
+from jaxlm.config import DataConfig, TaskConfig
 from jaxlm.tasks import TASKS
 from jaxlm.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, train_tokenizer
 
@@ -18,7 +18,7 @@ def gpt_tokenizer():
 
 
 def make_task(name, tokenizer, limit=32, labels=(), problem="single_label", types=2, **options):
-    return TASKS[name](tokenizer, limit, labels, problem, types, FinetuneConfig(**options))
+    return TASKS[name](tokenizer, limit, labels, problem, types, TaskConfig(name, **options))
 
 
 def columns(text="text", pair=None, label="label"):

@@ -30,7 +30,7 @@ def home(tmp_path_factory):
                 run={"dir": str(folder / name)},
                 model={"num_layers": 2, **model},
                 data=bert,
-                objective={"name": "mlm" if model else "clm"},
+                task={"name": "masked_lm" if model else "causal_lm"},
                 train=PRETRAIN,
                 sample={"every": 0},
             )

@@ -17,7 +17,7 @@ TEXT = (
 TIMES = ("seconds", "tokens_per_second", "mfu")
 
 
-def settings(folder: Path) -> dict[str, dict[str, Any]]:
+def sections_of(folder: Path) -> dict[str, dict[str, Any]]:
     """One layer, 24 steps, a checkpoint every 5 and an evaluation every 6, on TEXT."""
     source = folder / "text.txt"
     source.write_text(TEXT, encoding="utf-8")
@@ -38,8 +38,8 @@ def settings(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def tiny(folder: Path, **sections: dict[str, Any]) -> Config:
-    """The config of `settings` with fields replaced, section by section."""
-    base = settings(folder)
+    """The config of `sections_of` with fields replaced, section by section."""
+    base = sections_of(folder)
     return build_config(
         {name: base.get(name, {}) | sections.get(name, {}) for name in {*base, *sections}}
     )

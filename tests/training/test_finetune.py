@@ -129,7 +129,7 @@ def test_adapters_are_merged_when_a_run_is_loaded(home, tmp_path):
 
 def test_the_best_checkpoint_is_the_one_with_most_of_the_metric(home, tmp_path):
     run = tmp_path / "run"
-    fit(tuned(home, run, finetune={"metric": "macro_f1"}, train=TUNE | {"steps": 9}))
+    fit(tuned(home, run, task={"metric": "macro_f1"}, train=TUNE | {"steps": 9}))
     scores = {row["step"]: row["macro_f1"] for row in rows(run) if row["split"] == "val"}
     summary = json.loads((run / "summary.json").read_text())
     assert summary["best_val_metric"] == max(scores.values())
@@ -152,9 +152,9 @@ def test_epochs_tell_the_steps(home, tmp_path):
 
 MISTAKES = {
     "balanced questions": (
-        {"finetune": {"class_weights": "balanced", "task": "question_answering"}},
+        {"task": {"class_weights": "balanced", "name": "question_answering"}},
         ConfigError,
-        "class_weights must be none for question_answering",
+        "class_weights is an option of sequence_classification and token_classification",
     ),
     "another dropout": ({"model": {"dropout": 0.3}}, ConfigError, "set finetune.dropout"),
     "another tokenizer": ({"data": {"tokenizer": "bpe"}}, ConfigError, "data.tokenizer is bpe"),
@@ -170,9 +170,9 @@ MISTAKES = {
         "finetune.freeze 'layer_9' is in no path",
     ),
     "an unknown metric": (
-        {"finetune": {"metric": "bleu"}},
+        {"task": {"metric": "bleu"}},
         ConfigError,
-        "finetune.metric must be one of accuracy, macro_f1, micro_f1, loss, got 'bleu'",
+        "task.metric must be one of accuracy, macro_f1, micro_f1, loss, got 'bleu'",
     ),
     "a column that is not there": (
         {"data": {"label_column": "stars"}},
@@ -184,8 +184,8 @@ MISTAKES = {
         ConfigError,
         "data.seq_len must be at most model.max_seq_len",
     ),
-    "dialogues for an encoder": ({"finetune": {"task": "chat"}}, ConfigError, "trains a decoder"),
-    "text for the other kind": ({"finetune": {"task": "causal_lm"}}, ConfigError, "decoder"),
+    "dialogues for an encoder": ({"task": {"name": "chat"}}, ConfigError, "must be decoder for"),
+    "text for the other kind": ({"task": {"name": "causal_lm"}}, ConfigError, "decoder"),
 }
 
 

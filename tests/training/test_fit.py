@@ -15,8 +15,8 @@ import jaxlm
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import JaxlmError, build_config
 from jaxlm.data import prepare
-from jaxlm.training import fit, loop
-from jaxlm.training.objectives import causal_lm
+from jaxlm.tasks.causal_lm import causal_lm
+from jaxlm.training import fit
 from tests.training.runs import rows, tiny
 
 FILES = {
@@ -47,7 +47,7 @@ def test_a_run_directory_holds_what_the_readme_names(finished: Path):
 def test_the_config_in_the_run_is_fully_resolved(finished: Path):
     written = yaml.safe_load((finished / "run" / "config.yaml").read_text(encoding="utf-8"))
     config = build_config(written)
-    assert written["run_format"] == 1
+    assert written["run_format"] == 2
     assert config.model.vocab_size == jaxlm.load(finished / "run").tokenizer.vocab_size
     assert config.sample.every == 12
 
@@ -168,8 +168,8 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_and_nothing_written
 
 
 def test_a_model_that_the_objective_does_not_train_is_refused(tmp_path: Path):
-    config = tiny(tmp_path, objective={"name": "mlm"})
-    with pytest.raises(JaxlmError, match=r"must be encoder, with model\.head"):
+    config = tiny(tmp_path, task={"name": "masked_lm"})
+    with pytest.raises(JaxlmError, match=r"must be encoder for task\.name masked_lm"):
         fit(config)
     assert not (tmp_path / "run").exists()
 
@@ -177,14 +177,6 @@ def test_a_model_that_the_objective_does_not_train_is_refused(tmp_path: Path):
 def test_a_prompt_without_a_mask_is_refused_before_a_masked_model_trains(tmp_path: Path):
     encoder = {"architecture": "encoder"}
     data = {"tokenizer": "wordpiece", "vocab_size": 80}
-    config = tiny(tmp_path, model=encoder, data=data, objective={"name": "mlm"})
+    config = tiny(tmp_path, model=encoder, data=data, task={"name": "masked_lm"})
     with pytest.raises(JaxlmError, match=r"each of sample\.prompts must be a text with a \[MASK\]"):
         fit(config)
-
-
-def test_a_run_keeps_the_memory_that_it_frees(tmp_path, monkeypatch):
-    # Without it a step of a few million parameters took up to three times as long.
-    told = []
-    monkeypatch.setattr(loop, "keep_freed_memory", lambda: told.append(True))
-    fit(tiny(tmp_path, train={"steps": 1}, sample={"every": 0}))
-    assert told == [True]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from jaxlm.checkpoint import saved_steps
-from tests.training.runs import assert_same_run, rows, settings
+from tests.training.runs import assert_same_run, rows, sections_of
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -21,7 +21,7 @@ def command(folder: Path) -> list[str]:
     """The training command on the settings of `runs`, as a user types it."""
     folder.mkdir(exist_ok=True)
     config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(settings(folder), allow_unicode=True), encoding="utf-8")
+    config.write_text(yaml.safe_dump(sections_of(folder), allow_unicode=True), encoding="utf-8")
     return [sys.executable, str(TRAIN), "--config", str(config), "--train.steps", "120"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import OptimConfig
-from jaxlm.training.objectives import causal_lm
+from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import TrainState, train_step
 from tests.fixtures.reference import TRAINED, sources

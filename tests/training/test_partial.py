@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxlm.config import ConfigError, FinetuneConfig, ModelConfig
 from jaxlm.models import make_model
-from jaxlm.training.objectives import causal_lm
+from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.partial import memory_report, slower_below
 from jaxlm.training.state import (
     evaluation_params,

@@ -85,7 +85,7 @@ def test_masks_and_sentence_pairs_resume_exactly(tmp_path: Path):
     sections = {
         "model": model,
         "data": {"tokenizer": "wordpiece", "vocab_size": 80},
-        "objective": {"name": "mlm", "masking": "word"},
+        "task": {"name": "masked_lm", "masking": "word"},
         "train": {"steps": 8},
         "sample": {"prompts": None, "every": 4},
     }

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxlm.config import OptimConfig
-from jaxlm.training.objectives import causal_lm
+from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import (
     TrainState,

@@ -8,8 +8,8 @@ import pytest
 
 import jaxlm
 from jaxlm.config import JaxlmError
-from jaxlm.tasks import measuring
-from jaxlm.tasks.inference import task_of
+from jaxlm.tasks.inference import row_task_of
+from jaxlm.tasks.task import row_step
 from jaxlm.training import fit
 from tests.training.tuning import tuned
 
@@ -22,7 +22,7 @@ def test_balanced_classes_train_with_and_without_test_rows(home, tmp_path, task)
             tmp_path / str(share),
             task,
             data={"test_fraction": share},
-            finetune={"class_weights": "balanced"},
+            task={"class_weights": "balanced"},
             optim={"name": "muon"},
         )
         assert np.isfinite(fit(config).origin["val_loss"])
@@ -35,7 +35,7 @@ def test_a_changed_pooling_is_refused_when_resuming(home, tmp_path):
 
 
 def test_the_loss_as_a_metric_is_reported_as_it_is(home, tmp_path):
-    fit(tuned(home, tmp_path / "run", finetune={"metric": "loss"}))
+    fit(tuned(home, tmp_path / "run", task={"metric": "loss"}))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["best_val_metric"] == summary["best_val_loss"] > 0
 
@@ -43,7 +43,7 @@ def test_the_loss_as_a_metric_is_reported_as_it_is(home, tmp_path):
 def test_answers_go_by_the_settings_of_the_run(home, tmp_path):
     data = {"normalize": "NFKC", "seq_len": 8}
     loaded = fit(tuned(home, tmp_path / "run", data=data))
-    assert task_of(loaded).limit == 8
+    assert row_task_of(loaded).limit == 8
     wide, plain = jaxlm.predict(loaded, ["ｆｏｘ　ｂａｄ", "fox bad"])
     assert wide == plain
 
@@ -51,9 +51,9 @@ def test_answers_go_by_the_settings_of_the_run(home, tmp_path):
 def test_a_second_prediction_compiles_nothing(home, tmp_path):
     loaded = fit(tuned(home, tmp_path / "run"))
     jaxlm.predict(loaded, ["fox"])
-    before = measuring.step._cache_size()
+    before = row_step._cache_size()
     jaxlm.predict(loaded, ["bad"])
-    assert measuring.step._cache_size() == before
+    assert row_step._cache_size() == before
 
 
 def test_a_missing_library_of_scores_is_told_before_anything_is_written(

@@ -1,6 +1,7 @@
 """Small fine-tunings: rows for every task, and the config of a run on them."""
 
-from tests.training.runs import tiny
+from jaxlm.config import build_config
+from tests.training.runs import sections_of
 
 GOOD, BAD = (
     ["真好 the best", "很好 fine and good", "good 好"],
@@ -26,16 +27,17 @@ FILES = {
 }
 
 
-def tuned(home, run, task="sequence_classification", source="encoder", **sections):
-    """The config of a small fine-tuning; a section of None is left as the defaults have it."""
-    settings = {
+def tuned(home, run, name="sequence_classification", source="encoder", **sections):
+    """The config of a small fine-tuning, with fields replaced, section by section."""
+    base = sections_of(home) | {
         "run": {"dir": str(run)},
-        "model": {"num_layers": 4, "num_heads": 4, "d_model": 128, "dropout": 0.0},  # the defaults
-        "data": {"source": str(home / FILES[task]), "seq_len": 16, "val_fraction": 0.25},
-        "finetune": {"task": task, "init_from": source and str(home / source)},
+        "model": {},
+        "data": {"source": str(home / FILES[name]), "seq_len": 16, "val_fraction": 0.25},
+        "task": {"name": name},
+        "finetune": {"init_from": source and str(home / source)},
         "train": TUNE,
         "sample": {"every": 0},
     }
-    for name, fields in sections.items():
-        settings[name] = settings.get(name, {}) | fields
-    return tiny(home, **settings)
+    for section, fields in sections.items():
+        base[section] = base.get(section, {}) | fields
+    return build_config(base)

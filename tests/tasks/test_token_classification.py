@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxlm.data import DataError
-from jaxlm.tasks.words import entities, spaced
+from jaxlm.tasks.token_classification import entities, spaced
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
 TASK = "token_classification"
@@ -38,8 +38,8 @@ def test_a_long_text_goes_through_in_parts_and_every_word_is_tagged():
     (answer,) = task.answer(items, outputs)
     assert answer["tags"] == TAGS * 4
     assert answer["entities"] == [{"type": "LOC", "text": "Paris"}] * 4
-    assert task.score(items, [answer])["entity_f1"] == 1
-    assert task.notes["texts longer than 8 tokens, gone through in parts"] == 1
+    assert task.score_answers(items, [answer])["entity_f1"] == 1
+    assert task.notes["texts_in_parts"] == 1
 
 
 def test_words_and_tags_may_be_texts():

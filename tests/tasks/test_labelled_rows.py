@@ -3,11 +3,11 @@ from collections import Counter
 
 import pytest
 
-from jaxlm.config import build_config
+from jaxlm.config import DataConfig, build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
-from jaxlm.tasks.rowset import fair_order, read_items, read_rowset
-from jaxlm.tasks.task import sorted_labels
+from jaxlm.tasks.labelled_rows import fair_order, read_items, read_splits
+from jaxlm.tasks.row_reader import sorted_labels
 
 QUESTIONS = "question\tcontext\tanswers"
 
@@ -16,12 +16,17 @@ def config(tmp_path, rows, header="label\ttext", task="sequence_classification",
     source = tmp_path / "rows.tsv"
     source.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     data = {"source": str(source), "val_fraction": 0.1} | sections.pop("data", {})
-    finetune = {"task": task} | sections.pop("finetune", {})
-    return build_config({"data": data, "finetune": finetune, **sections})
+    options = {"name": task} | sections.pop("task_options", {})
+    found = build_config({"data": data, "task": options, **sections})
+    return found.replace({"data": TASKS[task].missing_columns(found.data)})
 
 
 def rowset(*args, task="sequence_classification", known=(), **keywords):
-    return read_rowset(TASKS[task], config(*args, task=task, **keywords), known)
+    return read_splits(TASKS[task], config(*args, task=task, **keywords), known)
+
+
+def usual(task):
+    return TASKS[task].missing_columns(DataConfig())
 
 
 def rows_of(**counts):
@@ -43,7 +48,7 @@ def test_each_split_holds_each_class_by_its_share(tmp_path):
 
 
 def test_fewer_training_rows_still_hold_each_class(tmp_path):
-    few = rowset(tmp_path, rows_of(a=80, b=20), finetune={"train_rows": 10})
+    few = rowset(tmp_path, rows_of(a=80, b=20), task_options={"train_rows": 10})
     assert labels(few.train) == {"a": 8, "b": 2}
     all_rows = rowset(tmp_path, rows_of(a=80, b=20))
     assert few.val == all_rows.val
@@ -90,9 +95,7 @@ def test_a_context_reaches_the_task_as_it_stands_in_the_file(tmp_path):
     row = {"question": "ｗｈｅｒｅ", "context": context, "answers": answers}
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    data = build_config(
-        {"data": {"normalize": "NFKC"}, "finetune": {"task": "question_answering"}}
-    ).data
+    data = DataConfig(normalize="NFKC", **usual("question_answering"))
     kind = TASKS["question_answering"]
     (item,) = read_items(kind, data, "single_label", Counter(), source=str(source))
     assert item.content == ("where", context)
@@ -109,10 +112,10 @@ def test_a_share_that_leaves_no_row_is_refused(tmp_path):
 
 def test_a_class_lost_to_few_training_rows_is_told_with_its_cause(tmp_path):
     rows = rows_of(a=20, b=20, c=20)
-    with pytest.raises(DataError, match=r"training rows that finetune.train_rows 1 leaves"):
-        rowset(tmp_path, rows, finetune={"train_rows": 1})
-    with pytest.raises(DataError, match=r"labels of the training rows that finetune.train_rows 2"):
-        rowset(tmp_path, rows, finetune={"train_rows": 2})
+    with pytest.raises(DataError, match=r"training rows that task.train_rows 1 leaves"):
+        rowset(tmp_path, rows, task_options={"train_rows": 1})
+    with pytest.raises(DataError, match=r"labels of the training rows that task.train_rows 2"):
+        rowset(tmp_path, rows, task_options={"train_rows": 2})
 
 
 def test_a_number_is_one_class_however_it_is_written(tmp_path):
@@ -120,7 +123,7 @@ def test_a_number_is_one_class_however_it_is_written(tmp_path):
     written = [1, 1.0, "1", "1.0", 2, 2.5, True]
     lines = [json.dumps({"text": "fox", "label": value}) for value in written]
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    data = build_config({"finetune": {"task": "sequence_classification"}}).data
+    data = DataConfig(**usual("sequence_classification"))
     kind = TASKS["sequence_classification"]
     items = read_items(kind, data, "single_label", Counter(), source=str(source))
     assert [item.label for item in items] == ["1", "1", "1", "1", "2", "2.5", "true"]
@@ -147,7 +150,7 @@ def test_a_cell_in_brackets_that_is_no_list_is_told_with_its_row(tmp_path, cell)
 def test_text_in_brackets_is_text_where_a_list_needs_no_spelling(tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text('{"tokens": "[laughs]", "tags": "O"}\n', encoding="utf-8")
-    data = build_config({"finetune": {"task": "token_classification"}}).data
+    data = DataConfig(**usual("token_classification"))
     kind = TASKS["token_classification"]
     (item,) = read_items(kind, data, "single_label", Counter(), source=str(source))
     assert item.content == ("[laughs]",)
@@ -161,7 +164,7 @@ def test_several_labels_may_stand_in_brackets(tmp_path):
 
 def test_rows_without_text_are_left_out_and_counted(tmp_path):
     found = rowset(tmp_path, [*rows_of(a=10, b=10), "a\t", "b\t  "])
-    assert found.notes == {"rows without text, left out": 2}
+    assert found.notes == {"rows_without_text": 2}
     assert len(found.train) + len(found.val) == 20
 
 
@@ -170,7 +173,7 @@ def test_rows_held_out_that_repeat_one_to_train_on_are_counted(tmp_path):
     val.write_text("label\ttext\na\tfox\nb\tfox\nb\thare\n", encoding="utf-8")
     rows = ["a\tfox", "b\tdog"] * 4
     found = rowset(tmp_path, rows, data={"val_source": str(val)})
-    assert found.notes == {"rows held out that repeat one to train on": 2}
+    assert found.notes == {"held_out_repeats": 2}
 
 
 def test_labels_are_in_order_by_number_or_alphabet(tmp_path):

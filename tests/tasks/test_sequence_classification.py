@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from jaxlm.data import DataError
-from jaxlm.data.batches import padded_length
-from jaxlm.tasks.examples import RowFeed, in_batches
+from jaxlm.data.batches import LengthOrder, padded_length
+from jaxlm.tasks.examples import in_batches
 from jaxlm.tasks.joining import Joiner
-from jaxlm.training.rowwork import balance
+from jaxlm.tasks.row_task import balance
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
 TASK = "sequence_classification"
@@ -47,7 +47,7 @@ def test_a_text_longer_than_the_limit_is_cut_and_counted():
     )
     examples = task.encode(items)
     assert [len(e) for e in examples] == [8, len(task.tokenizer.encode("dog")) + 2]
-    assert task.notes["texts longer than 8 tokens, cut at their end"] == 1
+    assert task.notes["texts_cut"] == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_losses_are_those_of_each_problem():
 
     def mean(problem, targets):
         task = make_task(TASK, bert_tokenizer(), labels=("a", "b"), problem=problem)
-        sums = task.losses(logits, {"targets": targets, "weights": weights})
+        sums = task.row_objective.losses(logits, {"targets": targets, "weights": weights})
         return float(sums["loss"] / sums["count"])
 
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -97,7 +97,9 @@ def test_losses_are_those_of_each_problem():
     assert mean("multi_label", hot) == pytest.approx(float((binary * weights).sum() / 4), abs=1e-6)
     squares = np.square(logits[:, :1] - 1)[:, 0]
     task = make_task(TASK, bert_tokenizer(), labels=("score",), problem="regression")
-    sums = task.losses(logits[:, :1], {"targets": jnp.ones((2, 1)), "weights": weights})
+    sums = task.row_objective.losses(
+        logits[:, :1], {"targets": jnp.ones((2, 1)), "weights": weights}
+    )
     assert float(sums["loss"]) == pytest.approx(float((squares * weights).sum()), abs=1e-6)
 
 
@@ -116,19 +118,14 @@ def test_lengths_are_padded_to_few_shapes():
 
 
 def test_an_epoch_shows_every_row_once_and_another_seed_another_order():
-    task = make_task(TASK, bert_tokenizer(), labels=("a", "b"))
-    rows = [{"text": "cat " * (i % 7 + 1), "label": "ab"[i % 2]} for i in range(12)]
-    examples = task.encode(read(TASK, rows, columns()))
-    feed = RowFeed(examples, 4, 32, 0, seed=0)
+    lengths = [i % 7 + 1 for i in range(12)]
+    order, again, other = (LengthOrder(lengths, 4, seed) for seed in (0, 0, 1))
     for epoch in range(2):
-        assert sorted(feed.order.epoch(epoch).ravel()) == list(range(12))
-    assert not np.array_equal(feed.order.epoch(0), feed.order.epoch(1))
-    other = RowFeed(examples, 4, 32, 0, seed=1)
-    assert not np.array_equal(feed.order.epoch(0), other.order.epoch(0))
-    again = RowFeed(examples, 4, 32, 0, seed=0)
+        assert sorted(order.epoch(epoch).ravel()) == list(range(12))
+    assert not np.array_equal(order.epoch(0), order.epoch(1))
+    assert not np.array_equal(order.epoch(0), other.epoch(0))
     for step in (5, 2):
-        for name, array in feed.train_batch(step).items():
-            np.testing.assert_array_equal(array, again.train_batch(step)[name])
+        np.testing.assert_array_equal(order.rows(step), again.rows(step))
 
 
 def test_rows_that_fill_a_batch_up_weigh_nothing():
