@@ -75,7 +75,7 @@ def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
 @pytest.mark.parametrize("finetune", [{}, {"lora_rank": 2}])
 def test_a_resumed_tuning_is_the_undisturbed_one(home, tmp_path, monkeypatch, finetune):
     def config(name):
-        return tuned(home, tmp_path / name, finetune=finetune, model={"dropout": 0.0})
+        return tuned(home, tmp_path / name, finetune=finetune)
 
     fit(config("whole"))
     from jaxlm.training.trainer import Trainer
