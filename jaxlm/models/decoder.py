@@ -4,16 +4,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import ModelConfig
 from jaxlm.models.trunk import Trunk
+from jaxlm.nn.block import AttendingModule
 from jaxlm.nn.cache import KVCache
-from jaxlm.nn.int8 import Int8Matrix, weight
+from jaxlm.nn.int8 import matmul, weight
 from jaxlm.nn.layers import Tap, identity, kernel_init, scoped
 from jaxlm.ops.attention import position_mask
 
 
 class Decoder(Trunk):
-    """A trunk whose tokens attend backwards, and which can go on from a cache."""
+    """A trunk whose tokens attend backwards only, and which can continue from a KV cache."""
 
     def extend(
         self,
@@ -23,10 +23,10 @@ class Decoder(Trunk):
         *,
         tap: Tap = identity,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Append tokens to a cache: prefill and decoding.
+        """Append tokens to a cache, for prefill and decoding.
 
-        Rows may be right-padded; `lengths` tells how many of each row's T tokens count (default:
-        all). For what finds no room in the cache see `LayerCache.write`.
+        Rows may be right-padded: of row i the first `lengths[i]` tokens count (default: all T).
+        `LayerCache.write` says what happens where the cache has no room for all T.
         """
         start = cache.lengths
         positions = start[:, None] + jnp.arange(ids.shape[1])
@@ -41,15 +41,13 @@ class Decoder(Trunk):
         return self._leave(x, tap), KVCache(tuple(filled), start + added)
 
 
-class CausalLM(nn.Module):
+class CausalLM(AttendingModule):
     """A Decoder with a head over the vocabulary: next-token logits (B, T, V) in fp32."""
 
-    config: ModelConfig
-
     def setup(self):
-        self.backbone = Decoder(self.config)
-        if not self.config.tie_embeddings:
-            config = self.config
+        config = self.config
+        self.backbone = Decoder(config, self.attention)
+        if not config.tie_embeddings:
             zero = nn.initializers.zeros
             init = zero if config.zero_init_head else kernel_init(config)
             self.unembed = weight(self, "head", init, (config.d_model, config.vocab_size))
@@ -72,7 +70,4 @@ class CausalLM(nn.Module):
         """Logits of hidden states."""
         if self.config.tie_embeddings:
             return self.backbone.embed.attend(hidden)
-        if isinstance(self.unembed, Int8Matrix):
-            return self.unembed.product(hidden)
-        kernel = self.unembed.astype(hidden.dtype)
-        return jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
+        return matmul(hidden, self.unembed, jnp.float32)

@@ -13,6 +13,7 @@ from jaxlm.data import prepare
 from jaxlm.data.dataset import load_tokenizer
 from jaxlm.loading import load
 from jaxlm.models import param_shapes
+from jaxlm.models.parameters import is_classifier
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.rowset import RowSet, read_rowset
 from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
@@ -159,7 +160,5 @@ def given_weights(source: Loaded, config: Config) -> dict[str, Array]:
     return {
         path: leaf
         for path, leaf in leaves.items()
-        if path in shapes
-        and leaf.shape == shapes[path].shape
-        and (same or not path.startswith("classifier/"))
+        if path in shapes and leaf.shape == shapes[path].shape and (same or not is_classifier(path))
     }

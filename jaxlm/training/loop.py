@@ -20,9 +20,9 @@ from jaxlm.runtime import keep_compiled_programs, keep_freed_memory
 from jaxlm.training.beginning import begin
 from jaxlm.training.objectives import Batch, Objective
 from jaxlm.training.optimizers import make_optimizer, make_schedule
-from jaxlm.training.partial import slower_below
 from jaxlm.training.rundir import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
+from jaxlm.training.trainable import scale_by_depth
 from jaxlm.training.trainer import Trainer, Update
 
 
@@ -85,7 +85,7 @@ def compile_and_start(
         optimizer = make_optimizer(optim, train.steps)
         schedule = make_schedule(optim, train.steps, optim.learning_rate)
     if config.finetune.layer_decay != 1:
-        slower = slower_below(config.finetune.layer_decay, config.model.num_layers)
+        slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
         optimizer = optax.chain(optimizer, slower)
     own = optimizer
     init = jax.jit(

@@ -14,10 +14,10 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import FinetuneConfig
-from jaxlm.nn.lora import add_lora
+from jaxlm.models.lora import add_lora
 from jaxlm.training.objectives import Batch, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
-from jaxlm.training.partial import joined, overlay, split, trained_paths
+from jaxlm.training.trainable import joined, overlay, split, trained_paths
 
 Metrics = dict[str, Array]
 

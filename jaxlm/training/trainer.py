@@ -13,11 +13,10 @@ from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
 from jaxlm.config import Config, JaxlmError, to_settings
 from jaxlm.loading import load
-from jaxlm.nn.lora import merge_lora
+from jaxlm.models.lora import merge_lora
 from jaxlm.training.console import TrainingConsole
 from jaxlm.training.metrics import flops_per_token, peak_flops, tree_size
 from jaxlm.training.objectives import Batch
-from jaxlm.training.partial import memory_report
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.rundir import Row, RunDirectory, RunError, recorded, to_json
 from jaxlm.training.state import (
@@ -27,6 +26,7 @@ from jaxlm.training.state import (
     from_items,
     to_items,
 )
+from jaxlm.training.trainable import memory_report
 from jaxlm.training.work import Work
 
 # What an evaluation shows of what it measures.
