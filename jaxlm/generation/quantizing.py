@@ -49,7 +49,7 @@ def quantized(loaded: Loaded) -> Loaded:
     return dataclasses.replace(loaded, params=params)
 
 
-def leaf_in_int8(path: Sequence[Any], leaf: Any) -> Any:
+def leaf_in_int8(path: tuple, leaf: Any) -> Any:
     """The Int8Matrix of a weight that multiplies activations; any other leaf unchanged."""
     dim = output_dim(path_name(path))
     if isinstance(leaf, Int8Matrix) or dim is None:

@@ -22,7 +22,7 @@ class Decoder(Trunk):
         lengths: Int[Array, " B"] | None = None,
         *,
         tap: Tap = identity,
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
+    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Append tokens to a cache, for prefill and decoding.
 
         Rows may be right-padded: of row i the first `lengths[i]` tokens count (default: all T).
@@ -52,21 +52,25 @@ class CausalLM(AttendingModule):
             init = zero if config.zero_init_head else kernel_init(config)
             self.unembed = weight(self, "head", init, (config.d_model, config.vocab_size))
 
-    def __call__(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T V"]:
+    def __call__(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits for every position; keywords as for `Trunk.__call__`."""
         return self.head(self.backbone(ids, **keywords))
 
-    def hidden(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T D"]:
+    def hidden(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states, for a head at chosen positions only."""
         return self.backbone(ids, **keywords)
 
     def extend(
         self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
+    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Hidden states of tokens appended to a cache; see `Decoder.extend`."""
         return self.backbone.extend(ids, cache, lengths)
 
-    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of hidden states."""
         if self.config.tie_embeddings:
             return self.backbone.embed.attend(hidden)

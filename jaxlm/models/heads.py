@@ -1,4 +1,4 @@
-"""What stands on a trunk beside next-token prediction: masked tokens, classes, answers, nothing."""
+"""Models over a trunk other than CausalLM, one for each head; `make_model` builds any of them."""
 
 from typing import Any
 
@@ -43,7 +43,10 @@ class MaskedLM(AttendingModule):
 
     def __call__(
         self, ids: Int[Array, "B T"], **keywords
-    ) -> Float[Array, "B T V"] | tuple[Float[Array, "B T V"], Float[Array, "B 2"]]:
+    ) -> (
+        Float[Array, "B T V={self.config.vocab_size}"]
+        | tuple[Float[Array, "B T V={self.config.vocab_size}"], Float[Array, "B 2"]]
+    ):
         """Logits for every position; keywords as for `Trunk.__call__`.
 
         With the head `pretraining` also the logits of `next_sentence`.
@@ -54,11 +57,13 @@ class MaskedLM(AttendingModule):
             return logits, self.next_sentence(hidden)
         return logits
 
-    def hidden(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T D"]:
+    def hidden(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states, for a head at chosen positions only."""
         return self.backbone(ids, **keywords)
 
-    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of hidden states: dense, activation, norm, then the token vectors."""
         config = self.config
         x = self.transform_norm(ACTIVATIONS[config.activation](self.transform(hidden)))
@@ -81,7 +86,9 @@ class BareModel(AttendingModule):
         if self.config.pooler:
             self.pooler = Pooler(self.config)
 
-    def __call__(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T D"]:
+    def __call__(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states; keywords as for `Trunk.__call__`."""
         hidden = self.backbone(ids, **keywords)
         if self.config.pooler and self.is_initializing():
@@ -107,7 +114,7 @@ class SequenceClassifier(AttendingModule):
         attention_mask: Bool[Array, "B T"] | Int[Array, "B T"] | None = None,
         deterministic: bool = True,
         **keywords,
-    ) -> Float[Array, "B C"]:
+    ) -> Float[Array, "B C={len(self.config.labels)}"]:
         """Keywords as for `Trunk.__call__`; a decoder's last token is the last unmasked one."""
         config = self.config
         backbone = TRUNKS[config.architecture](config, self.attention, name="backbone")
@@ -132,7 +139,7 @@ class TokenClassifier(AttendingModule):
     @nn.compact
     def __call__(
         self, ids: Int[Array, "B T"], *, deterministic: bool = True, **keywords
-    ) -> Float[Array, "B T C"]:
+    ) -> Float[Array, "B T C={len(self.config.labels)}"]:
         """Keywords as for `Trunk.__call__`."""
         config = self.config
         backbone = TRUNKS[config.architecture](config, self.attention, name="backbone")

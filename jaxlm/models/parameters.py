@@ -10,7 +10,7 @@ from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.models.heads import make_model
 
 Kind = Literal["matrix", "head", "embedding", "vector", "adapter", "constant"]
-Axes = tuple[str | None, ...]  # a name for each dim; None: a dim that nothing is known of
+Axes = tuple[str | None, ...]  # the logical name of each dim; None: without a name
 
 
 class ParameterRule(NamedTuple):
@@ -27,7 +27,7 @@ class ParameterRule(NamedTuple):
 
     pattern: str
     kind: Kind
-    axes: Axes | None  # None: of a module that is not ours, with any number of dims
+    axes: Axes | None  # None: a module of others, with any number of dims
 
 
 def dense(pattern: str, kind: Kind, in_axis: str, out_axis: str | None) -> list[ParameterRule]:
@@ -62,7 +62,7 @@ RULES = (
     *dense("pooler/dense", "head", "d_model", None),
     *dense("next_sentence", "head", "d_model", None),
     *dense("classifier", "head", "d_model", "labels"),
-    # Modules that are not ours, by the names that Flax gives.
+    # Modules of others, by the names that Flax gives.
     ParameterRule("(.*/)?(bias|scale)", "vector", None),
     ParameterRule("(.*/)?embedding", "embedding", None),
     ParameterRule("(.*/)?kernel", "matrix", None),
@@ -89,15 +89,16 @@ def parameter_kinds(params: Any) -> Any:
 
 
 def logical_axes(path: str, num_dims: int) -> Axes:
-    """The name of each dim of a parameter; all None for a module that is not ours."""
+    """The logical name of each dim of a parameter; all None for modules of others."""
     axes = rule_of(path).axes
     return (None,) * num_dims if axes is None else axes
 
 
 def output_dim(path: str) -> int | None:
-    """The dim of a weight that its products have; None for what multiplies no activations.
+    """Which dim of a weight indexes the outputs of its product with activations.
 
-    1 for weights (in, out); 0 for token vectors, which a tied head multiplies by their transpose.
+    1 for weights (in, out), 0 for token vectors, whose transpose is a tied head; None for a
+    parameter that multiplies no activations.
     """
     rule = rule_of(path)
     if rule.kind in ("matrix", "head"):
@@ -130,7 +131,7 @@ def is_adapter(path: str) -> bool:
 
 
 def is_classifier(path: str) -> bool:
-    """Whether this has an entry for each label, and is of no use with other labels."""
+    """Whether this has an entry for each label, so that it is useless with other labels."""
     return "labels" in (rule_of(path).axes or ())
 
 

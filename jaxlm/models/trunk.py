@@ -31,7 +31,7 @@ class Trunk(AttendingModule):
         token_type_ids: Int[Array, "B T"] | None = None,
         deterministic: bool = True,
         tap: Tap = identity,
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states; tokens attend within their segment, to unmasked keys.
 
         `positions` default to 0 .. T - 1. With `scan_layers` or `remat` the tap does not see what

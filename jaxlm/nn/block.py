@@ -20,10 +20,10 @@ from jaxlm.ops.positions import Rotation, rotate
 
 
 class AttendingModule(ConfiguredModule):
-    """Base of the modules that attend; `attention` replaces the function that they attend by.
+    """Base of the modules that attend; `attention` is the function that computes it.
 
-    Pass a function of a module, not a lambda made anew each time: modules are compared by it, and
-    compiled programs are found by their module.
+    It is compared by identity when a compiled program is looked up: pass a module-level function,
+    not a new lambda each time.
     """
 
     attention: AttentionFunction = attention

@@ -75,17 +75,18 @@ def weight(
 
 
 def matmul(
-    x: Float[Array, "*batch I"],
-    matrix: Float[Array, "M N"] | Int8Matrix,
-    dtype: Any,
-    *,
-    transposed: bool = False,
+    x: Float[Array, "*batch I"], kernel: Float[Array, "I O"] | Int8Matrix, dtype: Any
 ) -> Float[Array, "*batch O"]:
-    """x @ matrix, or x @ matrix.T if transposed, in the type of x with a result of `dtype`.
+    """x @ kernel, with the kernel cast to the type of x and a result of `dtype`."""
+    if isinstance(kernel, Int8Matrix):
+        return kernel.product(x).astype(dtype)
+    return jnp.einsum("...i,io->...o", x, kernel.astype(x.dtype), preferred_element_type=dtype)
 
-    An Int8Matrix has a row for each output in both cases.
-    """
-    if isinstance(matrix, Int8Matrix):
-        return matrix.product(x).astype(dtype)
-    letters = "...i,oi->...o" if transposed else "...i,io->...o"
-    return jnp.einsum(letters, x, matrix.astype(x.dtype), preferred_element_type=dtype)
+
+def matmul_transposed(
+    x: Float[Array, "*batch I"], table: Float[Array, "O I"] | Int8Matrix, dtype: Any
+) -> Float[Array, "*batch O"]:
+    """x @ table.T, with the table cast to the type of x and a result of `dtype`."""
+    if isinstance(table, Int8Matrix):
+        return table.product(x).astype(dtype)
+    return jnp.einsum("...i,oi->...o", x, table.astype(x.dtype), preferred_element_type=dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.int8 import matmul, weight
+from jaxlm.nn.int8 import matmul, matmul_transposed, weight
 from jaxlm.ops.norms import layer_norm, rms_norm
 from jaxlm.ops.positions import sinusoids
 from jaxlm.ops.random import dropout, normal
@@ -72,7 +72,7 @@ class Dense(ConfiguredModule):
     residual: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O={self.features}"]:
         dtype = compute_dtype(self.config)
         init = kernel_init(self.config, residual=self.residual)
         kernel = weight(self, "kernel", init, (x.shape[-1], self.features))
@@ -156,7 +156,7 @@ class Embeddings(ConfiguredModule):
         positions: Int[Array, "#B T"],
         token_type_ids: Int[Array, "B T"] | None,
         deterministic: bool,
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         config = self.config
         x = self.tokens[ids]
         if config.positions == "learned":
@@ -171,6 +171,6 @@ class Embeddings(ConfiguredModule):
             x = self.norm(x)
         return self.dropout(x.astype(compute_dtype(config)), deterministic)
 
-    def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of a tied head: products with the token vectors (Press and Wolf 2017), in fp32."""
-        return matmul(x, self.tokens, jnp.float32, transposed=True)
+        return matmul_transposed(x, self.tokens, jnp.float32)

@@ -20,9 +20,9 @@ def target_sums(
     weights: Float[Array, "*batch"],
     accuracy: bool = True,
 ) -> dict[str, Float[Array, ""]]:
-    """Weighted sums over all targets: `loss` in nats, `count`, and `accuracy` as a count.
+    """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
 
-    A prediction is correct where the target has the largest logit.
+    A target counts as correct if it has the largest logit.
     """
     sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
     if accuracy:
