@@ -32,8 +32,9 @@ from jaxlm.config.schema import build_section, fields_with_role
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.remote import download
 from jaxlm.models import make_model, param_shapes
+from jaxlm.models.lora import add_lora, merge_lora
+from jaxlm.models.parameters import is_adapter
 from jaxlm.nn.int8 import holds_int8
-from jaxlm.nn.lora import SCALE, add_lora, merge_lora
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 
 OwnModel = nn.Module | Callable[[ModelConfig], nn.Module] | None
@@ -166,7 +167,7 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
     kept = {
         name: np.asarray(leaf)
         for name, leaf in leaves.items()
-        if name in meta["trained"] or name.endswith(SCALE)
+        if name in meta["trained"] or is_adapter(name)
     }
     told = {
         "model": json.dumps(dataclasses.asdict(config.model)),

@@ -19,6 +19,7 @@ from jaxlm.generation.programs import compiles
 from jaxlm.generation.settings import GenerationError
 from jaxlm.generation.textbatch import causal
 from jaxlm.models import CausalLM
+from jaxlm.models.parameters import output_dim, path_name
 from jaxlm.nn.int8 import Int8Matrix
 
 SPAN = 256  # tokens compared at a time
@@ -48,12 +49,12 @@ def quantized(loaded: Loaded) -> Loaded:
     return dataclasses.replace(loaded, params=params)
 
 
-def leaf_in_int8(path: Sequence[Any], leaf: Any) -> Any:
-    """The Int8Matrix of a matrix, known by its name in the params; whatever else as it is."""
-    name = path[-1].key
-    if isinstance(leaf, Int8Matrix) or name not in ("kernel", "head", "tokens"):
+def leaf_in_int8(path: tuple, leaf: Any) -> Any:
+    """The Int8Matrix of a weight that multiplies activations; any other leaf unchanged."""
+    dim = output_dim(path_name(path))
+    if isinstance(leaf, Int8Matrix) or dim is None:
         return leaf
-    return rounded(leaf, name != "tokens")
+    return rounded(leaf, transpose=dim == 1)
 
 
 @partial(jax.jit, static_argnames="transpose")

@@ -1,10 +1,17 @@
-"""Whole models over the shared Block, and the presets that size them."""
+"""Whole models over the shared Block, the table of their parameters, and the published sizes."""
 
 from jaxlm.config.presets import PRESETS, preset
-from jaxlm.models.building import make_model, num_params, param_shapes
 from jaxlm.models.decoder import CausalLM, Decoder
-from jaxlm.models.encoder import Encoder, MaskedLM
-from jaxlm.models.heads import BareModel, QuestionAnswerer, SequenceClassifier, TokenClassifier
+from jaxlm.models.heads import (
+    BareModel,
+    MaskedLM,
+    QuestionAnswerer,
+    SequenceClassifier,
+    TokenClassifier,
+    make_model,
+)
+from jaxlm.models.parameters import num_params, param_shapes
+from jaxlm.models.trunk import Encoder
 
 __all__ = [
     "PRESETS",

@@ -4,16 +4,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import ModelConfig
 from jaxlm.models.trunk import Trunk
+from jaxlm.nn.block import AttendingModule
 from jaxlm.nn.cache import KVCache
-from jaxlm.nn.int8 import Int8Matrix, weight
+from jaxlm.nn.int8 import matmul, weight
 from jaxlm.nn.layers import Tap, identity, kernel_init, scoped
 from jaxlm.ops.attention import position_mask
 
 
 class Decoder(Trunk):
-    """A trunk whose tokens attend backwards, and which can go on from a cache."""
+    """A trunk whose tokens attend backwards only, and which can continue from a KV cache."""
 
     def extend(
         self,
@@ -22,11 +22,11 @@ class Decoder(Trunk):
         lengths: Int[Array, " B"] | None = None,
         *,
         tap: Tap = identity,
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Append tokens to a cache: prefill and decoding.
+    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
+        """Append tokens to a cache, for prefill and decoding.
 
-        Rows may be right-padded; `lengths` tells how many of each row's T tokens count (default:
-        all). For what finds no room in the cache see `LayerCache.write`.
+        Rows may be right-padded: of row i the first `lengths[i]` tokens count (default: all T).
+        `LayerCache.write` says what happens where the cache has no room for all T.
         """
         start = cache.lengths
         positions = start[:, None] + jnp.arange(ids.shape[1])
@@ -41,38 +41,37 @@ class Decoder(Trunk):
         return self._leave(x, tap), KVCache(tuple(filled), start + added)
 
 
-class CausalLM(nn.Module):
+class CausalLM(AttendingModule):
     """A Decoder with a head over the vocabulary: next-token logits (B, T, V) in fp32."""
 
-    config: ModelConfig
-
     def setup(self):
-        self.backbone = Decoder(self.config)
-        if not self.config.tie_embeddings:
-            config = self.config
+        config = self.config
+        self.backbone = Decoder(config, self.attention)
+        if not config.tie_embeddings:
             zero = nn.initializers.zeros
             init = zero if config.zero_init_head else kernel_init(config)
             self.unembed = weight(self, "head", init, (config.d_model, config.vocab_size))
 
-    def __call__(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T V"]:
+    def __call__(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits for every position; keywords as for `Trunk.__call__`."""
         return self.head(self.backbone(ids, **keywords))
 
-    def hidden(self, ids: Int[Array, "B T"], **keywords) -> Float[Array, "B T D"]:
+    def hidden(
+        self, ids: Int[Array, "B T"], **keywords
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states, for a head at chosen positions only."""
         return self.backbone(ids, **keywords)
 
     def extend(
         self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
+    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Hidden states of tokens appended to a cache; see `Decoder.extend`."""
         return self.backbone.extend(ids, cache, lengths)
 
-    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of hidden states."""
         if self.config.tie_embeddings:
             return self.backbone.embed.attend(hidden)
-        if isinstance(self.unembed, Int8Matrix):
-            return self.unembed.product(hidden)
-        kernel = self.unembed.astype(hidden.dtype)
-        return jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
+        return matmul(hidden, self.unembed, jnp.float32)

@@ -1,28 +1,25 @@
 """The trunk that decoders and encoders share: embeddings, blocks and a last norm."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ModelConfig
-from jaxlm.nn.block import Block
-from jaxlm.nn.embeddings import Embeddings
-from jaxlm.nn.layers import Norm, Tap, identity, scoped
+from jaxlm.nn.block import AttendingModule, Block
+from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, scoped
 from jaxlm.ops.attention import segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
 
-class Trunk(nn.Module):
-    """Ids to hidden states: embeddings, `num_layers` blocks and, with pre-norm, a final norm."""
-
-    config: ModelConfig
+class Trunk(AttendingModule):
+    """Token ids to hidden states: embeddings, blocks and, with pre-norm, a final norm."""
 
     def setup(self):
-        self.embed = Embeddings(self.config)
-        self.layers = [Block(self.config) for _ in range(self.config.num_layers)]
-        if self.config.norm_position == "pre":
-            self.final_norm = Norm(self.config)
+        config = self.config
+        self.embed = Embeddings(config)
+        self.layers = [Block(config, self.attention) for _ in range(config.num_layers)]
+        if config.norm_position == "pre":
+            self.final_norm = Norm(config)
 
     def __call__(
         self,
@@ -34,8 +31,12 @@ class Trunk(nn.Module):
         token_type_ids: Int[Array, "B T"] | None = None,
         deterministic: bool = True,
         tap: Tap = identity,
-    ) -> Float[Array, "B T D"]:
-        """Final hidden states; tokens attend within their segment, to unmasked keys."""
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
+        """Final hidden states; tokens attend within their segment, to unmasked keys.
+
+        `positions` default to 0 .. T - 1. With `scan_layers` or `remat` the tap does not see what
+        is inside the blocks.
+        """
         mask = None if segment_ids is None else segment_mask(segment_ids, segment_ids)
         if attention_mask is not None:
             keys = attention_mask.astype(bool)[:, None, :]
@@ -68,11 +69,11 @@ class Trunk(nn.Module):
         """The blocks as a pure function of their params, for `lax.scan` and rematerialisation.
 
         Params stay one tree a layer, so a checkpoint does not depend on `scan_layers`; the scan
-        stacks them inside the compiled step. Taps do not reach in here.
+        stacks them inside the compiled step.
         """
         config = self.config
         num_layers = config.num_layers
-        block = Block(config, parent=None)
+        block = Block(config, self.attention, parent=None)
         params = [self.variables["params"][f"layers_{i}"] for i in range(num_layers)]
         # Blocks of which only some have adapters cannot be stacked.
         scans = config.scan_layers and len(set(map(jax.tree.structure, params))) == 1
@@ -96,8 +97,13 @@ class Trunk(nn.Module):
         return x
 
 
+class Encoder(Trunk):
+    """A trunk whose tokens attend in both directions."""
+
+
 def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:
     """The rotary frequencies of a model, scaled as its config says."""
+    config = config.resolved()
     frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
     if config.rope_scaling == "linear":
         return frequencies / config.rope_factor

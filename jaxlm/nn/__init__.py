@@ -1,1 +1,1 @@
-"""Flax modules with parameters: embeddings, norms, attention, feed-forward, Block; the KV cache."""
+"""Flax modules with parameters: layers, attention, Block; the KV cache; matrices in int8."""

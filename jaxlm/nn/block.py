@@ -1,22 +1,98 @@
-"""The one Block: encoder and decoder, training and decoding, with or without cross-attention."""
+"""The one attention and the one Block, for encoders and decoders, training and decoding."""
 
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.config import ModelConfig
-from jaxlm.nn.attention import Attention
 from jaxlm.nn.cache import LayerCache
-from jaxlm.nn.layers import Dropout, FeedForward, Norm, Tap, identity, scoped
-from jaxlm.ops.positions import Rotation
+from jaxlm.nn.layers import (
+    ConfiguredModule,
+    Dense,
+    Dropout,
+    FeedForward,
+    Norm,
+    Tap,
+    identity,
+    scoped,
+)
+from jaxlm.ops.attention import AttentionFunction, attention
+from jaxlm.ops.norms import rms_norm
+from jaxlm.ops.positions import Rotation, rotate
 
 
-class Block(nn.Module):
+class AttendingModule(ConfiguredModule):
+    """Base of the modules that attend; `attention` is the function that computes it.
+
+    It is compared by identity when a compiled program is looked up: pass a module-level function,
+    not a new lambda each time.
+    """
+
+    attention: AttentionFunction = attention
+
+
+class Attention(AttendingModule):
+    """Multi-head attention of x over itself, over `context`, or over a cache x is appended to.
+
+    Keys and values may have fewer heads than queries (Ainslie et al. 2023). Returns the output
+    and the cache with the keys and values of x written from slot `start` on.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "#B #T S"] | None = None,
+        *,
+        causal: bool = False,
+        context: Float[Array, "B S D"] | None = None,
+        rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+        start: Int[Array, " B"] | None = None,
+        deterministic: bool = True,
+        tap: Tap = identity,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        config = self.config
+        B, T, _ = x.shape
+        K, G, H = config.num_kv_heads, config.num_heads // config.num_kv_heads, config.head_dim
+        source = x if context is None else context
+
+        def project(y: Array, name: str, heads: int) -> Float[Array, "B N T H"]:
+            y = Dense(config, heads * H, config.qkv_bias, name=name)(y)
+            y = y.reshape(B, -1, heads, H).swapaxes(1, 2)
+            if name == "value":
+                return y
+            if config.qk_norm:
+                scale = self.param(f"{name}_norm", nn.initializers.ones, (H,))
+                y = rms_norm(y, scale, config.norm_eps).astype(y.dtype)
+            return y if rotation is None else rotate(y, rotation)
+
+        query = tap("query", project(x, "query", K * G)).reshape(B, K, G, T, H)
+        key = tap("key", project(source, "key", K))
+        value = tap("value", project(source, "value", K))
+        if cache is not None and start is not None:
+            cache = cache.write(key, value, start)
+            key, value = cache.key, cache.value
+        drop = not deterministic and config.dropout > 0
+        out = self.attention(
+            query,
+            key,
+            value,
+            mask,
+            causal=causal,
+            dropout_rate=config.dropout,
+            dropout_key=self.make_rng("dropout") if drop else None,
+            tap=None if tap is identity else tap,
+        )
+        out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
+        out = Dense(config, config.d_model, config.bias, residual=True, name="output")(out)
+        return out, cache
+
+
+class Block(AttendingModule):
     """Self-attention, optional cross-attention and feed-forward, each a residual branch.
 
     Pre-norm: x + f(norm(x)) (Xiong et al. 2020); post-norm: norm(x + f(x)) (Vaswani et al. 2017).
+    Cross-attention exists if `context` is given. Returns the output and the cache, as Attention.
     """
-
-    config: ModelConfig
 
     @nn.compact
     def __call__(
@@ -44,7 +120,7 @@ class Block(nn.Module):
         def normed(x: Array, name: str) -> Float[Array, "B T D"]:
             return Norm(config, name=f"{name}_norm")(x) if pre else x
 
-        branch, cache = Attention(config, name="attention")(
+        branch, cache = Attention(config, self.attention, name="attention")(
             normed(x, "attention"),
             mask,
             causal=causal,
@@ -56,7 +132,7 @@ class Block(nn.Module):
         )
         x = add(x, branch, "attention")
         if context is not None:
-            branch, _ = Attention(config, name="cross_attention")(
+            branch, _ = Attention(config, self.attention, name="cross_attention")(
                 normed(x, "cross_attention"),
                 context_mask,
                 context=context,

@@ -1,15 +1,16 @@
-"""Dense, Norm and the feed-forward: the small modules every block is made of."""
+"""The small modules that every model is made of: dense, norm, dropout, feed-forward, embeddings."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jaxlm.config import ModelConfig
-from jaxlm.nn.int8 import Int8Matrix, weight
+from jaxlm.config import ConfigError, ModelConfig
+from jaxlm.nn.int8 import matmul, matmul_transposed, weight
 from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.positions import sinusoids
 from jaxlm.ops.random import dropout, normal
 
 Tap = Callable[[str, Array], Array]
@@ -24,12 +25,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def identity(name: str, x: Array) -> Array:
-    """The tap that leaves every activation as it is."""
+    """The tap that returns every activation unchanged."""
     return x
 
 
 def scoped(tap: Tap, scope: str) -> Tap:
-    """The tap under a prefix: a submodule's `weights` reaches its caller as `scope/weights`."""
+    """The tap of a submodule: it passes `name` on as `scope/name`."""
     return tap if tap is identity else lambda name, x: tap(f"{scope}/{name}", x)
 
 
@@ -40,35 +41,44 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
 
 
 def kernel_init(config: ModelConfig, *, residual: bool = False) -> nn.initializers.Initializer:
-    """Normal of GPT-2's 0.02 at width 768, wider below it; residual outputs shrink with depth."""
+    """Normal with standard deviation 0.02 at width 768 (GPT-2), more in narrower models.
+
+    `residual`: divided by sqrt(2 L) for the outputs of residual branches.
+    """
     std = 0.02 * (768 / config.d_model) ** 0.5
     if residual:
         std /= (2 * config.num_layers) ** 0.5
     return lambda key, shape, dtype=jnp.float32: (std * normal(key, shape)).astype(dtype)
 
 
-class Dense(nn.Module):
-    """y = x @ kernel + bias, with kernel (in, out) in fp32 and the product in the compute dtype.
+class ConfiguredModule(nn.Module):
+    """Base of the modules that a ModelConfig describes; null fields of it are filled in."""
 
-    Where the params hold low-rank adapters (see `jaxlm.nn.lora`), their product is added.
+    config: ModelConfig
+
+    def __post_init__(self):
+        self.config = self.config.resolved()
+        super().__post_init__()
+
+
+class Dense(ConfiguredModule):
+    """y = x @ kernel + bias; kernel (in, out) is kept in fp32, the product in the compute dtype.
+
+    Where its params hold a low-rank adapter (see `jaxlm.models.lora`), that product is added.
     """
 
     features: int
-    config: ModelConfig
     use_bias: bool
     residual: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O={self.features}"]:
         dtype = compute_dtype(self.config)
         init = kernel_init(self.config, residual=self.residual)
         kernel = weight(self, "kernel", init, (x.shape[-1], self.features))
-        # Rows of a matrix: XLA's CPU backward of a 3-D product is slower.
+        # As rows of a matrix: XLA's CPU backward of a 3-D product is slower.
         rows = x.astype(dtype).reshape(-1, x.shape[-1])
-        if isinstance(kernel, Int8Matrix):
-            y = kernel.product(rows).astype(dtype)
-        else:
-            y = rows @ kernel.astype(dtype)
+        y = matmul(rows, kernel, dtype)
         if self.has_variable("params", "lora_a"):
             a, b, scale = (self.get_variable("params", f"lora_{n}") for n in ("a", "b", "scale"))
             y += rows @ a.astype(dtype) @ (scale * b).astype(dtype)
@@ -77,10 +87,8 @@ class Dense(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-class Norm(nn.Module):
-    """The config's normalisation, computed in fp32 and returned in the compute dtype."""
-
-    config: ModelConfig
+class Norm(ConfiguredModule):
+    """Layer or RMS norm as the config says, computed in fp32, returned in the type of x."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
@@ -104,19 +112,65 @@ class Dropout(nn.Module):
         return dropout(x, self.rate, self.make_rng("dropout"))
 
 
-class FeedForward(nn.Module):
+class FeedForward(ConfiguredModule):
     """Two dense layers around an activation; gated: times a second projection (Shazeer 2020)."""
-
-    config: ModelConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], tap: Tap = identity) -> Float[Array, "B T D"]:
         config = self.config
-        up = Dense(config.d_ff, config, config.bias, name="up")(x)
+        up = Dense(config, config.d_ff, config.bias, name="up")(x)
         activation = ACTIVATIONS[config.activation]
         if config.gated:
-            hidden = activation(Dense(config.d_ff, config, config.bias, name="gate")(x)) * up
+            hidden = activation(Dense(config, config.d_ff, config.bias, name="gate")(x)) * up
         else:
             hidden = activation(up)
         hidden = tap("hidden", hidden)
-        return Dense(config.d_model, config, config.bias, residual=True, name="down")(hidden)
+        return Dense(config, config.d_model, config.bias, residual=True, name="down")(hidden)
+
+
+class Embeddings(ConfiguredModule):
+    """The sum of token, position and token-type vectors; normalised with `embed_norm`.
+
+    Raises: ConfigError where vocab_size or max_seq_len is null, or token types are passed to a
+    model that has none.
+    """
+
+    def setup(self):
+        config, init = self.config, kernel_init(self.config)
+        for name in ("vocab_size", "max_seq_len"):
+            if getattr(config, name) is None:
+                raise ConfigError(f"model.{name} must be given to build a model")
+        self.tokens = weight(self, "tokens", init, (config.vocab_size, config.d_model))
+        if config.positions == "learned":
+            rows = config.max_seq_len + config.position_offset
+            self.positions = self.param("positions", init, (rows, config.d_model))
+        if config.num_token_types:
+            self.types = self.param("types", init, (config.num_token_types, config.d_model))
+        if config.embed_norm:
+            self.norm = Norm(config)
+        self.dropout = Dropout(config.dropout)
+
+    def __call__(
+        self,
+        ids: Int[Array, "B T"],
+        positions: Int[Array, "#B T"],
+        token_type_ids: Int[Array, "B T"] | None,
+        deterministic: bool,
+    ) -> Float[Array, "B T D={self.config.d_model}"]:
+        config = self.config
+        x = self.tokens[ids]
+        if config.positions == "learned":
+            x += self.positions[positions + config.position_offset]
+        elif config.positions == "sinusoidal":
+            x += sinusoids(positions, config.d_model)
+        if config.num_token_types:
+            x += self.types[jnp.zeros_like(ids) if token_type_ids is None else token_type_ids]
+        elif token_type_ids is not None:
+            raise ConfigError("token_type_ids were given, but model.num_token_types is 0")
+        if config.embed_norm:
+            x = self.norm(x)
+        return self.dropout(x.astype(compute_dtype(config)), deterministic)
+
+    def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
+        """Logits of a tied head: products with the token vectors (Press and Wolf 2017), in fp32."""
+        return matmul_transposed(x, self.tokens, jnp.float32)

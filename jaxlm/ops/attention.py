@@ -9,7 +9,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.ops.random import dropout
 
-MASKED = -1e30  # finite, so that a row with nothing to attend to stays finite
+# What a model can attend by: a function with the arguments and the shapes of `attention`.
+AttentionFunction = Callable[..., Float[Array, "B K G T H"]]
+
+MASKED = -1e30  # finite, so that a query with nothing to attend to gets no NaN
 
 
 def attention(
@@ -25,16 +28,16 @@ def attention(
 ) -> Float[Array, "B K G T H"]:
     """Softmax attention of grouped query heads (Vaswani et al. 2017; Ainslie et al. 2023).
 
-    `mask` is True where a query may attend and applies on top of `causal`, which lets query t
-    see keys up to t. Scores and softmax are in fp32. `tap` receives the probabilities as
-    "weights" (B, K, G, T, S).
+    `mask` is True where a query may attend and applies on top of `causal`, with which query t
+    sees the keys up to t. Scores and softmax are in fp32; dropout of the probabilities needs a
+    `dropout_key`. `tap` receives the probabilities as "weights" (B, K, G, T, S).
     """
     T, S = query.shape[-2], key.shape[-2]
     plain = mask is None and dropout_key is None and tap is None
     if plain and query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
         return fused_attention(query, key, value, causal=causal)
-    # Later keys than a block's last query are never looked at, so a block leaves them out: with
-    # four blocks 5/8 of the scores remain, and on a CPU forward and backward take half the time.
+    # A block of queries needs no keys after its last query: with four blocks 5/8 of the scores
+    # remain, and on a CPU forward and backward take half the time.
     num_blocks = 4 if causal and tap is None and T == S and T % 4 == 0 and T >= 128 else 1
     size, outputs = T // num_blocks, []
     for i in range(num_blocks):
@@ -67,10 +70,10 @@ def attend(
     dropout_key: Array | None,
     tap: Callable[[str, Array], Array] | None,
 ) -> Float[Array, "B K G T H"]:
-    """One block of queries over all the keys given: scores, softmax, weighted values."""
+    """One block of queries over all given keys: scores, softmax, weighted values."""
     query = query * query.shape[-1] ** -0.5
     if query.shape[-2] == 1:
-        # The same with the keys in front, which XLA would transpose otherwise.
+        # Keys first: otherwise XLA transposes them in every decoding step.
         scores = jnp.einsum("bksh,bkgth->bksgt", key, query, preferred_element_type=jnp.float32)
         scores = jnp.moveaxis(scores, 2, -1)
     else:
@@ -93,7 +96,7 @@ def fused_attention(
     causal: bool,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B K G T H"]:
-    """The same attention by a fused kernel of JAX's, for unmasked or causal input only."""
+    """`attention` by one of JAX's fused kernels, for unmasked or causal input only."""
     B, K, G, T, H = query.shape
     out = jax.nn.dot_product_attention(
         query.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H),
@@ -106,12 +109,12 @@ def fused_attention(
 
 
 def causal_mask(num_queries: int, num_keys: int, first: int = 0) -> Bool[Array, "T S"]:
-    """True where key s lies at or before query first + t."""
+    """True where key s is at or before position first + t, that of query t."""
     return jnp.arange(num_keys) <= first + jnp.arange(num_queries)[:, None]
 
 
 def position_mask(positions: Int[Array, "B T"], num_slots: int) -> Bool[Array, "B T S"]:
-    """True where a cache slot lies at or before the query's position; slot s holds position s."""
+    """True where a cache slot is at or before the query's position; slot s holds position s."""
     return jnp.arange(num_slots) <= positions[:, :, None]
 
 

@@ -1,4 +1,4 @@
-"""Losses as sums with their counts, so that ragged micro-batches add up exactly."""
+"""Losses, as sums with their counts so that micro-batches of different sizes add up exactly."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,10 @@ def target_sums(
     weights: Float[Array, "*batch"],
     accuracy: bool = True,
 ) -> dict[str, Float[Array, ""]]:
-    """Weighted sums over targets: `loss` in nats, `count`, and `accuracy` of the likeliest."""
+    """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
+
+    A target counts as correct if it has the largest logit.
+    """
     sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
     if accuracy:
         sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights

@@ -1,4 +1,4 @@
-"""Layer and RMS normalisation over the last dim, in fp32."""
+"""Layer norm and RMS norm over the last dim, in fp32."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ def layer_norm(
     """Subtract the mean, divide by the standard deviation, scale and shift (Ba et al. 2016)."""
     x = x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
-    # One pass over x instead of two; fp32 sums of activations lose nothing that matters, but may
-    # round the variance of a nearly constant row below zero.
+    # E[x^2] - E[x]^2 takes one pass over x instead of two. In fp32 it is exact enough for
+    # activations, but rounding may push the variance of a nearly constant row below zero.
     variance = jnp.maximum((x * x).mean(-1, keepdims=True) - mean * mean, 0)
     y = (x - mean) * jax.lax.rsqrt(variance + eps) * scale
     return y if bias is None else y + bias

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# One rotation may serve every row.
+# Cosines and sines; B = 1 if all rows have the same positions.
 Rotation = tuple[Float[Array, "#B T H2"], Float[Array, "#B T H2"]]
 
 
 def rotary_frequencies(head_dim: int, theta: float) -> Float[Array, " H2"]:
-    """Radians a position in each of the H / 2 planes of a head (Su et al. 2021)."""
+    """Radians per position in each of the H / 2 planes of a head (Su et al. 2021)."""
     return theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
 
 
@@ -17,8 +17,8 @@ def slowed_frequencies(
 ) -> Float[Array, " H2"]:
     """Frequencies for a context `factor` times the original (Llama 3.1, Dubey et al. 2024).
 
-    Planes that turn at least `high` times in the original context stay, those that turn at most
-    `low` times are slowed by the factor, and those between are blended.
+    Planes that turn at least `high` times within `original_len` positions keep their frequency,
+    those that turn at most `low` times have it divided by the factor, and between is a blend.
     """
     turns = original_len * frequencies / (2 * jnp.pi)
     kept = jnp.clip((turns - low) / (high - low), 0, 1)
@@ -26,13 +26,13 @@ def slowed_frequencies(
 
 
 def rotary_angles(positions: Int[Array, "B T"], frequencies: Float[Array, " H2"]) -> Rotation:
-    """Cosines and sines of each position's turn in each plane."""
+    """Cosines and sines of the angle of each position in each plane."""
     angles = positions[:, :, None] * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: Float[Array, "B N T H"], rotation: Rotation) -> Float[Array, "B N T H"]:
-    """Turn each plane (i, i + H / 2) of every head by its position's angle, in fp32."""
+    """Rotate each plane (i, i + H / 2) of every head by its position's angle, in fp32."""
     cos, sin = (part[:, None] for part in rotation)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)

@@ -1,4 +1,4 @@
-"""Random bits cheaper than threefry, and what is drawn with them: dropout, initial weights."""
+"""Random bits cheaper than threefry's, and what is drawn from them: dropout, initial weights."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, UInt32
 
 
 def hash_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """32 bits an element: the element's index and the key through murmur3's finaliser, twice.
+    """32 random bits an element: its index and the key, mixed twice by MurmurHash3's finaliser.
 
-    Good enough for dropout and weights, not for cryptography: about 40 times cheaper than threefry
-    on a CPU, and a quarter of the time to compile.
+    Good enough for dropout and initial weights, not for cryptography. On a CPU about 40 times
+    faster than threefry, and 4 times faster to compile.
     """
     words = jnp.ravel(jax.random.key_data(key))
     index = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)
@@ -26,7 +26,7 @@ def mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
 
 def normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Standard normal numbers in fp32, by the inverse of the distribution function."""
-    # The middles of 2^23 equal steps from -1 to 1: never an end, which would give infinity.
+    # Midpoints of 2^23 equal steps from -1 to 1: never -1 or 1, which would give infinity.
     steps = (hash_bits(key, shape) >> 9).astype(jnp.float32)
     return 2**0.5 * jax.lax.erf_inv((2 * steps + 1) / 2**23 - 1)
 

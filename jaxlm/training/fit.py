@@ -18,10 +18,10 @@ from jaxlm.runtime import interruption
 from jaxlm.tasks import Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.optimizers import make_optimizer, make_schedule
-from jaxlm.training.partial import slower_below
 from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
+from jaxlm.training.trainable import scale_by_depth
 from jaxlm.training.trainer import Trainer, Update
 
 MakeModel = Callable[[ModelConfig], nn.Module]
@@ -103,7 +103,7 @@ def compile_and_start(
         optimizer = make_optimizer(optim, train.steps)
         schedule = make_schedule(optim, train.steps, optim.learning_rate)
     if config.finetune.layer_decay != 1:
-        slower = slower_below(config.finetune.layer_decay, config.model.num_layers)
+        slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
         optimizer = optax.chain(optimizer, slower)
     own = optimizer
     init = jax.jit(
@@ -114,7 +114,6 @@ def compile_and_start(
             key,
             given=given,
             finetune=config.finetune,
-            num_layers=config.model.num_layers,
             accumulate_steps=train.accumulate_steps,
             ema_decay=optim.ema_decay,
             schedule=schedule,

@@ -11,6 +11,7 @@ from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
 from jaxlm.config.schema import fields_with_role, require
 from jaxlm.loading import load
 from jaxlm.models import param_shapes
+from jaxlm.models.parameters import is_classifier
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tokenizer import Tokenizer
@@ -131,7 +132,5 @@ def given_weights(source: Loaded, config: Config) -> dict[str, Array]:
     return {
         path: leaf
         for path, leaf in leaves.items()
-        if path in shapes
-        and leaf.shape == shapes[path].shape
-        and (same or not path.startswith("classifier/"))
+        if path in shapes and leaf.shape == shapes[path].shape and (same or not is_classifier(path))
     }

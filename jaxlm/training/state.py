@@ -14,10 +14,11 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import FinetuneConfig
-from jaxlm.nn.lora import add_lora
+from jaxlm.models.lora import add_lora
+from jaxlm.models.parameters import count_layers
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
-from jaxlm.training.partial import joined, overlay, split, trained_paths
+from jaxlm.training.trainable import joined, overlay, split, trained_paths
 
 Metrics = dict[str, Array]
 
@@ -115,7 +116,6 @@ def init_state(
     *,
     given: Mapping[str, Array] = MappingProxyType({}),
     finetune: FinetuneConfig | None = None,
-    num_layers: int = 0,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     schedule: Schedule | None = None,
@@ -123,7 +123,7 @@ def init_state(
     """A state at step 0; weights and the step's randomness come from different folds of the key.
 
     `given` are weights by path that take the place of random ones; `finetune` tells which
-    parameters get adapters, and which of the model's `num_layers` are trained (default: all).
+    parameters get adapters, and which are trained (default: all).
     """
     init_key, step_key = jax.random.split(key)
     params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -136,7 +136,7 @@ def init_state(
             scale, targets = finetune.lora_alpha, finetune.lora_targets
             params = add_lora(params, finetune.lora_rank, scale, targets, lora_key)
         paths = sorted(flatten_dict(params, sep="/"))
-        trained, frozen = split(params, trained_paths(paths, fresh, finetune, num_layers))
+        trained, frozen = split(params, trained_paths(paths, fresh, finetune, count_layers(paths)))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trained,

@@ -13,12 +13,12 @@ from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
 from jaxlm.config import Config, JaxlmError, to_mapping
 from jaxlm.loading import load
-from jaxlm.nn.lora import merge_lora
+from jaxlm.models.lora import merge_lora
+from jaxlm.models.parameters import flops_per_token
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole
-from jaxlm.training.metrics import flops_per_token, peak_flops, tree_size
-from jaxlm.training.partial import memory_report
+from jaxlm.training.metrics import peak_flops, tree_size
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.run_directory import (
     MetricsRow,
@@ -34,6 +34,7 @@ from jaxlm.training.state import (
     from_items,
     to_items,
 )
+from jaxlm.training.trainable import memory_report
 
 Update = Callable[[TrainState, Arrays], tuple[TrainState, Metrics]]
 

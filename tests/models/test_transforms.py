@@ -1,12 +1,17 @@
-"""A model is a pure function: it can be differentiated forwards and twice."""
+"""A model is a pure function: it is differentiated forwards and twice, its attention swapped."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jaxlm.training.objectives import causal_lm
 
+from jaxlm.models import CausalLM, make_model
+from jaxlm.ops.attention import attention, causal_mask
 from jaxlm.ops.losses import cross_entropy
-from tests.fixtures.tiny import random_ids, random_like, tiny_model
+from jaxlm.training.state import init_state, train_step
+from tests.fixtures.tiny import params_of, random_ids, random_like, tiny_config, tiny_model
 
 MODEL, VARIABLES = tiny_model("rotary", num_layers=1)
 IDS = random_ids(2, 5)
@@ -51,3 +56,56 @@ def test_forward_and_reverse_jacobians_agree():
     scale = params["backbone"]["final_norm"]["scale"]
     forward, reverse = jax.jit(jax.jacfwd(last_logits)), jax.jit(jax.jacrev(last_logits))
     np.testing.assert_allclose(forward(scale), reverse(scale), atol=1e-5)
+
+
+def two_tokens(query, key, value, mask=None, *, causal=False, **rest):
+    """Attention to the token itself and the one before."""
+    T = query.shape[-2]
+    near = (causal_mask(T, T) & ~causal_mask(T, T, -2))[None]
+    return attention(query, key, value, near if mask is None else mask & near, **rest)
+
+
+def test_a_model_attends_by_a_function_of_ones_own_and_learns_with_it():
+    model = CausalLM(tiny_config(num_layers=1), attention=two_tokens)
+    state = init_state(model, optax.adam(0.01), causal_lm, jax.random.key(0))
+
+    def logits(embeddings):
+        tap = lambda name, x: embeddings if name == "embeddings" else x  # noqa: E731
+        return model.apply({"params": state.params}, random_ids(1, 5), tap=tap)[0].sum(-1)
+
+    jacobian = jax.jacrev(logits)(jax.random.normal(jax.random.key(1), (1, 5, 16)))[:, 0]
+    near = np.tri(5, dtype=bool) & ~np.tri(5, k=-2, dtype=bool)
+    np.testing.assert_array_equal((jacobian != 0).any(-1), near)
+    step, batch, losses = jax.jit(train_step), {"ids": IDS, "targets": (IDS + 1) % 19}, []
+    for _ in range(10):
+        state, metrics = step(state, batch)
+        losses.append(metrics["loss"])
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"scan_layers": True},
+        {"remat": True},
+        {"head": "pretraining", "architecture": "encoder"},
+        {"head": "none"},
+        {"head": "sequence_classification", "labels": ("a", "b")},
+        {"head": "token_classification", "labels": ("a", "b"), "architecture": "encoder"},
+        {"head": "question_answering", "architecture": "encoder"},
+    ],
+)
+def test_every_model_hands_its_attention_down_to_each_block(overrides):
+    calls = []
+
+    def counted(*inputs, **keywords):
+        calls.append(1)
+        return attention(*inputs, **keywords)
+
+    model = make_model(tiny_config(**overrides)).clone(attention=counted)
+    params = params_of(model, IDS)
+    calls.clear()
+    jax.eval_shape(model.apply, {"params": params}, IDS)
+    once = "scan_layers" in overrides or "remat" in overrides  # both blocks are traced as one
+    assert len(calls) == (1 if once else 2)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.nn.attention import Attention
-from jaxlm.nn.block import Block
+from jaxlm.config import ModelConfig
+from jaxlm.nn.block import Attention, Block
 from jaxlm.nn.layers import FeedForward, Norm
 from tests.fixtures.tiny import params_of, tiny_config
 
@@ -112,3 +112,10 @@ def test_biases_stand_where_the_config_puts_them(bias, qkv_bias):
     rest = {"attention/output", "feed_forward/up", "feed_forward/down"}
     rest |= {"attention_norm", "feed_forward_norm"}
     assert biases == (qkv if qkv_bias else rest)
+
+
+@pytest.mark.parametrize("module", [Attention, Block, FeedForward, Norm])
+def test_modules_fill_in_what_their_config_leaves_open(module):
+    config = module(ModelConfig(d_model=24, num_heads=3, bias=False)).config
+    assert (config.num_kv_heads, config.head_dim, config.d_ff, config.qkv_bias) == (3, 8, 96, False)
+    assert module(config) == module(ModelConfig(d_model=24, num_heads=3, bias=False))

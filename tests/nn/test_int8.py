@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from jaxlm.models import make_model
+from jaxlm.models.parameters import output_dim, path_name
 from jaxlm.nn.int8 import Int8Matrix
+from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -49,3 +53,24 @@ def test_a_product_makes_no_larger_copy_of_the_matrix():
         x = jnp.asarray(random(batch_size, 512))
         compiled = jax.jit(lambda held, x: held.product(x)).lower(held, x).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < held.values.nbytes / 2
+
+
+@pytest.mark.parametrize("head", ["lm", "pretraining", "sequence_classification"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_of_a_model_that_multiplies_may_be_in_int8(head, tied):
+    encoder = "encoder" if head == "pretraining" else "decoder"
+    config = tiny_config(
+        architecture=encoder, head=head, labels=("yes", "no", "both"), tie_embeddings=tied
+    )
+    model, ids = make_model(config), random_ids(2, 7)
+    params = params_of(model, ids)
+
+    def held(path, leaf):
+        dim = output_dim(path_name(path))
+        return leaf if dim is None else Int8Matrix.of(leaf if dim == 0 else leaf.T)
+
+    rounded = jax.tree_util.tree_map_with_path(held, params)
+    apply = jax.jit(lambda params: jax.tree.leaves(model.apply({"params": params}, ids)))
+    for exact, near in zip(apply(params), apply(rounded), strict=True):
+        difference = np.linalg.norm(near - exact)
+        assert 0 < difference < 0.03 * np.linalg.norm(exact)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import ConfigError
-from jaxlm.nn.embeddings import Embeddings
-from jaxlm.nn.layers import ACTIVATIONS, Dense, FeedForward, Norm, kernel_init
+from jaxlm.nn.layers import ACTIVATIONS, Dense, Embeddings, FeedForward, Norm, kernel_init
 from jaxlm.ops.norms import layer_norm, rms_norm
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
@@ -40,7 +39,7 @@ def test_activations_equal_their_formulas(name, formula):
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_dense_is_an_affine_map_of_the_last_dim(use_bias):
-    x, module = random_input(2, 3, 4), Dense(5, tiny_config(), use_bias)
+    x, module = random_input(2, 3, 4), Dense(tiny_config(), 5, use_bias)
     params = params_of(module, x)
     assert set(params) == ({"kernel", "bias"} if use_bias else {"kernel"})
     expected = np.asarray(x) @ np.asarray(params["kernel"]) + np.asarray(params.get("bias", 0.0))
@@ -48,7 +47,7 @@ def test_dense_is_an_affine_map_of_the_last_dim(use_bias):
 
 
 def test_dense_computes_in_bfloat16_with_float32_params():
-    x, module = random_input(2, 4), Dense(5, tiny_config(compute_dtype="bfloat16"), True)
+    x, module = random_input(2, 4), Dense(tiny_config(compute_dtype="bfloat16"), 5, True)
     params = params_of(module, x)
     assert params["kernel"].dtype == jnp.float32
     assert module.apply({"params": params}, x).dtype == jnp.bfloat16

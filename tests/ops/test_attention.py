@@ -14,7 +14,7 @@ from jaxlm.ops.attention import (
 )
 
 B, K, G, T, S, H = 2, 2, 3, 4, 5, 7
-LONG = 64  # from here on a causal forward goes block by block
+LONG = 128  # from here on causal attention computes four blocks of queries apart
 
 
 def heads(num_queries=T, num_keys=S):
@@ -60,25 +60,49 @@ def test_a_mask_applies_on_top_of_causal(length, rows, queries):
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
-def test_going_block_by_block_changes_no_value_and_no_gradient():
+def count_scores(length, **keywords):
+    """The number of products of a query and a key that attention computes."""
+    program = jax.make_jaxpr(lambda *x: attention(*x, causal=True, **keywords))(
+        *heads(length, length)
+    )
+    products = [e.outvars[0].aval for e in program.eqns if e.primitive.name == "dot_general"]
+    return sum(x.size for x in products if x.shape[-1] != H) // (B * K * G)
+
+
+def test_four_blocks_leave_out_what_is_never_seen():
+    assert count_scores(LONG) == LONG**2 * 5 // 8
+    assert count_scores(LONG - 1) == (LONG - 1) ** 2
+    assert count_scores(LONG, tap=lambda name, x: x) == LONG**2
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_four_blocks_have_the_values_and_gradients_of_one(masked):
     inputs, weights = heads(LONG, LONG), heads(LONG, LONG)[0]
+    mask = jnp.asarray(ragged_mask((B, LONG, LONG))) if masked else None
+    at_once = causal_mask(LONG, LONG)[None] & (True if mask is None else mask)
 
-    def score(inputs, tap):
-        return (attention(*inputs, causal=True, tap=tap) * weights).sum()
+    def four(inputs):
+        return (attention(*inputs, mask, causal=True) * weights).sum()
 
-    blocks = jax.jit(jax.value_and_grad(lambda x: score(x, None)))(inputs)
-    whole = jax.jit(jax.value_and_grad(lambda x: score(x, lambda name, x: x)))(inputs)
+    def one(inputs):
+        return (attention(*inputs, at_once) * weights).sum()
+
+    blocks, whole = (jax.jit(jax.value_and_grad(score))(inputs) for score in (four, one))
     for ours, theirs in zip(*map(jax.tree.leaves, (blocks, whole)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_blocks_drop_independently():
+def test_blocks_drop_independently_and_what_they_keep_is_scaled():
     alike = jnp.zeros((1, 1, 1, LONG, LONG)), jnp.zeros((1, 1, LONG, LONG))
     value = jnp.eye(LONG)[None, None]  # so the output is the dropped probabilities
     key = jax.random.key(0)
     out = attention(*alike, value, causal=True, dropout_rate=0.5, dropout_key=key)[0, 0, 0]
-    first_rows = np.asarray(out > 0)[LONG // 4 :: LONG // 4, : LONG // 4]
-    assert (first_rows[1:] != first_rows[:-1]).any(-1).all()  # where bits would coincide
+    kept = np.asarray(out > 0)
+    expected = np.where(kept, np.tri(LONG) / np.arange(1, LONG + 1)[:, None] / 0.5, 0)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    assert kept[np.tri(LONG, dtype=bool)].mean() == pytest.approx(0.5, abs=0.02)
+    first_rows = kept[LONG // 4 :: LONG // 4, : LONG // 4]
+    assert (first_rows[1:] != first_rows[:-1]).any(-1).all()  # with one key they would be alike
 
 
 def test_bfloat16_attention_scores_in_float32():

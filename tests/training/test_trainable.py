@@ -8,7 +8,6 @@ from flax.traverse_util import flatten_dict
 from jaxlm.config import ConfigError, FinetuneConfig, ModelConfig
 from jaxlm.models import make_model
 from jaxlm.tasks.causal_lm import causal_lm
-from jaxlm.training.partial import memory_report, slower_below
 from jaxlm.training.state import (
     evaluation_params,
     from_items,
@@ -16,6 +15,7 @@ from jaxlm.training.state import (
     to_items,
     train_step,
 )
+from jaxlm.training.trainable import memory_report, scale_by_depth
 
 CONFIG = ModelConfig(vocab_size=11, max_seq_len=6, d_model=8, num_layers=3, num_heads=2)
 IDS = jnp.arange(12).reshape(2, 6) % 11
@@ -104,7 +104,7 @@ def test_each_block_learns_slower_than_the_one_above():
         },
         "head": jnp.ones(2),
     }
-    scaled, _ = slower_below(0.5, 3).update(updates, optax.EmptyState())
+    scaled, _ = scale_by_depth(0.5, 3).update(updates, optax.EmptyState())
     found = {path: float(leaf[0]) for path, leaf in flatten_dict(scaled, sep="/").items()}
     assert found == {
         "backbone/embed/tokens": 0.5**4,

@@ -1,4 +1,4 @@
-"""Which parameters are trained: the choice, the two trees that it makes, and what they weigh."""
+"""Which parameters are trained, how fast each layer is, and the memory this takes."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -10,22 +10,24 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
 from jaxlm.config import ConfigError, FinetuneConfig
-from jaxlm.nn.lora import SCALE, A, B
+from jaxlm.models.parameters import depth, rule_of
 
 Params = Mapping[str, Any]
-LAYER = re.compile(r"backbone/layers_(\d+)/")
 
 
 def trained_paths(
     paths: Sequence[str], fresh: Collection[str], config: FinetuneConfig, num_layers: int
 ) -> frozenset[str]:
-    """The paths to train of a model's, adapters included; `fresh` are those without given weights.
+    """Those of a model's paths, adapters included, that the config says to train.
 
-    ConfigError where a pattern of `finetune.freeze` finds nothing, or nothing is left.
+    `fresh` are the paths that start from random weights; with adapters, only these and the
+    adapters are trained. Raises: ConfigError where a regex of `finetune.freeze` is found in no
+    path, or nothing is left to train.
     """
-    trained = [path for path in paths if not path.endswith(SCALE)]
+    kinds = {path: rule_of(path).kind for path in paths}
+    trained = [path for path in paths if kinds[path] != "constant"]
     if config.lora_rank is not None:
-        trained = [path for path in trained if path.endswith((A, B)) or path in fresh]
+        trained = [path for path in trained if kinds[path] == "adapter" or path in fresh]
     if config.train_last_layers is not None:
         if config.train_last_layers > num_layers:
             raise ConfigError(
@@ -45,16 +47,8 @@ def trained_paths(
     return frozenset(trained)
 
 
-def depth(path: str, num_layers: int) -> int:
-    """0 for the embeddings, i + 1 for block i, and one more than those for what comes after."""
-    if path.startswith("backbone/embed/"):
-        return 0
-    block = LAYER.match(path)
-    return int(block[1]) + 1 if block else num_layers + 1
-
-
 def split(params: Params, trained: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The params to train, and those that stay."""
+    """The params that are trained, and those that are frozen."""
     leaves: dict[str, Any] = flatten_dict(params, sep="/")
     parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for path, leaf in leaves.items():
@@ -74,8 +68,12 @@ def overlay(params: Params, given: Mapping[str, Array]) -> dict[str, Any]:
     return unflatten_dict(flatten_dict(params, sep="/") | dict(given), sep="/")
 
 
-def slower_below(decay: float, num_layers: int) -> optax.GradientTransformation:
-    """Updates of block i times decay^(num_layers - i), of embeddings once more (Howard 2018)."""
+def scale_by_depth(decay: float, num_layers: int) -> optax.GradientTransformation:
+    """Layer-wise learning rates (Howard and Ruder 2018).
+
+    Updates of block i are multiplied by decay^(num_layers - i), those of embeddings by
+    decay^(num_layers + 1).
+    """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         leaves: dict[str, Any] = flatten_dict(updates, sep="/")
@@ -89,7 +87,7 @@ def slower_below(decay: float, num_layers: int) -> optax.GradientTransformation:
 
 
 def memory_report(params: Params, frozen: Params, opt_state: Any) -> dict[str, int]:
-    """Parameters that are trained, and bytes of all weights, gradients and optimizer state."""
+    """Number of trained parameters, and bytes of all weights, gradients and optimizer state."""
 
     def size(tree: Any) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
