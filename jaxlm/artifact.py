@@ -1,12 +1,7 @@
 """Loaded: a model with its weights and tokenizer, as loading returns it and everything takes it."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import Config, JaxlmError, ModelConfig
+from jaxlm.config import Config, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
 
@@ -57,27 +52,3 @@ class Placement:
 
 
 FIRST_DEVICE = Placement()
-
-
-class WriteError(JaxlmError):
-    """A place that a model cannot be written to."""
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A folder that takes its place only when everything is in it; an old one must be empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise WriteError(f"{path} is there already and not empty; choose another place")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise WriteError(f"cannot write to {path.parent}: {error.strerror}") from None
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement, written_whole
+from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement
 from jaxlm.config import JaxlmError, ModelConfig
-from jaxlm.hub.card import model_card
+from jaxlm.files import folder_in_place
 from jaxlm.hub.configs import FAMILIES, config_from_reference, config_to_reference
 from jaxlm.hub.exchange import exported, import_tensors
 from jaxlm.hub.weights import NAMES, WeightFiles, write_weights
@@ -19,6 +20,28 @@ from jaxlm.tokenizer import AbsentTokenizer, Tokenizer, TokenizerError
 
 SPECIALS = {"bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 TYPES = {name: jnp.dtype(name) for name in ("float32", "bfloat16", "float16")}
+CARD = """---
+library_name: transformers
+tags:
+- jaxlm
+---
+
+# {name}
+
+A {model_class} with {num_params:,} parameters, written by jaxlm.
+
+| | |
+|---|---|
+{rows}
+
+```python
+from transformers import AutoTokenizer, {model_class}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {model_class}.from_pretrained(".")
+```
+"""
+SHOWN = ("d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff", "vocab_size", "max_seq_len")
 
 
 class ExchangeError(JaxlmError):
@@ -115,7 +138,7 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
                 f"{name} is {specials[name]}, but a {theirs['model_type']} must have {theirs[name]}"
             )
     theirs |= specials
-    with written_whole(path) as folder:
+    with folder_in_place(path) as folder:
         finer = {name: TYPES[kind] for name, kind in others.items()}
         write_weights(folder, exported(loaded.params, loaded.config, TYPES[dtype], finer))
         write_json(folder / "config.json", theirs)
@@ -135,6 +158,22 @@ def special_ids(loaded: Loaded) -> dict[str, Any]:
         found = {name: getattr(loaded.tokenizer, ours) for ours, name in SPECIALS.items()}
         ids |= {name: i for name, i in found.items() if i is not None}
     return ids
+
+
+def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:
+    """The card of a model: sizes, what it was trained on by its fingerprint, and how well."""
+    origin, config = loaded.origin, loaded.config
+    facts = {name: getattr(config, name) for name in SHOWN}
+    facts |= {"dtype": theirs["dtype"]}
+    known = {"source": "source", "step": "step", "val_loss": "val loss (nats per token)"}
+    known |= {"data": "fingerprint of data and tokenizer"}
+    facts |= {text: origin[name] for name, text in known.items() if origin.get(name) is not None}
+    return CARD.format(
+        name=origin.get("source", "A model of jaxlm"),
+        model_class=theirs["architectures"][0],
+        num_params=sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
+        rows="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

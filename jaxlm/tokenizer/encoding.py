@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
+from jaxlm.files import write_file
 from jaxlm.tokenizer.chat import Message, render_chat, template_of
 from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError, read_backend, read_config
 
@@ -161,13 +161,8 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
         }
         config = json.dumps(defaults | self.config, ensure_ascii=False, indent=2)
-        for name, content in {
-            "tokenizer.json": self.backend.to_str(pretty=True),
-            "tokenizer_config.json": config + "\n",
-        }.items():
-            temporary = directory / f".{name}.{os.getpid()}"
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(directory / name)
+        write_file(directory / "tokenizer.json", self.backend.to_str(pretty=True))
+        write_file(directory / "tokenizer_config.json", config + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

@@ -1,28 +1,24 @@
-"""`jaxlm evaluate` and `jaxlm predict`: how good a model is, and what it says of a file's rows."""
+"""`jaxlm evaluate`: loss and scores of a model on text or labelled rows."""
 
 import argparse
-import dataclasses
-import itertools
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.showing import show
-from jaxlm.cli.verb import Verb
-from jaxlm.cli.writing import OutputError, check_folder, with_answers, write_table
+from jaxlm.cli.output import Verb, show
 from jaxlm.config import DataConfig, JaxlmError, ModelConfig
 from jaxlm.config.options import COLUMNS, TASK_COLUMNS, TEXT_COLUMN
+from jaxlm.files import check_parent
+from jaxlm.runtime import keep_compiled_programs
 
 if TYPE_CHECKING:
     import numpy as np
 
     from jaxlm.artifact import Loaded
-    from jaxlm.data.rows import Row
     from jaxlm.tasks.inference import Evaluation
 
 
-def declare_evaluate(parser: argparse.ArgumentParser) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
     add("--data", required=True, metavar="SOURCE", help="text or labelled rows, as data.source")
@@ -33,19 +29,6 @@ def declare_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object")
 
 
-def declare_predict(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
-    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt with a text a line"
-    add("--input", required=True, metavar="FILE", help=help_input)
-    help_output = (
-        "a .jsonl, .csv or .tsv to write; default: JSON lines on the screen; an answer with the "
-        "name of a column of the input is written as predicted_NAME"
-    )
-    add("--output", metavar="FILE", help=help_output)
-    declare_columns(parser)
-
-
 def declare_columns(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
@@ -54,14 +37,14 @@ def declare_columns(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(word: str) -> int:
-    """A count on the command line."""
+    """A count in an option."""
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"takes a whole number above 0, got {word!r}")
     return int(word)
 
 
 def data_of(args: argparse.Namespace, loaded: "Loaded", source: str, task: str) -> DataConfig:
-    """Rows to read: columns as told, else as the run of the model had them, else the usual ones."""
+    """Which rows to read: columns from the options, else from the model's run, else the task's."""
     usual = TASK_COLUMNS.get(task, (TEXT_COLUMN, None, None))
     columns: dict[str, Any] = dict(zip(COLUMNS, usual, strict=True))
     normalize = DataConfig.normalize
@@ -74,20 +57,19 @@ def data_of(args: argparse.Namespace, loaded: "Loaded", source: str, task: str) 
     return DataConfig(source=source, max_documents=args.max_rows, normalize=normalize, **columns)
 
 
-def run_evaluate(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     from jaxlm.loading import load
-    from jaxlm.runtime import keep_compiled_programs
     from jaxlm.tasks.inference import evaluate_rows
     from jaxlm.training.evaluating import evaluate_text
 
     if args.png:
-        check_folder(args.png)
+        check_parent(args.png)
     keep_compiled_programs()
     loaded = load(args.source)
     config = loaded.config
     title, head = f"{args.source} on {args.data}", config.head
     if args.png and not has_confusion(config):
-        raise OutputError("--png draws a confusion matrix; this model gives no single labels")
+        raise JaxlmError("--png draws a confusion matrix; this model gives no single labels")
     if args.dialogues and (config.architecture, head) != ("decoder", "lm"):
         raise JaxlmError(
             f"--dialogues scores a language model's replies; {args.source} is a model with the "
@@ -120,14 +102,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def has_confusion(config: ModelConfig) -> bool:
-    """Whether a text or a word has one label."""
+    """Whether each text or each word has exactly one label."""
     if config.head == "sequence_classification":
         return config.problem == "single_label"
     return config.head == "token_classification"
 
 
 def confusion_of(loaded: "Loaded", evaluation: "Evaluation") -> "np.ndarray | None":
-    """Right labels (rows) against answers (columns), where an item or a word has one label."""
+    """Counts (C, C) of correct labels in rows, predicted ones in columns; None without labels."""
     from jaxlm.tasks.metrics import confusion
 
     config = loaded.config
@@ -152,55 +134,4 @@ def show_confusion(values: Mapping[str, Any]) -> None:
     Console().print(counts)
 
 
-def run_predict(args: argparse.Namespace) -> None:
-    from jaxlm.data.rows import read_rows
-    from jaxlm.loading import load
-    from jaxlm.runtime import keep_compiled_programs
-    from jaxlm.tasks.inference import task_of
-    from jaxlm.tasks.measuring import answers_to
-    from jaxlm.tasks.rowset import items_of
-
-    kind = Path(args.output).suffix.lower() if args.output else ".jsonl"
-    if kind not in (".jsonl", ".csv", ".tsv"):
-        raise OutputError(f"--output must end in .jsonl, .csv or .tsv, got {args.output}")
-    if args.output:
-        check_folder(args.output)
-    keep_compiled_programs()
-    loaded = load(args.source)
-    task = task_of(loaded)
-    data = data_of(args, loaded, args.input, task.head)
-    read = lines_of(args.input)
-    if read is None:
-        read = read_rows(args.input, None, streaming=args.max_rows is not None)
-    else:
-        data = dataclasses.replace(data, text_column=TEXT_COLUMN)
-    rows = list(itertools.islice(read, args.max_rows))
-    items = items_of(type(task), rows, data, task.problem, args.input, labelled=False)
-    full = [item for item in items if item is not None]
-    found = iter(answers_to(task, loaded.model, loaded.params, full))
-    answers = [{} if item is None else next(found) for item in items]
-    for name, count in task.notes.items():
-        if count:
-            print(f"{count:,} {name}", file=sys.stderr)
-    write_table(args.output, kind, with_answers([row for _, row in rows], answers))
-
-
-def lines_of(source: str) -> "Iterable[Row] | None":
-    """The lines of plain text that are not blank, as rows; None where the source has rows."""
-    from jaxlm.data.files import find_files, read_lines
-    from jaxlm.data.reading import is_plain_text
-
-    if source.startswith("hf:") or not is_plain_text(files := find_files(source)):
-        return None
-    return (
-        (f"{file} line {number}", {TEXT_COLUMN: line.rstrip("\r\n")})
-        for file in files
-        for number, line in enumerate(read_lines(file), 1)
-        if line.strip()
-    )
-
-
-EVALUATE = Verb(
-    "loss and scores of a model on text or labelled rows", declare_evaluate, run_evaluate
-)
-PREDICT = Verb("what a fine-tuned model says of a file's rows", declare_predict, run_predict)
+EVALUATE = Verb("loss and scores of a model on text or labelled rows", declare, run)
