@@ -11,7 +11,7 @@ from jaxlm.data.errors import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.task import Outputs, Sums, Task, field_of
-from jaxlm.tokenizer.dialogues import dialogue_ids, reply_ids, with_dialogues
+from jaxlm.tokenizer.chat import dialogue_ids, reply_ids, with_dialogues
 
 ROLES = ("user", "assistant")
 

@@ -13,8 +13,8 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.chat import Message, render_chat, template_of
-from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError, read_backend, read_config
+from jaxlm.tokenizer.characters import UNSPACED
+from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_config
 
 # The usual spellings of each role, for vocabularies that come without a tokenizer_config.json.
 ROLES = {
@@ -29,8 +29,7 @@ ROLES = {
 # After a lone newline between two lines, the second of which starts with a word.
 CUT = re.compile(r"\S\n(?=\w)")
 
-CHINESE = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\u2018-\u201d\u2026]"
-CHINESE_GAP = re.compile(f"(?<={CHINESE}) (?={CHINESE})")
+CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
 class Tokenizer:
@@ -100,14 +99,6 @@ class Tokenizer:
             return []
         encoding = self.backend.encode("a")
         return encoding.ids[: encoding.special_tokens_mask.index(0)]
-
-    def chat_text(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """A dialogue as one text by the chat template, ready for `encode`; see `render_chat`."""
-        template = template_of(self.config)
-        if template is None:
-            raise TokenizerError("this tokenizer has no chat template")
-        specials = {role: self.special_token(role) for role in ROLES}
-        return render_chat(template, messages, specials, add_generation_prompt)
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of ids; a WordPiece text comes back with its own spacing between words."""

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxlm.tokenizer.encoding import ROLES, Tokenizer, cut
-from jaxlm.tokenizer.files import TokenizerError, byte_level
+from jaxlm.tokenizer.formats import TokenizerError, byte_level
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
