@@ -1,12 +1,7 @@
-"""Loaded: a model with its weights and tokenizer, as loading returns it and everything takes it."""
+"""Loaded: a model with its params and tokenizer, as loading returns it and other parts take it."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import Config, JaxlmError, ModelConfig
+from jaxlm.config import Config, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
 
@@ -22,8 +17,8 @@ from jaxlm.tokenizer import Tokenizer
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
-    `origin` tells what is known of where it comes from: source, dtype, step, val_loss, data; and
-    `run_config` how it was trained, if a run of jaxlm's has made it.
+    `origin` holds what is known of its source: source, dtype, step, val_loss, data. `run_config` is
+    the config it was trained with, or None for a model from elsewhere.
     """
 
     model: nn.Module
@@ -36,10 +31,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where loaded params go, and as what type.
+    """The devices and the type of loaded params.
 
-    `sharding` is one for all, or gives each path (such as backbone/embed/tokens) its own; None: the
-    first device.
+    `sharding` is one for all params or a function of a param's path; None means the first device.
     """
 
     sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None
@@ -51,33 +45,9 @@ class Placement:
         return self.sharding(path) if callable(self.sharding) else self.sharding
 
     def put(self, path: str, array: np.ndarray) -> jax.Array:
-        """The array on its devices; each of them gets only its own part."""
-        # Copied, as on a CPU an array could go on living in the file that it is mapped from.
+        """The array on its devices; each device gets only its own part."""
+        # Copied, because on a CPU the result could share the memory of a mapped file.
         return jax.device_put(np.array(array, self.dtype), self.of(path))
 
 
 FIRST_DEVICE = Placement()
-
-
-class WriteError(JaxlmError):
-    """A place that a model cannot be written to."""
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A folder that takes its place only when everything is in it; an old one must be empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise WriteError(f"{path} is there already and not empty; choose another place")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise WriteError(f"cannot write to {path.parent}: {error.strerror}") from None
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,10 +14,9 @@ import numpy as np
 import tokenizers
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from jaxlm import checkpoint
-from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement, WriteError, written_whole
+from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement
 from jaxlm.checkpoint import CheckpointError, is_checkpoint, read_meta, read_params, saved_steps
 from jaxlm.config import (
     Config,
@@ -29,8 +28,9 @@ from jaxlm.config import (
     to_yaml,
 )
 from jaxlm.config.schema import build_section, fields_with_role
+from jaxlm.files import WriteError, folder_in_place
 from jaxlm.hub import is_reference, read_directory, write_directory
-from jaxlm.hub.remote import download
+from jaxlm.hub.weights import download, save_tensors
 from jaxlm.models import make_model, param_shapes
 from jaxlm.models.lora import add_lora, merge_lora
 from jaxlm.models.parameters import is_adapter
@@ -154,7 +154,7 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
     `jaxlm.load(BASE, trained=FILE)` puts it onto the model that the run started from.
     CheckpointError where the run trained all weights.
     """
-    folder, path = Path(run) / "checkpoints", Path(file)
+    folder = Path(run) / "checkpoints"
     steps = saved_steps(folder)
     if not steps:
         raise CheckpointError(f"{run} has no checkpoint; give a run directory")
@@ -174,12 +174,7 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
         "tokenizer_config": json.dumps(meta["tokenizer"]["config"]),
         "init_from": str(config.finetune.init_from),
     }
-    try:
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file(kept, temporary, told)
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+    save_tensors(kept, Path(file), told)
 
 
 def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
@@ -233,7 +228,7 @@ def write_run(loaded: Loaded, directory: str | Path) -> None:
         "val_loss": None,
         "origin": dict(loaded.origin),
     }
-    with written_whole(path) as folder:
+    with folder_in_place(path) as folder:
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         if not absent:
             tokenizer.save(folder)

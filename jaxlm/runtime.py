@@ -1,14 +1,43 @@
-"""What a process asks of JAX and of the C library; commands call it, the library does not."""
+"""What a process asks of JAX, of the C library and of the system.
 
-import contextlib
+Commands call these functions; the library changes neither the environment nor signal handlers.
+JAX is imported where it is needed, so that a command can be interrupted while it is.
+"""
+
 import ctypes
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import jax
+from jaxlm.config import JaxlmError
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+INTERRUPTED = 130  # the exit status that shells give a command ended by Ctrl-C
+
+# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets, by JAX's whole name of it.
+PEAK_FLOPS = {
+    r"NVIDIA B200": 2250e12,
+    r"NVIDIA H200": 989e12,
+    r"NVIDIA GH200.*": 989e12,
+    r"NVIDIA H100( 80GB HBM3)?": 989e12,
+    r"NVIDIA H100 NVL": 835e12,
+    r"NVIDIA H100 PCIe": 756e12,
+    r"(NVIDIA )?A100.*": 312e12,
+    r"(NVIDIA )?A10": 125e12,
+    r"(NVIDIA )?A10G": 70e12,
+    r"NVIDIA L40S": 362e12,
+    r"NVIDIA L40": 181e12,
+    r"NVIDIA L4": 121e12,
+    r"(NVIDIA )?GeForce RTX 4090": 165e12,
+    r"TPU v4": 275e12,
+    r"TPU v5( lite|e)": 197e12,
+    r"TPU v5p?": 459e12,
+    r"TPU v6( lite|e)": 918e12,
+}
 
 
 def user_cache() -> Path:
@@ -16,41 +45,115 @@ def user_cache() -> Path:
     return Path(os.environ.get("JAXLM_CACHE") or "~/.cache/jaxlm").expanduser()
 
 
+def set_up(deterministic: bool = False) -> None:
+    """Prepare the process for JAX; a command calls it before its first array.
+
+    Memory is kept, compiled programs are cached, and with `deterministic` GPU programs give the
+    same bits in every run.
+
+    Raises: JaxlmError where `deterministic` comes too late.
+    """
+    keep_freed_memory()
+    keep_compiled_programs()
+    from jax._src.xla_bridge import backends_are_initialized
+
+    if deterministic and not backends_are_initialized():
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        if DETERMINISTIC not in flags:
+            os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
+    elif deterministic:
+        refuse_late_determinism()
+
+
+def refuse_late_determinism() -> None:
+    """Check that `train.deterministic` holds in this process; on CPU and TPU it always does.
+
+    Raises: JaxlmError on a GPU whose XLA flags lack it, as JAX reads them once.
+    """
+    import jax
+
+    lacks = DETERMINISTIC not in os.environ.get("XLA_FLAGS", "").split()
+    if lacks and jax.default_backend() == "gpu":
+        raise JaxlmError(
+            "train.deterministic comes too late, as JAX has started already; set the environment "
+            f"variable XLA_FLAGS={DETERMINISTIC} before it does"
+        )
+
+
 def keep_compiled_programs() -> None:
     """Keep compiled programs in the user's cache, so that a second command starts at once."""
+    import jax
+
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what the process frees instead of giving it back to the system.
+    """Tell glibc to keep what the process frees instead of returning it to the system.
 
     XLA's CPU runtime allocates its workspace anew each step; faulting those pages in again took a
     sixth of a small model's training time.
     """
     arena_max, mmap_max, trim_threshold = -8, -4, -1  # names of mallopt(3)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with suppress(OSError, AttributeError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1)):
             mallopt(option, value)
 
 
-@contextlib.contextmanager
+def return_freed_memory() -> None:
+    """Return freed memory to the system once, as after weights were replaced by smaller ones."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_flops() -> float | None:
+    """Peak FLOP/s of all devices together in bf16; None where it is unknown, as on a CPU."""
+    import jax
+
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    found = (peak for name, peak in PEAK_FLOPS.items() if re.fullmatch(name, kind))
+    peak = next(found, None)
+    return None if peak is None else peak * len(devices)
+
+
+@contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """End the process at once on Ctrl-C, with status 130.
+
+    For what has nothing to save: a KeyboardInterrupt gets lost where an import meets it in C.
+    """
+    with handling({signal.SIGINT: lambda *_: os._exit(INTERRUPTED)}):
+        yield
+
+
+@contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C or SIGTERM came; a second one interrupts at once."""
+    """A function that tells whether Ctrl-C or SIGTERM came; a second one interrupts at once.
+
+    Signals arrive in the main thread only; in another one the function is always False.
+    """
     came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
 
     def note(number: int, _: object) -> None:
         came.set()
         signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling({signal.SIGINT: note, signal.SIGTERM: note}):
         yield came.is_set
+
+
+@contextmanager
+def handling(handlers: dict[signal.Signals, Callable[[int, object], object]]) -> Iterator[None]:
+    """Signal handlers for the time of the block, where the thread may set them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

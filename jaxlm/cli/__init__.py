@@ -1,36 +1,27 @@
 """`jaxlm VERB`: what the library does, from the shell.
 
-A verb is its help, a function that declares its arguments, and one that runs it. What needs JAX is
-imported where a verb runs, so that help and most mistakes are told at once.
+Verbs import JAX only when they run, so that help and most mistakes are shown at once.
 """
 
 import argparse
 import difflib
 import io
 import os
-import signal
 import sys
 from typing import NoReturn
 
 import jaxlm
-from jaxlm.cli.exchanging import EXPORT, IMPORT
+from jaxlm.cli import train
+from jaxlm.cli.evaluate import EVALUATE
+from jaxlm.cli.export import EXPORT
 from jaxlm.cli.filling import FILL
 from jaxlm.cli.generating import CHAT, GENERATE
-from jaxlm.cli.judging import EVALUATE, PREDICT
+from jaxlm.cli.import_ import IMPORT
+from jaxlm.cli.predict import PREDICT
 from jaxlm.config import JaxlmError
+from jaxlm.runtime import INTERRUPTED, exit_on_interrupt
 
-
-class UsageError(JaxlmError):
-    """A command line that cannot be read."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises its complaints."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` tells more")
-
-
+TRAIN = "train"  # its words are dotted fields of a config, which argparse does not know
 VERBS = {
     "generate": GENERATE,
     "chat": CHAT,
@@ -42,10 +33,22 @@ VERBS = {
 }
 
 
+class UsageError(JaxlmError):
+    """A command line that cannot be read."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` tells more")
+
+
 def build_parser() -> Parser:
     parser = Parser(prog="jaxlm", description="Small language models in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"jaxlm {jaxlm.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs.add_parser(TRAIN, help="train a model by a config file")
     for name, verb in VERBS.items():
         verb.declare(
             verbs.add_parser(name, help=verb.summary, description=verb.summary, allow_abbrev=False)
@@ -54,7 +57,11 @@ def build_parser() -> Parser:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """The arguments of a command; UsageError names the option nearest to an unknown one."""
+    """The arguments of a command.
+
+    Raises: UsageError, which names the verb or option nearest to an unknown one.
+    """
+    check_verb(words)
     parser = build_parser()
     args, unknown = parser.parse_known_args(words)
     if unknown:
@@ -70,38 +77,39 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def check_verb(words: list[str]) -> None:
-    """Raise UsageError, with the nearest verb, where the first word is none."""
-    if words and not words[0].startswith("-") and words[0] not in VERBS:
-        near = difflib.get_close_matches(words[0], VERBS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the verbs are: {', '.join(VERBS)}"
+    names = [TRAIN, *VERBS]
+    if words and not words[0].startswith("-") and words[0] not in names:
+        near = difflib.get_close_matches(words[0], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the verbs are: {', '.join(names)}"
         raise UsageError(f"jaxlm has no verb {words[0]!r}; {hint}")
 
 
-def leave(*_: object) -> NoReturn:
-    """End at once on Ctrl-C: a KeyboardInterrupt gets lost where an import meets it in C."""
-    os._exit(130)
+def run_verb(words: list[str]) -> None:
+    if words[:1] == [TRAIN]:
+        train.run(words[1:])
+    else:
+        args = parse(words)
+        VERBS[args.verb].run(args)
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run a command: status 0, or 2 after one sentence about a mistake; 130 when interrupted."""
+    """Run a command; its exit status: 0, 2 after one sentence about a mistake, 130 on Ctrl-C."""
     words = sys.argv[1:] if words is None else words
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Its encoding may lack a character of a text.
+        # The encoding of a terminal may lack characters of a text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    before = signal.signal(signal.SIGINT, leave)
     try:
-        try:
-            check_verb(words)
-            args = parse(words)
-            VERBS[args.verb].run(args)
-        finally:
-            sys.stdout.flush()
+        with exit_on_interrupt():
+            try:
+                run_verb(words)
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it closes stdout.
+        # The reader, such as `head`, has ended. Python would complain again on closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:  # training raises it after saving
+        return INTERRUPTED
     except (JaxlmError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:
-        signal.signal(signal.SIGINT, before)
     return 0

@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data.corpus import TEXT_COLUMN, Corpus, is_plain_text, read_corpus
 from jaxlm.data.sources import DataError, find_files, fingerprint_source
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
+from jaxlm.files import WriteError, folder_in_place
 from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
 
@@ -50,16 +50,15 @@ def prepare(
     folder = (cache_dir or user_cache()) / "tokens" / key
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
-        corpus = read_corpus(config)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is one
+        corpus, failure = read_corpus(config), ""
         try:
             build(config, corpus, seed, folder, tokenizer, specials)
-        except OSError as error:
-            raise DataError(
-                f"tokens cannot be kept in {folder.parent}: {error.strerror}; "
-                "set JAXLM_CACHE to a folder that can be written"
-            ) from None
+        except WriteError as error:  # unless another process has written the same meanwhile
+            failure = str(error)
         dataset = open_dataset(folder, tokenizer)
-        assert dataset is not None
+        if dataset is None:
+            raise DataError(f"{failure}; set JAXLM_CACHE to a folder that can be written")
     check_lengths(dataset, config)
     return dataset
 
@@ -121,9 +120,7 @@ def build(
             "validation: give more, or lower data.val_fraction"
         )
     many = not corpus.plain_text or len(corpus.documents) > 1
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with folder_in_place(folder) as temporary:
         used = tokenizer
         if used is None:
             # A character that only validation holds would be an unknown token there.
@@ -134,15 +131,6 @@ def build(
         end = ending(used) if many else None
         write_store(temporary / "train", train, used, end)
         write_store(temporary / "val", val, used, end)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            # What stands there is damaged, unless another process was faster with the same.
-            if open_dataset(folder, tokenizer) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def ending(tokenizer: Tokenizer) -> int | None:

@@ -10,9 +10,10 @@ from jaxtyping import Bool, Int
 from jaxlm.config import TaskConfig
 from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
-IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
 SENTENCE_ENDS, CLAUSE_ENDS = "。！？!?.…\n", "，；：,;:~"
 
 

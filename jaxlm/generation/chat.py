@@ -8,7 +8,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.generation.caching import Prefix
 from jaxlm.generation.settings import GenerationError
 from jaxlm.generation.textbatch import LOOK, TextBatch, check_texts, text_settings
-from jaxlm.tokenizer.dialogues import dialogue_ids, knows_dialogues
+from jaxlm.tokenizer.chat import dialogue_ids, knows_dialogues
 
 
 class Chat:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from tokenizers import decoders
 
 from jaxlm.tokenizer import Tokenizer
+from jaxlm.tokenizer.characters import WIDE
 
 BROKEN = "\ufffd"  # what a part of a UTF-8 character decodes to
-# Ideographs, kana, hangul, and the punctuation and wide forms written with them.
-WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
 BESIDE_WIDE = re.compile(f"(?<=[{WIDE}]) | (?=[{WIDE}])")
 WINDOW = 32  # tokens before the new ones that are decoded with them, or some more
 MOST_PARTS = 4  # tokens that one character may take

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from jaxlm.generation.detokenizing import is_wide, joins_words
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.encoding import CHINESE
+from jaxlm.tokenizer.characters import UNSPACED
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pieces:
         """Which tokens add `joined` to a text whose last character this is; "" if there is none."""
         if not last or (self.by_words and is_wide(last)):
             return np.ones_like(self.inner)
-        beside = self.by_words and re.match(CHINESE, last)
+        beside = self.by_words and re.match(f"[{UNSPACED}]", last)
         return self.chinese if beside else np.zeros_like(self.inner)
 
     def possible(self, last: str) -> Bool[np.ndarray, " P"]:
@@ -68,7 +68,7 @@ def pieces_of(tokenizer: Tokenizer, vocab_size: int) -> Pieces:
             inner[i] = by_words and token.startswith("##")
     strips = not in_bytes and not decoded(tokenizer, ["\u2581a"]).startswith((" ", "\u2581"))
     joined = [piece.removeprefix(b" ") for piece in plain] if by_words or strips else plain
-    chinese = np.array([bool(re.match(f" ?{CHINESE}", text)) for text in texts])
+    chinese = np.array([bool(re.match(f" ?[{UNSPACED}]", text)) for text in texts])
     return Pieces(plain, joined, inner, chinese, by_words)
 
 

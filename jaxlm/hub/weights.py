@@ -1,8 +1,8 @@
-"""Weights in files: safetensors and torch's .bin, whole or in shards, one tensor at a time."""
+"""Weight files: safetensors and PyTorch's .bin, whole or in shards, one tensor at a time."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,63 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxlm.config import JaxlmError
+from jaxlm.files import WriteError, file_in_place
 
-# What a directory may hold, the first that is there is read; a shard's name stands in the index.
+# Looked for in this order; an index names its shards.
 NAMES = ("model.safetensors", "model.safetensors.index.json")
 NAMES += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 SHARD_BYTES = 2_000_000_000
+# What is fetched of a hub repository; the rest is left where it is.
+PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 
 
 class WeightsError(JaxlmError):
-    """Weights that are missing, damaged or of a kind we do not read."""
+    """Weight files that are missing, damaged or of an unknown format."""
+
+
+class DownloadError(JaxlmError):
+    """A hub id that cannot be fetched."""
+
+
+def download(name: str, revision: str | None = None) -> Path:
+    """The local copy of a model on the Hugging Face hub, downloaded if the cache lacks it.
+
+    Private models need the usual token: $HF_TOKEN, or `hf auth login`.
+
+    Raises: DownloadError when offline, or where there is no such model.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        )
+
+    at = "" if revision is None else f" at revision {revision}"
+    try:
+        folder = fetch(PATTERNS)
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch([*PATTERNS, "*.bin"])
+        return folder
+    except LocalEntryNotFoundError:
+        raise DownloadError(
+            f"there is no directory {name}, and the model {name}{at} is neither in the cache nor "
+            "can the Hugging Face hub be reached"
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DownloadError(f"the hub gives no model {name}{at}: {reason}") from None
 
 
 class WeightFiles:
-    """The tensors in a directory by name; opening it reads their shapes, `read` one of them."""
+    """The tensors of a directory by name: opening reads shapes only, `read` loads one tensor.
+
+    `dtypes` gives each tensor's type, `dtype` that of most numbers.
+
+    Raises: WeightsError.
+    """
 
     def __init__(self, folder: Path):
         self._readers: dict[str, Callable[[], np.ndarray]] = {}
@@ -40,7 +83,6 @@ class WeightFiles:
                 self._shapes[name], self._readers[name] = shape, reader
                 self.dtypes[name] = dtype
                 sizes[dtype] += int(np.prod(shape))
-        # The type of most numbers; a few norms may be kept finer.
         self.dtype = sizes.most_common(1)[0][0] if sizes else "float32"
 
     def keys(self) -> Iterable[str]:
@@ -54,7 +96,7 @@ class WeightFiles:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a directory's weights: one, or the shards that its index names."""
+    """The weight files of a directory: one file, or the shards that its index names."""
     found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if found is None:
         raise WeightsError(f"{folder} holds no weights: there is no {', '.join(NAMES[::2])}")
@@ -78,13 +120,13 @@ def safe_entries(path: Path) -> Iterator[Entry]:
 
     def reader(name: str) -> Callable[[], np.ndarray]:
         def read() -> np.ndarray:
-            # Opened anew each time, or all of the file's pages would stay in memory.
-            with opened(path) as file:
+            # Opened anew for each tensor, or all pages of the file would stay in memory.
+            with open_safetensors(path) as file:
                 return file.get_tensor(name)
 
         return read
 
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         for name in file.keys():  # noqa: SIM118, not a mapping
             part = file.get_slice(name)
             dtype = str(part.get_dtype())
@@ -92,7 +134,7 @@ def safe_entries(path: Path) -> Iterator[Entry]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
@@ -103,7 +145,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def torch_entries(path: Path) -> Iterator[Entry]:
-    """The same of a file that torch pickled; nothing but tensors is ever unpickled."""
+    """The same for PyTorch's .bin; nothing but tensors is unpickled."""
     try:
         import torch
     except ImportError:
@@ -126,7 +168,7 @@ def torch_entries(path: Path) -> Iterator[Entry]:
         raise WeightsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
     def reader(tensor: Any) -> Callable[[], np.ndarray]:
-        half = tensor.dtype == torch.bfloat16  # which NumPy does not know
+        half = tensor.dtype == torch.bfloat16  # unknown to NumPy
         return lambda: (tensor.float() if half else tensor).detach().numpy()
 
     for name, tensor in tensors.items():
@@ -135,16 +177,31 @@ def torch_entries(path: Path) -> Iterator[Entry]:
             yield name, tuple(tensor.shape), dtype, reader(tensor)
 
 
+def save_tensors(
+    tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write one safetensors file with text metadata.
+
+    Raises: WriteError.
+    """
+    try:
+        with file_in_place(path) as temporary:
+            save_file(dict(tensors), temporary, dict(metadata))
+    except SafetensorError as error:
+        raise WriteError(f"cannot write {path}: {error}") from None
+
+
 def write_weights(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
-    """Write tensors as model.safetensors, or in shards with an index; returns their bytes."""
+    """Write tensors as model.safetensors, or in shards with an index; returns their bytes.
+
+    Raises: WriteError.
+    """
     shards: list[list[str]] = []
     shard: dict[str, np.ndarray] = {}
     total = 0
 
     def flush() -> None:
-        part = folder / f"part-{len(shards)}"
-        save_file(shard, part, metadata={"format": "pt"})
-        part.chmod(0o644)  # the library leaves it to its owner alone
+        save_tensors(shard, folder / f"part-{len(shards)}", {"format": "pt"})
         shards.append(list(shard))
         shard.clear()
 

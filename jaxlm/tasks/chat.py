@@ -15,7 +15,7 @@ from jaxlm.tasks.row_reader import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.dialogues import dialogue_ids, reply_ids, with_dialogues
+from jaxlm.tokenizer.chat import dialogue_ids, reply_ids, with_dialogues
 
 ROLES = ("user", "assistant")
 

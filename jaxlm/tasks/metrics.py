@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import JaxlmError
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
-CHINESE = "\u3400-\u9fff\uf900-\ufaff"
-WORD = re.compile(f"[{CHINESE}]|[^\\s{CHINESE}]+")
+WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")
 ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 MARKS = str.maketrans("LU", "ES")  # seqeval knows last and unit tags as end and single ones

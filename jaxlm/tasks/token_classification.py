@@ -11,14 +11,15 @@ from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item
-from jaxlm.tasks.metrics import CHINESE, are_entities, tag_scores
+from jaxlm.tasks.metrics import are_entities, tag_scores
 from jaxlm.tasks.row_reader import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
-IS_CHINESE = re.compile(f"[{CHINESE}]")
+IS_CHINESE = re.compile(f"[{IDEOGRAPHS}]")
 # Of running text: a Chinese character, other letters and digits together, or a punctuation mark.
-WORD = re.compile(f"[{CHINESE}]|[^\\W{CHINESE}]+|[^\\w\\s]")
+WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+|[^\\w\\s]")
 
 
 def tag_losses(outputs: Outputs, batch: Arrays) -> Sums:

@@ -1,7 +1,7 @@
 """Text to token ids and back, and the training of vocabularies."""
 
 from jaxlm.tokenizer.encoding import AbsentTokenizer, Tokenizer
-from jaxlm.tokenizer.files import END_OF_TEXT, TokenizerError
+from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError
 from jaxlm.tokenizer.training import KINDS, SPECIAL_TOKENS, train_tokenizer
 
 __all__ = [

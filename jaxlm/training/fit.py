@@ -1,6 +1,5 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,10 +10,10 @@ from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
-from jaxlm.config import Config, ConfigError, ModelConfig
+from jaxlm.config import Config, ModelConfig
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.runtime import interruption
+from jaxlm.runtime import interruption, refuse_late_determinism
 from jaxlm.tasks import Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.optimizers import make_optimizer, make_schedule
@@ -44,7 +43,8 @@ def fit(
         JaxlmError: on a mistake in the config or the data.
         KeyboardInterrupt: when interrupted, after saving.
     """
-    check_deterministic(config)
+    if config.train.deterministic:
+        refuse_late_determinism()
     if task is not None:
         config = config.replace({"task": {"name": "own"}})
     with RunDirectory(config) as run:
@@ -68,20 +68,6 @@ def fit(
             trainer.train(interrupted)
         trainer.finish()
     return load(run.path, model=model)
-
-
-def check_deterministic(config: Config) -> None:
-    """Raise ConfigError where `train.deterministic` is asked for but can no longer act."""
-    flag = "--xla_gpu_deterministic_ops=true"
-    if (
-        config.train.deterministic
-        and jax.default_backend() == "gpu"
-        and flag not in os.environ.get("XLA_FLAGS", "")
-    ):
-        raise ConfigError(
-            "train.deterministic must be known before JAX starts: use the training command, or "
-            f"start Python with XLA_FLAGS={flag}"
-        )
 
 
 def compile_and_start(

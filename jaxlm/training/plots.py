@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from jaxlm.files import file_in_place
+
 # Those that systems come with; Matplotlib's own font has no Chinese.
 CHINESE_FONTS = ("Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "SimHei")
 
@@ -77,6 +79,5 @@ def save(figure: Any, path: Path) -> None:
     """Write the picture whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    FigureCanvasAgg(figure).print_png(temporary)
-    temporary.replace(path)
+    with file_in_place(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)

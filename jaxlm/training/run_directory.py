@@ -26,6 +26,7 @@ from jaxlm.config import (
 )
 from jaxlm.config.schema import fields_with_role
 from jaxlm.config.sections import section_kinds
+from jaxlm.files import write_file
 from jaxlm.tokenizer import Tokenizer
 
 MetricsRow = dict[str, Any]
@@ -130,9 +131,7 @@ class RunDirectory:
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
-        temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / name)
+        write_file(self.path / name, text)
 
 
 def not_compared() -> set[str]:

@@ -15,10 +15,10 @@ from jaxlm.config import Config, JaxlmError, to_mapping
 from jaxlm.loading import load
 from jaxlm.models.lora import merge_lora
 from jaxlm.models.parameters import flops_per_token
+from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole
-from jaxlm.training.metrics import peak_flops, tree_size
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.run_directory import (
     MetricsRow,
@@ -57,7 +57,7 @@ class Trainer:
         self.run, self.config, self.task = run, config, task
         self.state, self.update = state, update
         self.rows: list[MetricsRow] = []
-        self.num_params = tree_size(state.params) + tree_size(state.frozen)
+        self.num_params = sum(x.size for x in jax.tree.leaves((state.params, state.frozen)))
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
         flops = flops_per_token(config.model, self.num_params, config.data.seq_len)
         peak = peak_flops()

@@ -150,11 +150,12 @@ def test_another_process_may_be_faster_with_the_same(tmp_path, cache, monkeypatc
     def write_and_come_second(folder, *arguments):
         write_store(folder, *arguments)
         if folder.name == "val":
-            key = folder.parent.name.split(".")[1]
             shutil.copytree(folder.parent, cache / "tokens" / key)
 
     monkeypatch.setattr(dataset, "write_store", write_and_come_second)
-    data = prepare(text_file(tmp_path, TOY * 10))
+    config = text_file(tmp_path, TOY * 10)
+    key = dataset.cache_key(config, 0, None, ())
+    data = prepare(config)
     assert len(data.train) == 108
     assert len(list((cache / "tokens").iterdir())) == 1
 

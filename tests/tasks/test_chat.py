@@ -3,7 +3,7 @@ import pytest
 
 from jaxlm.data import DataError
 from jaxlm.tokenizer import TokenizerError, train_tokenizer
-from jaxlm.tokenizer.dialogues import dialogue_ids, knows_dialogues
+from jaxlm.tokenizer.chat import dialogue_ids, knows_dialogues
 from tests.tasks.fixtures import TEXT, bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
 DATA = columns("turns", label=None)

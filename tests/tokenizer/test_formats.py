@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxlm.tokenizer import Tokenizer, TokenizerError, train_tokenizer
+from jaxlm.tokenizer.chat import chat_text
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "今", "天", "气", "hello", "##lo", "he"]
 TURNS = [
@@ -68,11 +69,14 @@ def test_a_chat_template_makes_one_text_of_a_dialogue(bert, where):
         named = [{"name": "default", "template": TEMPLATE}, {"name": "rag", "template": ""}]
         config = {"chat_template": TEMPLATE if where == "text" else named}
         (bert / "tokenizer_config.json").write_text(json.dumps(config))
-    text = Tokenizer.load(bert).chat_text(TURNS)
+    tokenizer = Tokenizer.load(bert)
+    text = chat_text(tokenizer, TURNS)
     assert text == (
         "<|system|>Be brief.[SEP]\n<|user|>今天天气真[SEP]\n<|assistant|>好[SEP]\n<|assistant|>"
     )
-    assert not Tokenizer.load(bert).chat_text(TURNS[:1], add_generation_prompt=False).endswith("|>")
+    assert not chat_text(Tokenizer.load(bert), TURNS[:1], add_generation_prompt=False).endswith(
+        "|>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_what_a_template_refuses_is_told_in_one_sentence(bert, template, told):
     config = {} if template is None else {"chat_template": template}
     (bert / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(TokenizerError, match=told):
-        Tokenizer.load(bert).chat_text([{"role": "tool", "content": ""}])
+        chat_text(Tokenizer.load(bert), [{"role": "tool", "content": ""}])
 
 
 def test_word_rules_that_two_files_do_not_tell_are_refused(tmp_path):
@@ -125,4 +129,4 @@ def test_the_reference_encodes_and_renders_alike(bert):
     theirs.chat_template = TEMPLATE
     expected = theirs.apply_chat_template(TURNS, tokenize=False, add_generation_prompt=True)
     (bert / "chat_template.jinja").write_text(TEMPLATE)
-    assert Tokenizer.load(bert).chat_text(TURNS) == expected
+    assert chat_text(Tokenizer.load(bert), TURNS) == expected

@@ -1,55 +1,80 @@
-"""The proof of a conversion: what was carried over, and how far the reference's logits are."""
+"""What `jaxlm import` and `jaxlm export` show of a conversion, so that a mistake in it is seen."""
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from jaxlm.artifact import Loaded
+from jaxlm.cli.output import show
 from jaxlm.config import JaxlmError
-from jaxlm.hub.remote import download
 
-ROWS, LENGTH = 2, 16  # of the ids that both sides are compared on
-OUTPUTS = "logits", "last_hidden_state"  # their names of what our models return
+if TYPE_CHECKING:
+    from jaxlm.artifact import Loaded
+
+ROWS, LENGTH = 2, 16  # of the ids on which the logits are compared
+OUTPUTS = "logits", "last_hidden_state"  # transformers' names of what our models return
+SAMPLE_TOKENS = 16
 
 
 class ProofError(JaxlmError):
     """A comparison that cannot be made."""
 
 
-def local_copy(source: str, revision: str | None) -> Path:
-    """The directory of a model: the source itself, or what the hub has under this id."""
-    path = Path(source)
-    return path if path.exists() else download(source, revision)
+def declare_proof(parser: argparse.ArgumentParser) -> None:
+    verify = "compare the logits with those of transformers, which must be installed"
+    parser.add_argument("--verify", action="store_true", help=verify)
+    parser.add_argument("--json", action="store_true", help="the proof as one JSON object")
 
 
-def prove(loaded: Loaded, reference: Path | None) -> dict[str, Any]:
-    """Facts about a conversion, to be shown or kept.
+def show_proof(args: argparse.Namespace, loaded: "Loaded", reference: Path) -> None:
+    """Print size and checksum of a converted model, a sample of its text and, with `--verify`, how
+    far its logits are from those of the Hugging Face directory `reference`."""
+    import jax
+    import numpy as np
 
-    A checksum of the params and, with a `reference` directory, the largest difference from the
-    logits that transformers computes there, in fp32.
-    """
     leaves = jax.tree_util.tree_leaves_with_path(loaded.params)
     proof = {
         "model": type(loaded.model).__name__,
         "parameters": sum(leaf.size for _, leaf in leaves),
         "dtype": loaded.origin.get("dtype", "float32"),
     }
-    if reference is not None:
+    if args.verify:
         proof["largest logits difference"] = f"{logits_difference(loaded, reference):.1e}"
     digest = hashlib.sha256()
     for path, leaf in leaves:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.asarray(leaf).data)
-    return proof | {"sha256 of the params": digest.hexdigest()[:16]}
+    proof["sha256 of the params"] = digest.hexdigest()[:16]
+    show(args, f"{args.source} -> {args.target}", proof | greedy_sample(loaded))
 
 
-def logits_difference(loaded: Loaded, reference: Path) -> float:
-    """The largest difference of any output from the reference's, on the same random ids."""
+def greedy_sample(loaded: "Loaded") -> dict[str, str]:
+    """A few greedy tokens of a language model: a wrong number of heads shows in them."""
+    from jaxlm.generation import GenerationError, generate
+    from jaxlm.models import CausalLM
+    from jaxlm.tokenizer import AbsentTokenizer
+
+    tokenizer = loaded.tokenizer
+    if isinstance(tokenizer, AbsentTokenizer) or not isinstance(loaded.model, CausalLM):
+        return {}
+    try:
+        text = generate(loaded, [""], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
+    except GenerationError:  # the vocabulary has no token that begins a text
+        first = tokenizer.decode([0])
+        text = first + generate(loaded, [first], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
+    return {"greedy": json.dumps(text, ensure_ascii=False)}
+
+
+def logits_difference(loaded: "Loaded", reference: Path) -> float:
+    """The largest difference in any output from transformers' in fp32, on the same random ids.
+
+    Raises: ProofError where torch or transformers is missing.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
     try:
         import torch
         import transformers
@@ -81,7 +106,7 @@ def logits_difference(loaded: Loaded, reference: Path) -> float:
     difference = 0.0
     for ours, their in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
         apart = np.abs(np.asarray(ours) - their)
-        # What is computed at padding is nobody's.
+        # Outputs at padding have no meaning; outputs of one vector a row have no padding.
         real = mask.astype(bool) if apart.shape[:2] == mask.shape else slice(None)
         difference = max(difference, float(apart[real].max()))
     return difference

@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 import jaxlm
 from jaxlm.cli import main
 from jaxlm.training import fit
-from tests.training.runs import tiny
+from tests.training.runs import settings, tiny
 
 COMMAND = [sys.executable, "-m", "jaxlm.cli"]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_generate_prints_each_prompt_with_its_continuation(run, capsys):
     [
         ([], "required: VERB"),
         (["genrate"], "jaxlm has no verb 'genrate'; did you mean generate?"),
-        (["xyz"], "the verbs are: generate"),
+        (["xyz"], "the verbs are: train, generate"),
         (["generate"], "required: RUN"),
         (["generate", "nowhere"], "give --prompt or --prompts-file"),
         (["generate", "nowhere", "--prompt", "a"], "nowhere"),
@@ -99,7 +100,9 @@ def test_a_prompt_that_cannot_be_continued_is_refused(run, capsys, prompt, sente
     assert sentence in refusal(capsys, "generate", run, "--prompt", prompt)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["generate", "--help"], ["train", "--help"], ["--version"]]
+)
 def test_help_does_not_wait_for_jax(words):
     program = (
         f"import sys, jaxlm.cli\ntry: jaxlm.cli.main({words})\n"
@@ -110,7 +113,21 @@ def test_help_does_not_wait_for_jax(words):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     *text, loaded = done.stdout.splitlines()
     assert loaded == "False False"
-    assert text[0].startswith(("usage: jaxlm", f"jaxlm {jaxlm.__version__}"))
+    assert text[0].startswith(("usage: ", f"jaxlm {jaxlm.__version__}"))
+
+
+@pytest.mark.parametrize("command", [["train.py"], ["-m", "jaxlm.cli", "train"]])
+def test_training_is_one_command_under_two_names(tmp_path, command):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(settings(tmp_path), allow_unicode=True), encoding="utf-8")
+    words = ["--config", str(config), "--train.steps", "1", "--sample.every", "0"]
+    for mistake, status in ([], 0), (["--train.stps", "1"], 2):
+        done = subprocess.run(
+            [sys.executable, *command, *words, *mistake], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+    assert "did you mean train.steps?" in done.stderr
+    assert (tmp_path / "run" / "summary.json").is_file()
 
 
 def test_a_character_that_the_output_cannot_write_is_spelled_out(run):

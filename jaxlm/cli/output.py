@@ -1,34 +1,47 @@
-"""Files that verbs write: tables of answers, and a look at whether there is a place for them."""
+"""What verbs share: how one is declared, and how results are shown and written."""
 
-import contextlib
+import argparse
 import csv
 import io
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from jaxlm.config import JaxlmError
+from jaxlm.files import write_file
 
 BLANKS = str.maketrans("\t\r\n", "   ")
 
 
-class OutputError(JaxlmError):
-    """A file that cannot be written."""
+class Verb(NamedTuple):
+    """A verb of the command: one line of help, a declaration of its arguments, and what it does."""
+
+    summary: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
 
 
-def check_folder(file: str | Path) -> None:
-    """OutputError, before anything is computed, where a file has no folder to stand in."""
-    if not (folder := Path(file).absolute().parent).is_dir():
-        raise OutputError(f"cannot write {file}: there is no folder {folder}")
+def show(args: argparse.Namespace, title: str, values: Mapping[str, Any]) -> None:
+    """Print named values: one JSON object with `--json`, else a table without the lists."""
+    if args.json:
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "", title=title, show_header=False)
+    for name, value in values.items():
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+        elif not isinstance(value, list):
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
 
 
 def with_answers(
     rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Each row with its answer, whose fields take no name that a column has."""
+    """Each row with its answer; an answer's field is called predicted_NAME if NAME is a column."""
     columns = {name for row in rows for name in row}
     names = {name: name for answer in answers for name in answer}
     for field in names:
@@ -41,9 +54,11 @@ def with_answers(
 
 
 def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines, or with one column a field, whole or not at all.
+    """Write rows as .jsonl, .csv or .tsv (`kind`), or print them where there is no path.
 
-    A TSV file has no quoting: tabs and ends of lines in its fields become spaces.
+    TSV has no quoting: tabs and line ends in its fields become spaces.
+
+    Raises: WriteError.
     """
     text = io.StringIO(newline="")
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -56,20 +71,12 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         else:
             lines = ("\t".join(field.translate(BLANKS) for field in fields) for fields in table)
             text.writelines(line + "\n" for line in lines)
-    # Half a surrogate pair, which JSON can spell, is written as JSON spells it.
+    # JSON input can hold half a surrogate pair, which UTF-8 cannot; it is written as an escape.
     content = text.getvalue().encode("utf-8", "backslashreplace")
     if path is None:
         sys.stdout.write(content.decode("utf-8"))
         return
-    temporary = Path(f"{path}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_file(path, content)
     print(f"{path}: {len(rows)} rows")
 
 
@@ -80,5 +87,5 @@ def cell(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON with dates and the like as texts."""
+    """JSON in which dates and the like are strings."""
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,88 @@
+"""What commands ask of the process: determinism, peak FLOP/s, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from jaxlm import runtime
+from jaxlm.config import JaxlmError
+from jaxlm.runtime import DETERMINISTIC, interruption, peak_flops, refuse_late_determinism
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("TPU v5", 459e12),
+        ("TPU v5 lite", 197e12),
+        ("cpu", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ],
+)
+def test_the_peak_is_the_devices_own(monkeypatch, kind, peak):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)] * 2)
+    assert peak_flops() == (None if peak is None else 2 * peak)
+
+
+def test_determinism_is_set_before_jax_starts_and_only_once():
+    program = (
+        "import os; from jaxlm.runtime import set_up; set_up(deterministic=True);"
+        "set_up(deterministic=True); import jax; jax.devices(); set_up(deterministic=True);"
+        "print(os.environ['XLA_FLAGS'])"
+    )
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["--xla_force_host_platform_device_count=1", DETERMINISTIC]
+
+
+@pytest.mark.parametrize(
+    ("backend", "flags", "refused"),
+    [("gpu", "", True), ("gpu", DETERMINISTIC, False), ("cpu", "", False)],
+)
+def test_late_determinism_is_refused_where_it_matters(monkeypatch, backend, flags, refused):
+    jax.devices()
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    for check in (refuse_late_determinism, lambda: runtime.set_up(deterministic=True)):
+        if not refused:
+            check()
+            continue
+        with pytest.raises(JaxlmError, match="comes too late"):
+            check()
+    assert os.environ["XLA_FLAGS"] == flags
+
+
+def test_an_interruption_is_noted_and_the_second_one_interrupts():
+    before = signal.getsignal(signal.SIGINT)
+    with interruption() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_another_thread_takes_no_signals():
+    told = []
+
+    def work():
+        with interruption() as interrupted:
+            told.append(interrupted())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert told == [False]
