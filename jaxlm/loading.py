@@ -32,8 +32,7 @@ from jaxlm.files import WriteError, folder_in_place
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.weights import download, save_tensors
 from jaxlm.models import make_model, param_shapes
-from jaxlm.models.lora import add_lora, merge_lora
-from jaxlm.models.parameters import is_adapter
+from jaxlm.models.parameters import add_lora, is_adapter, merge_lora
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
-    """Show the scores on labelled rows or dialogues, with their confusion matrix if there is one."""
+    """Show the scores on rows or dialogues, and the confusion matrix where there is one."""
     from jaxlm.tasks.inference import evaluate_rows, row_task_of, rows_like_the_run
     from jaxlm.tasks.metrics import confusion
 

@@ -1,10 +1,13 @@
-"""`jaxlm export`: a run as a Hugging Face directory, or its adapters as one file."""
+"""`jaxlm export`: a run as a Hugging Face directory, or its adapters; and the proof of it."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.output import Verb
-from jaxlm.cli.proof import declare_proof, show_proof
+from jaxlm.cli.output import Verb, show
+from jaxlm.config import JaxlmError
 from jaxlm.files import check_parent
 
 
@@ -48,3 +51,106 @@ def export_adapters(args: argparse.Namespace) -> None:
 
 
 EXPORT = Verb("a run as a directory that transformers loads", declare, run)
+
+
+if TYPE_CHECKING:
+    from jaxlm.artifact import Loaded
+
+ROWS, LENGTH = 2, 16  # of the ids on which the logits are compared
+OUTPUTS = "logits", "last_hidden_state"  # transformers' names of what our models return
+SAMPLE_TOKENS = 16
+
+
+class ProofError(JaxlmError):
+    """A comparison that cannot be made."""
+
+
+def declare_proof(parser: argparse.ArgumentParser) -> None:
+    verify = "compare the logits with those of transformers, which must be installed"
+    parser.add_argument("--verify", action="store_true", help=verify)
+    parser.add_argument("--json", action="store_true", help="the proof as one JSON object")
+
+
+def show_proof(args: argparse.Namespace, loaded: "Loaded", reference: Path) -> None:
+    """Print size and checksum of a converted model, a sample of its text and, with `--verify`, how
+    far its logits are from those of the Hugging Face directory `reference`."""
+    import jax
+    import numpy as np
+
+    leaves = jax.tree_util.tree_leaves_with_path(loaded.params)
+    proof = {
+        "model": type(loaded.model).__name__,
+        "parameters": sum(leaf.size for _, leaf in leaves),
+        "dtype": loaded.origin.get("dtype", "float32"),
+    }
+    if args.verify:
+        proof["largest logits difference"] = f"{logits_difference(loaded, reference):.1e}"
+    digest = hashlib.sha256()
+    for path, leaf in leaves:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).data)
+    proof["sha256 of the params"] = digest.hexdigest()[:16]
+    show(args, f"{args.source} -> {args.target}", proof | greedy_sample(loaded))
+
+
+def greedy_sample(loaded: "Loaded") -> dict[str, str]:
+    """A few greedy tokens of a language model: a wrong number of heads shows in them."""
+    from jaxlm.generation import GenerationError, generate
+    from jaxlm.models import CausalLM
+    from jaxlm.tokenizer import AbsentTokenizer
+
+    tokenizer = loaded.tokenizer
+    if isinstance(tokenizer, AbsentTokenizer) or not isinstance(loaded.model, CausalLM):
+        return {}
+    try:
+        text = generate(loaded, [""], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
+    except GenerationError:  # the vocabulary has no token that begins a text
+        first = tokenizer.decode([0])
+        text = first + generate(loaded, [first], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
+    return {"greedy": json.dumps(text, ensure_ascii=False)}
+
+
+def logits_difference(loaded: "Loaded", reference: Path) -> float:
+    """The largest difference in any output from transformers' in fp32, on the same random ids.
+
+    Raises: ProofError where torch or transformers is missing.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        raise ProofError(
+            'comparing takes torch and transformers: pip install "jaxlm[parity]", or leave '
+            "--verify out"
+        ) from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config = loaded.config
+    length = min(LENGTH, config.max_seq_len)
+    names = json.loads((reference / "config.json").read_text(encoding="utf-8"))
+    kind = getattr(transformers, (names.get("architectures") or ["AutoModel"])[0])
+    theirs = kind.from_pretrained(reference, dtype=torch.float32).eval()
+    # Their decoders find a row's last token by the padding id, ours by the mask.
+    pad = theirs.config.pad_token_id = theirs.config.pad_token_id or 0
+    ids = np.random.default_rng(0).integers(config.vocab_size, size=(ROWS, length))
+    ids[ids == pad] = (pad + 1) % config.vocab_size
+    mask = np.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    ids[mask == 0] = pad
+    with torch.no_grad():
+        out = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+    expected = [value.numpy() for name, value in out.items() if name.endswith(OUTPUTS)]
+    apply: Any = jax.jit(loaded.model.apply)
+    inputs = jnp.asarray(ids, jnp.int32)
+    found = apply({"params": loaded.params}, inputs, attention_mask=jnp.asarray(mask))
+    difference = 0.0
+    for ours, their in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
+        apart = np.abs(np.asarray(ours) - their)
+        # Outputs at padding have no meaning; outputs of one vector a row have no padding.
+        real = mask.astype(bool) if apart.shape[:2] == mask.shape else slice(None)
+        difference = max(difference, float(apart[real].max()))
+    return difference

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from jaxlm.cli.export import declare_proof, show_proof
 from jaxlm.cli.output import Verb
-from jaxlm.cli.proof import declare_proof, show_proof
 
 
 def declare(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
 def lines_of(source: str) -> "Iterable[Record] | None":
     """The lines of a plain text, without blank ones, as rows; None where the source has rows."""
-    from jaxlm.data.corpus import is_plain_text
+    from jaxlm.data.dataset import is_plain_text
     from jaxlm.data.sources import find_files, read_lines
 
     if source.startswith("hf:") or not is_plain_text(files := find_files(source)):

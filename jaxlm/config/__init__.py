@@ -1,9 +1,16 @@
 """The config of a run: sections of options with defaults, strict YAML, dotted overrides."""
 
-from jaxlm.config.help import describe_options
+from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.presets import PRESETS, preset
-from jaxlm.config.reading import build_config, load_config, read_yaml, to_mapping, to_yaml
+from jaxlm.config.reading import (
+    build_config,
+    describe_options,
+    load_config,
+    read_yaml,
+    to_mapping,
+    to_yaml,
+)
 from jaxlm.config.schema import ConfigError, JaxlmError
 from jaxlm.config.sections import (
     Config,
@@ -11,8 +18,6 @@ from jaxlm.config.sections import (
     RunConfig,
     SampleConfig,
 )
-from jaxlm.config.task import FinetuneConfig, TaskConfig
-from jaxlm.config.training import OptimConfig, TrainConfig
 
 __all__ = [
     "PRESETS",

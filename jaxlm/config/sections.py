@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.schema import ConfigError, Derived, Section, filled, option, require
-from jaxlm.config.task import FinetuneConfig, TaskConfig
-from jaxlm.config.training import OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """Raw text to batches: read, clean, tokenize into flat stores, cut windows; n-gram baselines."""
 
 from jaxlm.data.batches import epochs_at, eval_batches, train_batch
-from jaxlm.data.corpus import Corpus, clean, read_corpus
-from jaxlm.data.dataset import Dataset, prepare
-from jaxlm.data.ngrams import witten_bell
+from jaxlm.data.dataset import Corpus, Dataset, clean, prepare, read_corpus
 from jaxlm.data.sources import DataError
-from jaxlm.data.store import TokenStore
+from jaxlm.data.store import TokenStore, witten_bell
 
 __all__ = [
     "Corpus",

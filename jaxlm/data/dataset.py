@@ -1,22 +1,97 @@
-"""From the settings to token stores: read, clean, split, train a tokenizer, encode, keep."""
+"""From a config to token stores: read text, clean it, split, train a tokenizer, encode, keep."""
 
 import difflib
 import hashlib
+import itertools
 import json
+import re
 import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tokenizers
 
 from jaxlm.config import DataConfig
-from jaxlm.data.corpus import TEXT_COLUMN, Corpus, is_plain_text, read_corpus
-from jaxlm.data.sources import DataError, find_files, fingerprint_source
+from jaxlm.data.rows import Record, read_rows, read_table, take
+from jaxlm.data.sources import (
+    DataError,
+    decode_utf8,
+    find_files,
+    fingerprint_source,
+    kind_of,
+    open_file,
+    reading,
+)
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
 from jaxlm.files import WriteError, folder_in_place
 from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
+
+TEXT_COLUMN = "text"
+# Controls other than tab and newline, byte-order marks, and halves of surrogate pairs, which JSON
+# can spell but UTF-8 cannot.
+DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Cleaned documents: whole text files if `plain_text`, else rows."""
+
+    documents: list[str]
+    plain_text: bool
+
+
+def read_corpus(config: DataConfig) -> Corpus:
+    """Read and clean what `data.source` names; DataError says what is wrong with it."""
+    column = config.text_column or TEXT_COLUMN
+    if config.source.startswith("hf:"):
+        # Streamed if only some rows are wanted, so that no more than those are fetched.
+        streaming = config.max_documents is not None
+        rows = read_rows(config.source, [column], config.hf_config, config.hf_split, streaming)
+        documents, plain_text = take_texts(rows, column), False
+    else:
+        files = find_files(config.source)
+        documents = itertools.chain.from_iterable(read_file(file, column) for file in files)
+        plain_text = is_plain_text(files)
+    documents = itertools.islice(documents, config.max_documents)
+    documents = [clean(text, config.normalize) for text in documents]
+    documents = [text for text in documents if text and not text.isspace()]
+    if not documents:
+        raise DataError(f"{config.source} is empty: there is no text to learn from")
+    return Corpus(documents, plain_text)
+
+
+def is_plain_text(files: list[Path]) -> bool:
+    return all(kind_of(file) == ".txt" for file in files)
+
+
+def read_file(file: Path, column: str) -> Iterator[str]:
+    """The documents of one file, a row without text as an empty one."""
+    if kind_of(file) == ".txt":
+        with reading(file), open_file(file) as content:
+            yield decode_utf8(content.read(), file)
+    else:
+        yield from take_texts(read_table(file, [column]), column)
+
+
+def take_texts(rows: Iterable[Record], column: str) -> Iterator[str]:
+    """The text column of rows."""
+    for where, row in rows:
+        text = take(where, row, column, "text_column")
+        if not isinstance(text, str | None):
+            raise DataError(f"{where} holds {text!r} in column {column!r} where text should be")
+        yield text or ""
+
+
+def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
+    """End lines with a newline, drop what is not text, and bring it to a Unicode normal form."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = DROPPED.sub("", text)
+    return text if normalize == "none" else unicodedata.normalize(normalize, text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +111,13 @@ def prepare(
     tokenizer: Tokenizer | None = None,
     specials: tuple[str, ...] = (),
 ) -> Dataset:
-    """Open the token stores that the settings ask for, made first if the cache has none.
+    """Open the token stores that the config asks for, made first if the cache has none.
 
     `seed` shuffles rows before the split. `tokenizer` takes the place of `data.tokenizer`; one that
     is trained gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE,
     else ~/.cache/jaxlm; the contents of the files are part of its key, so it is never stale (a Hub
     data set is taken not to change).
-    Raises DataError or TokenizerError on whatever is wrong with the text or the settings.
+    Raises DataError or TokenizerError on whatever is wrong with the text or the config.
     """
     if tokenizer is None and config.tokenizer not in KINDS:
         tokenizer = load_tokenizer(config.tokenizer)
@@ -113,7 +188,7 @@ def build(
     specials: tuple[str, ...],
 ) -> None:
     """Write both stores, and the tokenizer if it is trained here, into a folder of the cache."""
-    train, val = split(corpus, config.val_fraction, seed)
+    train, val = split_corpus(corpus, config.val_fraction, seed)
     if not train:
         raise DataError(
             f"{config.source} holds too little text to keep {config.val_fraction} of it for "
@@ -145,7 +220,7 @@ def ending(tokenizer: Tokenizer) -> int | None:
     return newline[0] if len(newline) == 1 else None
 
 
-def split(corpus: Corpus, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
+def split_corpus(corpus: Corpus, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """Training and validation documents: the last characters of plain text, or shuffled rows."""
     documents = corpus.documents
     if not corpus.plain_text:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from jaxlm.config import TaskConfig
 from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.characters import IDEOGRAPHS
+from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
 IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
@@ -80,7 +80,7 @@ def mask_rows(
     places = np.zeros((B, P), np.int32)
     weights = np.zeros((B, P), np.float32)
     for row in range(B):
-        chosen = choose(ids[row], vocabulary, config, P, random)
+        chosen = choose_places(ids[row], vocabulary, config, P, random)
         places[row, : len(chosen)] = chosen
         weights[row, : len(chosen)] = 1
     targets = np.take_along_axis(ids, places, axis=1)
@@ -96,7 +96,7 @@ def mask_rows(
     return {"ids": seen, "places": places, "targets": targets, "weights": weights}
 
 
-def choose(
+def choose_places(
     ids: Int[np.ndarray, " T"],
     vocabulary: MaskingVocabulary,
     config: TaskConfig,

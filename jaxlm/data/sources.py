@@ -86,11 +86,11 @@ def read_lines(file: Path) -> Iterator[str]:
     offset = 0
     with reading(file), open_file(file) as content:
         for line in content:
-            yield decode(line, file, offset)
+            yield decode_utf8(line, file, offset)
             offset += len(line)
 
 
-def decode(content: bytes, file: Path, offset: int = 0) -> str:
+def decode_utf8(content: bytes, file: Path, offset: int = 0) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

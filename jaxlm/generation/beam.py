@@ -22,7 +22,7 @@ from jaxlm.generation.preparing import prepared
 from jaxlm.generation.programs import compiles, gather
 from jaxlm.generation.settings import GenerationError, check_prompts
 from jaxlm.models import CausalLM
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import KVCache
 
 NEVER = -1e9  # the score of what is not there
 SMALLEST_OUTPUT = 64

@@ -10,7 +10,7 @@ import numpy as np
 from jaxlm.generation.batching import bucket, common, padded
 from jaxlm.generation.programs import gather, place, prefill
 from jaxlm.models import CausalLM
-from jaxlm.nn.cache import KVCache, init_cache
+from jaxlm.nn.block import KVCache, init_cache
 
 # Prompts are cached so many tokens at a time: by the larger number as long as most of it is used.
 NARROW, WIDE = 32, 256

@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Array, Float, Int
 
 from jaxlm.models import CausalLM
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import KVCache
 
 
 def extend(

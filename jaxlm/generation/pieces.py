@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from jaxlm.generation.detokenizing import is_wide, joins_words
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.characters import UNSPACED
+from jaxlm.tokenizer.encoding import UNSPACED
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxlm.generation.forward import extend, head
 from jaxlm.generation.penalties import Context
 from jaxlm.generation.speculation import Proposal, Speculation
 from jaxlm.models import CausalLM
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import KVCache
 
 CHUNK = 64  # tokens a dispatch
 TOP = 10  # runners-up reported

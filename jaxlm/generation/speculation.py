@@ -18,7 +18,7 @@ from jaxlm.generation.choosing import Choice, choose
 from jaxlm.generation.forward import extend, head
 from jaxlm.generation.penalties import Context, runs_before
 from jaxlm.models import CausalLM
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import KVCache
 
 
 @flax.struct.dataclass

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.models.trunk import Trunk
-from jaxlm.nn.block import AttendingModule
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import AttendingModule, KVCache
 from jaxlm.nn.int8 import matmul, weight
 from jaxlm.nn.layers import Tap, identity, kernel_init, scoped
 from jaxlm.ops.attention import position_mask

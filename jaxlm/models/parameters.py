@@ -1,13 +1,20 @@
-"""The one table of parameter paths: what each parameter is, and what its dims stand for."""
+"""The one table of parameter paths: what each parameter is, and the adapters beside kernels.
+
+Low-rank adapters are two thin matrices beside a kernel, trained in its place (Hu et al. 2021).
+`Dense` adds x @ lora_a @ lora_b * lora_scale wherever its params hold them, so a model with
+adapters is the same model with more params.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
 
-from jaxlm.config import JaxlmError, ModelConfig
+from jaxlm.config import ConfigError, JaxlmError, ModelConfig
 from jaxlm.models.heads import make_model
 
 Kind = Literal["matrix", "head", "embedding", "vector", "adapter", "constant"]
@@ -31,7 +38,9 @@ class ParameterRule(NamedTuple):
     axes: Axes | None  # None: a module of others, with any number of dims
 
 
-def dense(pattern: str, kind: Kind, in_axis: str, out_axis: str | None) -> list[ParameterRule]:
+def dense_rules(
+    pattern: str, kind: Kind, in_axis: str, out_axis: str | None
+) -> list[ParameterRule]:
     """The rules of a Dense layer: kernel, bias and adapter."""
     return [
         ParameterRule(f"{pattern}/kernel", kind, (in_axis, out_axis)),
@@ -49,20 +58,20 @@ RULES = (
     ParameterRule(".*embed/tokens", "embedding", ("vocab", "d_model")),
     ParameterRule(".*embed/positions", "embedding", ("positions", "d_model")),
     ParameterRule(".*embed/types", "embedding", ("token_types", "d_model")),
-    *dense(".*attention/query", "matrix", "d_model", "heads"),
-    *dense(".*attention/(key|value)", "matrix", "d_model", "kv_heads"),
-    *dense(".*attention/output", "matrix", "heads", "d_model"),
-    *dense(".*feed_forward/(up|gate)", "matrix", "d_model", "d_ff"),
-    *dense(".*feed_forward/down", "matrix", "d_ff", "d_model"),
+    *dense_rules(".*attention/query", "matrix", "d_model", "heads"),
+    *dense_rules(".*attention/(key|value)", "matrix", "d_model", "kv_heads"),
+    *dense_rules(".*attention/output", "matrix", "heads", "d_model"),
+    *dense_rules(".*feed_forward/(up|gate)", "matrix", "d_model", "d_ff"),
+    *dense_rules(".*feed_forward/down", "matrix", "d_ff", "d_model"),
     ParameterRule(".*(query|key)_norm", "vector", ("head_dim",)),
     ParameterRule(f"(.*/)?{NORMS}/(scale|bias)", "vector", ("d_model",)),
     ParameterRule("head", "head", ("d_model", "vocab")),
     ParameterRule("bias", "vector", ("vocab",)),
-    *dense("transform", "head", "d_model", None),
+    *dense_rules("transform", "head", "d_model", None),
     ParameterRule("transform_norm/(scale|bias)", "vector", ("d_model",)),
-    *dense("pooler/dense", "head", "d_model", None),
-    *dense("next_sentence", "head", "d_model", None),
-    *dense("classifier", "head", "d_model", "labels"),
+    *dense_rules("pooler/dense", "head", "d_model", None),
+    *dense_rules("next_sentence", "head", "d_model", None),
+    *dense_rules("classifier", "head", "d_model", "labels"),
     # Modules of others, by the names that Flax gives.
     ParameterRule("(.*/)?(bias|scale)", "vector", None),
     ParameterRule("(.*/)?embedding", "embedding", None),
@@ -165,3 +174,39 @@ def flops_per_token(config: ModelConfig, num_params: int, seq_len: int) -> float
         looked_up += config.vocab_size * config.d_model
     attention = 12 * config.num_layers * config.num_heads * config.head_dim * seq_len
     return 6 * (num_params - looked_up) + attention
+
+
+def add_lora(
+    params: Mapping[str, Any], rank: int, alpha: float, targets: Sequence[str], key: Array
+) -> dict[str, Any]:
+    """The params with an adapter beside each kernel in whose path a regex of `targets` is found.
+
+    lora_a (I, rank) starts uniform in +-1/sqrt(I), lora_b (rank, O) at zero, so the model computes
+    the same as before; lora_scale is alpha / rank. Raises: ConfigError for a regex found nowhere.
+    """
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    kernels = sorted(filter(is_kernel, leaves))
+    for target in targets:
+        if not any(re.search(target, path) for path in kernels):
+            raise ConfigError(
+                f"finetune.lora_targets {target!r} is in the path of no kernel; one is {kernels[0]}"
+            )
+    adapted = [path for path in kernels if any(re.search(target, path) for target in targets)]
+    for path, own in zip(adapted, jax.random.split(key, len(adapted)), strict=True):
+        size_in, size_out = leaves[path].shape
+        bound = size_in**-0.5
+        a, b, scale = adapter_paths(path)
+        leaves[a] = jax.random.uniform(own, (size_in, rank), jnp.float32, -bound, bound)
+        leaves[b] = jnp.zeros((rank, size_out))
+        leaves[scale] = jnp.asarray(alpha / rank, jnp.float32)
+    return unflatten_dict(leaves, sep="/")
+
+
+def merge_lora(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params with every adapter added into its kernel; unchanged where there is none."""
+    leaves: dict[str, Any] = flatten_dict(params, sep="/")
+    for kernel in list(filter(is_kernel, leaves)):
+        if adapter_paths(kernel)[0] in leaves:
+            a, b, scale = (leaves.pop(path) for path in adapter_paths(kernel))
+            leaves[kernel] += scale * jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return unflatten_dict(leaves, sep="/")

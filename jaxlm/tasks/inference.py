@@ -14,10 +14,10 @@ from jaxlm.data import Dataset, prepare
 from jaxlm.data.batches import padded_length
 from jaxlm.data.sources import DataError
 from jaxlm.models.heads import TRUNKS, mean_of_tokens
+from jaxlm.tasks import TASKS
 from jaxlm.tasks.causal_lm import CausalLMTask
 from jaxlm.tasks.chat import ChatTask
-from jaxlm.tasks.examples import Item
-from jaxlm.tasks.joining import Joiner
+from jaxlm.tasks.examples import Item, Joiner
 from jaxlm.tasks.labelled_rows import read_items, refuse_unknown
 from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
 from jaxlm.tasks.question_answering import QuestionAnsweringTask
@@ -59,10 +59,14 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
     kinds = (ChatTask,) if dialogues else ANSWERING
     kind = next((kind for kind in kinds if kind.heads == (config.head,)), None)
     if kind is None or kind.architecture not in (None, config.architecture):
-        wanted = "a decoder's lm" if dialogues else ", ".join(kind.heads[0] for kind in ANSWERING)
+        if dialogues:
+            raise JaxlmError(
+                "replies are those of a decoder with the head lm, but the model is of architecture "
+                f"{config.architecture} with the head {config.head}"
+            )
+        heads = ", ".join(kind.heads[0] for kind in ANSWERING)
         raise JaxlmError(
-            f"the model is of architecture {config.architecture} with the head {config.head}, "
-            f"but this takes a head of {wanted}: see task.name"
+            f"the model's head is {config.head}; answers take one of {heads}: see task.name"
         )
     run = tuning_run(loaded)
     limit = config.max_seq_len if run is None else run.data.seq_len
@@ -85,7 +89,7 @@ def rows_like_the_run(
     found: dict[str, Any] = dict(zip(COLUMNS, task.columns, strict=True))
     if run is not None:
         normalize = run.data.normalize
-        tuned = run.task.on_rows and run.model.head == task.heads[0]
+        tuned = TASKS.get(run.task.name) is type(task)
         found = {name: getattr(run.data, name) for name in COLUMNS} if tuned else found
     found |= {name: column for name, column in columns.items() if column}
     return DataConfig(source=source, max_documents=max_rows, normalize=normalize, **found)

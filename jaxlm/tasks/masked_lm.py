@@ -14,12 +14,11 @@ from jaxlm.config import Config
 from jaxlm.config.schema import require
 from jaxlm.data import Dataset, TokenStore
 from jaxlm.data.batches import Batch
-from jaxlm.data.masked_batches import MaskedBatches
+from jaxlm.data.masked_batches import DocumentWindows, MaskedBatches
 from jaxlm.data.masking import MaskingVocabulary
-from jaxlm.data.windows import DocumentWindows
 from jaxlm.generation import fill
 from jaxlm.ops.losses import cross_entropy, target_sums
-from jaxlm.tasks.running_text import RunningTextTask
+from jaxlm.tasks.causal_lm import RunningTextTask
 from jaxlm.tasks.task import Arrays, Params, Sums
 
 PSEUDO_ROWS = 32  # copies of a window, each with another token hidden, that go through together

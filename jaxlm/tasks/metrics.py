@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import JaxlmError
-from jaxlm.tokenizer.characters import IDEOGRAPHS
+from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")

@@ -17,11 +17,10 @@ from jaxlm.data import clean
 from jaxlm.data.batches import Batch, LengthOrder, padded_length
 from jaxlm.data.dataset import load_tokenizer
 from jaxlm.data.sources import DataError
-from jaxlm.tasks.examples import Example, Item, collate, in_batches, notes_in_words
-from jaxlm.tasks.joining import Joiner
+from jaxlm.tasks.examples import Example, Item, Joiner, collate, in_batches, notes_in_words
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import library
-from jaxlm.tasks.row_reader import RowReader
+from jaxlm.tasks.row_reader import COLUMNS, RowReader
 from jaxlm.tasks.task import (
     Objective,
     Outputs,
@@ -143,7 +142,7 @@ class RowTask(RowReader, Task):
         return counts + (f", {len(labels)} labels{shown}" if labels else "")
 
     def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
-        data: dict[str, Any] = dict(self.missing_columns(self.config.data))
+        data: dict[str, Any] = {name: getattr(self.config.data, name) for name in COLUMNS}
         if self.config.data.special_tokens is None:
             data["special_tokens"] = "cls_sep"
         model = {"head": self.heads[0], "labels": self.rows.labels, "pooler": self.pooler}

@@ -15,7 +15,7 @@ from jaxlm.tasks.metrics import are_entities, tag_scores
 from jaxlm.tasks.row_reader import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
-from jaxlm.tokenizer.characters import IDEOGRAPHS
+from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 IS_CHINESE = re.compile(f"[{IDEOGRAPHS}]")
 # Of running text: a Chinese character, other letters and digits together, or a punctuation mark.

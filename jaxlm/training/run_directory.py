@@ -120,7 +120,7 @@ class RunDirectory:
         """Cut metrics and samples after a step, and a torn last line; return the metrics left."""
         rows = {}
         for name in ("metrics.jsonl", "samples.jsonl"):
-            rows[name] = [r for r in read_rows(self.path / name) if r["step"] <= step]
+            rows[name] = [r for r in read_metrics(self.path / name) if r["step"] <= step]
             self.write(name, "".join(to_json(row, indent=None) for row in rows[name]))
         return rows["metrics.jsonl"]
 
@@ -167,7 +167,7 @@ def recorded(config: Config) -> Config:
     return dataclasses.replace(config, run=run)
 
 
-def read_rows(path: Path) -> list[MetricsRow]:
+def read_metrics(path: Path) -> list[MetricsRow]:
     """The rows of a .jsonl file; a last line that a crash tore is left out."""
     if not path.exists():
         return []

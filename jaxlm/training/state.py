@@ -14,8 +14,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import FinetuneConfig
-from jaxlm.models.lora import add_lora
-from jaxlm.models.parameters import count_layers
+from jaxlm.models.parameters import add_lora, count_layers
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
 from jaxlm.training.trainable import joined, overlay, split, trained_paths

@@ -12,8 +12,6 @@ from jaxtyping import Array
 from jaxlm.config import ConfigError, FinetuneConfig
 from jaxlm.models.parameters import depth, rule_of
 
-Params = Mapping[str, Any]
-
 
 def trained_paths(
     paths: Sequence[str], fresh: Collection[str], config: FinetuneConfig, num_layers: int
@@ -47,7 +45,9 @@ def trained_paths(
     return frozenset(trained)
 
 
-def split(params: Params, trained: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    params: Mapping[str, Any], trained: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The params that are trained, and those that are frozen."""
     leaves: dict[str, Any] = flatten_dict(params, sep="/")
     parts: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
@@ -56,14 +56,14 @@ def split(params: Params, trained: Collection[str]) -> tuple[dict[str, Any], dic
     return unflatten_dict(parts[0], sep="/"), unflatten_dict(parts[1], sep="/")
 
 
-def joined(trained: Params, frozen: Params) -> Params:
+def joined(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Mapping[str, Any]:
     """The two parts of `split` as one tree again."""
     if not frozen:
         return trained
     return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
 
 
-def overlay(params: Params, given: Mapping[str, Array]) -> dict[str, Any]:
+def overlay(params: Mapping[str, Any], given: Mapping[str, Array]) -> dict[str, Any]:
     """The params with leaves replaced by those given, by path."""
     return unflatten_dict(flatten_dict(params, sep="/") | dict(given), sep="/")
 
@@ -86,7 +86,9 @@ def scale_by_depth(decay: float, num_layers: int) -> optax.GradientTransformatio
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def memory_report(params: Params, frozen: Params, opt_state: Any) -> dict[str, int]:
+def memory_report(
+    params: Mapping[str, Any], frozen: Mapping[str, Any], opt_state: Any
+) -> dict[str, int]:
     """Number of trained parameters, and bytes of all weights, gradients and optimizer state."""
 
     def size(tree: Any) -> int:

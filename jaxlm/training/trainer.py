@@ -13,8 +13,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import Checkpoints, read_meta
 from jaxlm.config import Config, JaxlmError, to_mapping
 from jaxlm.loading import load
-from jaxlm.models.lora import merge_lora
-from jaxlm.models.parameters import flops_per_token
+from jaxlm.models.parameters import flops_per_token, merge_lora
 from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays

@@ -200,7 +200,7 @@ def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
     rows, text, png = home / "rows.tsv", home / "text.txt", tmp_path / "none" / "confusion.png"
     for name in ("classifier", "encoder"):
         told = refused(capsys, "evaluate", home / name, "--data", rows, "--dialogues")
-        assert "--dialogues scores a language model's replies" in told
+        assert "replies are those of a decoder" in told
     for option in ("--label-column", "--pair-column"):
         told = refused(capsys, "evaluate", home / "decoder", "--data", text, option, 1)
         assert f"{option} is for rows of a task" in told
@@ -221,9 +221,9 @@ def test_rows_are_read_as_the_run_read_them(home, tmp_path, capsys, monkeypatch)
     source.write_text("stars\treview\tbody\n好\tｇｏｏｄ ｆｏｘ\tdog\n", encoding="utf-8")
     found = said(capsys, "predict", "RUN", "--input", source)
     good, dog = jaxlm.predict(loaded, ["good fox", "dog"])
-    assert found["probabilities"] == good["probabilities"]
+    assert found["probabilities"] == pytest.approx(good["probabilities"], abs=1e-5)
     found = said(capsys, "predict", "RUN", "--input", source, "--text-column", "body")
-    assert found["probabilities"] == dog["probabilities"]
+    assert found["probabilities"] == pytest.approx(dog["probabilities"], abs=1e-5)
     assert said(capsys, "evaluate", "RUN", "--data", source, "--json")["rows"] == 1
 
 

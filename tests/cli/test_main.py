@@ -14,7 +14,7 @@ import yaml
 import jaxlm
 from jaxlm.cli import main
 from jaxlm.training import fit
-from tests.training.runs import settings, tiny
+from tests.training.runs import sections_of, tiny
 
 COMMAND = [sys.executable, "-m", "jaxlm.cli"]
 ROOT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ def test_help_does_not_wait_for_jax(words):
 @pytest.mark.parametrize("command", [["train.py"], ["-m", "jaxlm.cli", "train"]])
 def test_training_is_one_command_under_two_names(tmp_path, command):
     config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(settings(tmp_path), allow_unicode=True), encoding="utf-8")
+    config.write_text(yaml.safe_dump(sections_of(tmp_path), allow_unicode=True), encoding="utf-8")
     words = ["--config", str(config), "--train.steps", "1", "--sample.every", "0"]
     for mistake, status in ([], 0), (["--train.stps", "1"], 2):
         done = subprocess.run(

@@ -5,8 +5,7 @@ import pytest
 
 from jaxlm.config import Config, DataConfig, ModelConfig, TaskConfig, TrainConfig
 from jaxlm.data import DataError, Dataset, TokenStore
-from jaxlm.data.masked_batches import MaskedBatches
-from jaxlm.data.windows import DocumentWindows, Window
+from jaxlm.data.masked_batches import DocumentWindows, MaskedBatches, Window
 from jaxlm.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 LENGTHS = (3, 40, 9, 1, 21, 9)

@@ -7,7 +7,7 @@ import pytest
 from jaxlm.generation import caching
 from jaxlm.generation.caching import SHARED, Prefix, fill_cache
 from jaxlm.generation.forward import extend, head
-from jaxlm.nn.cache import KVCache
+from jaxlm.nn.block import KVCache
 from tests.generation.reference import Reference, ragged
 
 

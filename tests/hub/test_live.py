@@ -9,7 +9,7 @@ import pytest
 
 import jaxlm
 from jaxlm.artifact import Loaded
-from jaxlm.cli.proof import logits_difference
+from jaxlm.cli.export import logits_difference
 from jaxlm.models import make_model
 from tests.fixtures.reference import DECODERS, HEADS, MODELS, recorded
 from tests.fixtures.tiny import params_of, random_ids, tiny_config

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.nn.cache import init_cache
+from jaxlm.nn.block import init_cache
 from tests.fixtures.tiny import SIZES, STRUCTURES, random_ids, tiny_model
 
 CLOSE = 2e-5

@@ -6,8 +6,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.models import make_model
-from jaxlm.models.lora import add_lora, merge_lora
-from jaxlm.models.parameters import is_adapter
+from jaxlm.models.parameters import add_lora, is_adapter, merge_lora
 
 CONFIG = ModelConfig(
     vocab_size=17, max_seq_len=8, d_model=12, num_layers=2, num_heads=3, d_ff=20, head_dim=5

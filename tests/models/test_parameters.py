@@ -7,9 +7,9 @@ from flax.traverse_util import flatten_dict
 
 from jaxlm.config import JaxlmError
 from jaxlm.models import num_params, param_shapes
-from jaxlm.models.lora import add_lora
 from jaxlm.models.parameters import (
     RULES,
+    add_lora,
     depth,
     flops_per_token,
     is_adapter,

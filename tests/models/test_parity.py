@@ -7,8 +7,7 @@ import pytest
 
 from jaxlm.hub import export_tensors
 from jaxlm.models.trunk import model_frequencies
-from jaxlm.nn.block import Attention
-from jaxlm.nn.cache import init_cache
+from jaxlm.nn.block import Attention, init_cache
 from jaxlm.nn.layers import FeedForward, Norm
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.ops.positions import rotary_angles, rotate

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.nn.cache import FEW, LayerCache, init_cache
+from jaxlm.nn.block import FEW, LayerCache, init_cache
 from tests.fixtures.tiny import tiny_config
 
 
