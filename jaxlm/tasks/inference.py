@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
-from jaxlm.config import Config, DataConfig, JaxlmError, ModelConfig, TaskConfig, TrainConfig
+from jaxlm.config import Config, DataConfig, JaxlmError, TaskConfig, TrainConfig
 from jaxlm.data import Dataset, prepare
 from jaxlm.data.batches import padded_length
 from jaxlm.data.sources import DataError
@@ -165,10 +165,9 @@ def evaluate_text(
 
 @jax.jit(static_argnums=0)
 def pooled_states(
-    config: ModelConfig, params: Any, ids: Int[Array, "B T"], mask: Int[Array, "B T"]
+    trunk: Any, params: Any, ids: Int[Array, "B T"], mask: Int[Array, "B T"]
 ) -> Float[Array, "B D"]:
     """The mean of the hidden states that the mask shows."""
-    trunk: Any = TRUNKS[config.architecture](config)
     return mean_of_tokens(trunk.apply({"params": params}, ids, attention_mask=mask), mask)
 
 
@@ -182,6 +181,7 @@ def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float
     rows = [joiner.one(ids).ids for ids in loaded.tokenizer.encode_batch(texts)]
     if empty := [i + 1 for i, row in enumerate(rows) if not row]:
         raise DataError(f"text {empty[0]} is empty")
+    trunk = TRUNKS[config.architecture](config, attention=loaded.model.attention)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     vectors = np.zeros((len(rows), config.d_model), np.float32)
     for first in range(0, len(order), EVAL_ROWS):
