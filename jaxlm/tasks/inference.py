@@ -192,8 +192,6 @@ def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float
         for row, i in enumerate(chosen):
             ids[row, : len(rows[i])] = rows[i]
             mask[row, : len(rows[i])] = 1
-        found = pooled_states(
-            config, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask)
-        )
+        found = pooled_states(trunk, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask))
         vectors[chosen] = np.asarray(found)[: len(chosen)]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize else vectors
