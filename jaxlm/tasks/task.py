@@ -17,7 +17,7 @@ from jaxlm.config import Config, JaxlmError
 from jaxlm.tokenizer import Tokenizer
 
 Params = Any
-Arrays = Mapping[str, Array | np.ndarray]  # a batch, on the host or on a device
+Arrays = Mapping[str, Any]  # a batch: arrays by name, on the host or on a device
 Sums = dict[str, Array]
 Scores = dict[str, float]
 Outputs = Any  # arrays of a forward pass, or a tuple of them
