@@ -1,4 +1,4 @@
-"""Loaded: a model with its weights and tokenizer, as loading returns it and everything takes it."""
+"""Loaded: a model with its params and tokenizer, as loading returns it and other parts take it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from jaxlm.tokenizer import Tokenizer
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
-    `origin` tells what is known of where it comes from: source, dtype, step, val_loss, data; and
-    `run_config` how it was trained, if a run of jaxlm's has made it.
+    `origin` holds what is known of its source: source, dtype, step, val_loss, data. `run_config` is
+    the config it was trained with, or None for a model from elsewhere.
     """
 
     model: nn.Module
@@ -31,10 +31,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where loaded params go, and as what type.
+    """The devices and the type of loaded params.
 
-    `sharding` is one for all, or gives each path (such as backbone/embed/tokens) its own; None: the
-    first device.
+    `sharding` is one for all params or a function of a param's path; None means the first device.
     """
 
     sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None
@@ -46,8 +45,8 @@ class Placement:
         return self.sharding(path) if callable(self.sharding) else self.sharding
 
     def put(self, path: str, array: np.ndarray) -> jax.Array:
-        """The array on its devices; each of them gets only its own part."""
-        # Copied, as on a CPU an array could go on living in the file that it is mapped from.
+        """The array on its devices; each device gets only its own part."""
+        # Copied, because on a CPU the result could share the memory of a mapped file.
         return jax.device_put(np.array(array, self.dtype), self.of(path))
 
 

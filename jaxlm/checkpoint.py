@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: saved asynchronously, last and best kept; and the lock of a run."""
+"""Checkpoints with Orbax, saved asynchronously, the last and the best kept; the lock of a run."""
 
 import fcntl
 import json
@@ -21,14 +21,15 @@ class CheckpointError(JaxlmError):
 
 
 class Checkpoints:
-    """The folder `checkpoints/<step>/` of a run; each step is complete in itself.
+    """The checkpoints of a run, one folder a step, each complete in itself.
 
-    A step holds `params` (those to evaluate with), `state` (what training needs besides) and
-    `meta` (JSON: config, tokenizer, data fingerprint, val loss, and `merit`: the best has most).
+    A step holds `params` (those to evaluate with), `state` (the rest that training needs) and
+    `meta` (JSON: config, tokenizer, data fingerprint, val loss, and `merit`, the score by which
+    the best checkpoint is chosen).
     """
 
     def __init__(self, folder: Path):
-        # Orbax costs over a second to import: a run meets it first when it saves or restores.
+        # Orbax takes over a second to import: a run imports it when it first saves or restores.
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
@@ -44,7 +45,7 @@ class Checkpoints:
         )
 
     def save(self, step: int, params: Any, state: Any, meta: dict[str, Any]) -> None:
-        """Begin to write a checkpoint; the arrays may be donated as soon as this returns."""
+        """Start to write a checkpoint; the arrays may be donated as soon as this returns."""
         params, state = jax.tree.map(jnp.copy, (params, state))
         items = self._args.Composite(
             params=self._args.StandardSave(params),
@@ -55,11 +56,14 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=None if worth is None else {"merit": worth})
 
     def restore(self, step: int, params: Any, state: Any) -> tuple[Any, Any]:
-        """The saved (params, state) in the shapes, types and places of the given trees."""
+        """The saved (params, state) with the shapes, types and shardings of the given trees.
+
+        Raises: CheckpointError.
+        """
         items = self._args.Composite(
             params=self._args.StandardRestore(params), state=self._args.StandardRestore(state)
         )
-        with readable(f"step {step} of the run"):
+        with restore_errors(f"step {step} of the run"):
             restored = self._manager.restore(step, args=items)
         return restored["params"], restored["state"]
 
@@ -76,7 +80,7 @@ def merit(metrics: dict[str, float]) -> float:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of the finished checkpoints under a folder, without importing Orbax."""
+    """The steps of the finished checkpoints in a folder, in order; does not import Orbax."""
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and is_checkpoint(p))
@@ -88,12 +92,15 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def is_imported(folder: Path) -> bool:
-    """Whether the last checkpoint under a folder holds no state to train on from."""
+    """Whether the last checkpoint in a folder was imported, and has no state to resume from."""
     return not (folder / str(saved_steps(folder)[-1]) / STATE).is_dir()
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """The JSON that travels with a checkpoint's weights."""
+    """The JSON saved with a checkpoint.
+
+    Raises: CheckpointError.
+    """
     try:
         return json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -101,15 +108,18 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_params(checkpoint: Path, target: Any) -> Any:
-    """The params of one checkpoint, as a tree of ShapeDtypeStructs with their shardings tells."""
+    """The params of one checkpoint; `target` is a tree of ShapeDtypeStructs with shardings.
+
+    Raises: CheckpointError.
+    """
     import orbax.checkpoint as ocp
 
-    with readable(str(checkpoint)):
+    with restore_errors(str(checkpoint)):
         return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
 
 
 def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
-    """Write a checkpoint that can be loaded but not trained on: params and meta, no state."""
+    """Write a checkpoint to load, not to resume from: params and meta, no state."""
     import orbax.checkpoint as ocp
 
     checkpoint.mkdir(parents=True)
@@ -120,8 +130,8 @@ def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
 
 
 @contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turn what Orbax raises on a damaged checkpoint into one sentence."""
+def restore_errors(what: str) -> Iterator[None]:
+    """Raise CheckpointError, in one sentence, for what Orbax raises on a damaged checkpoint."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -135,7 +145,10 @@ def readable(what: str) -> Iterator[None]:
 
 
 class RunLock:
-    """An exclusive lock on a run directory, which the system drops however the process ends."""
+    """An exclusive lock on a run directory; the system releases it however the process ends.
+
+    Raises: CheckpointError where another process holds it.
+    """
 
     def __init__(self, folder: Path):
         self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

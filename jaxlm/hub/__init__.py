@@ -1,4 +1,4 @@
-"""The exchange with Hugging Face directories: one engine, one table a family."""
+"""Models read from and written to Hugging Face directories, by one table a family."""
 
 from jaxlm.hub.configs import config_from_reference, config_to_reference
 from jaxlm.hub.directory import is_reference, read_directory, write_directory

@@ -1,4 +1,4 @@
-"""A config of theirs in our words and back, and the family that a config of ours belongs to."""
+"""Hugging Face's config.json as a ModelConfig and back, and the family of a ModelConfig."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from jaxlm.hub.tables import REQUIRED, Family
 
 FAMILIES = {f.name: f for f in (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, ROBERTA)}
 
-# Their name of an activation and ours; several of theirs are one function, the first is written.
+# Their name of an activation and ours; of several names for one function the first is written.
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -27,15 +27,18 @@ PROBLEMS = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
-# Fields of ours that every family has, or that do not change what is computed.
+# Fields of ours that any family can have, or that do not change the outputs.
 FREE = "preset head labels problem pooler dropout zero_init_head compute_dtype scan_layers remat"
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family that a model of this config belongs to; JaxlmError says what sets it apart."""
+    """The family of a model of this config.
+
+    Raises: JaxlmError, with the fields that differ from the nearest family, where there is none.
+    """
     derived = {"num_kv_heads": config.num_heads, "head_dim": config.d_model // config.num_heads}
     defaults = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
-    # Only rotary positions read these.
+    # Only models with rotary positions use these fields.
     idle = "rope_" if config.positions != "rotary" else "never"
 
     def differences(family: Family) -> list[str]:
@@ -61,10 +64,11 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) -> ModelConfig:
-    """The ModelConfig that computes what a config.json of theirs describes.
+    """The ModelConfig of the model that their config.json describes.
 
-    `head` takes the place of what their `architectures` says. JaxlmError names every attribute
-    that we know nothing of or would get wrong.
+    `head` replaces the head that their `architectures` names.
+
+    Raises: JaxlmError, with every attribute that is unknown or not supported.
     """
     family = FAMILIES.get(str(theirs.get("model_type", "")))
     if family is None:
@@ -94,7 +98,7 @@ def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) ->
         and fields["tie_embeddings"]
         and family.structure["architecture"] != "encoder"
     ):
-        head = "lm"  # a tied head has no weights of its own
+        head = "lm"  # a tied head has no weights, so a bare model has all that is needed
     fields |= {
         **family.structure,
         "activation": ACTIVATIONS[fields["activation"]],
@@ -111,7 +115,7 @@ def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) ->
 
 
 def head_of(family: Family, theirs: Mapping[str, Any], faults: list[str]) -> str:
-    """The head of their first architecture; the family's first one where none is named."""
+    """The head of their first architecture, or the family's first head if they name none."""
     names = theirs.get("architectures") or []
     heads = {name: head for head, name in family.heads.items()}
     if names and names[0] not in heads:
@@ -129,7 +133,7 @@ def labels_of(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unnested(theirs: Mapping[str, Any], rotary: bool) -> tuple[dict[str, Any], list[str]]:
-    """Their attributes with the rotary ones flat, which newer files nest and older ones do not."""
+    """Their attributes, with those of rotary positions flat (new files nest them), and faults."""
     flat, faults = dict(theirs), []
     if not rotary:
         return flat, faults
@@ -144,7 +148,10 @@ def unnested(theirs: Mapping[str, Any], rotary: bool) -> tuple[dict[str, Any], l
 
 
 def config_to_reference(config: ModelConfig) -> dict[str, Any]:
-    """What their config.json says of a model of this config; JaxlmError if no family has it."""
+    """Their config.json for a model of this config.
+
+    Raises: JaxlmError where no family has its structure.
+    """
     family = family_of(config)
     theirs: dict[str, Any] = {
         "model_type": family.name,

@@ -1,4 +1,4 @@
-"""The tables of the decoders: GPT-2, Llama, Mistral, Qwen2 and Qwen3."""
+"""Conversion tables of the decoders: GPT-2, Llama, Mistral, Qwen2 and Qwen3."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from jaxlm.hub.tables import (
     TRANSPOSED,
     Family,
     Ignored,
-    Row,
+    TensorRow,
     dense,
     norm,
 )
@@ -18,8 +18,8 @@ from jaxlm.hub.tables import (
 BLOCK = "backbone/layers_{i}"
 TOKENS = "backbone/embed/tokens"
 QKV = ("query", "key", "value")
-HEAD = Row(("head",), "lm_head.weight", TRANSPOSED)
-SCORE = Row(("classifier/kernel",), "score.weight", TRANSPOSED, ("sequence_classification",))
+HEAD = TensorRow(("head",), "lm_head.weight", TRANSPOSED)
+SCORE = TensorRow(("classifier/kernel",), "score.weight", TRANSPOSED, ("sequence_classification",))
 
 GPT2_BLOCK = "transformer.h.{i}"
 GPT2 = Family(
@@ -33,11 +33,11 @@ GPT2 = Family(
         "none": "GPT2Model",
     },
     rows=(
-        Row((TOKENS,), "transformer.wte.weight"),
-        Row(("backbone/embed/positions",), "transformer.wpe.weight"),
+        TensorRow((TOKENS,), "transformer.wte.weight"),
+        TensorRow(("backbone/embed/positions",), "transformer.wpe.weight"),
         *norm(f"{BLOCK}/attention_norm", f"{GPT2_BLOCK}.ln_1"),
         *(
-            Row(tuple(f"{BLOCK}/attention/{part}/{leaf}" for part in QKV), tensor, THIRDS)
+            TensorRow(tuple(f"{BLOCK}/attention/{part}/{leaf}" for part in QKV), tensor, THIRDS)
             for leaf, tensor in (
                 ("kernel", f"{GPT2_BLOCK}.attn.c_attn.weight"),
                 ("bias", f"{GPT2_BLOCK}.attn.c_attn.bias"),
@@ -109,7 +109,7 @@ LLAMA = Family(
     prefix="model.",
     heads=llama_heads("Llama"),
     rows=(
-        Row((TOKENS,), "model.embed_tokens.weight"),
+        TensorRow((TOKENS,), "model.embed_tokens.weight"),
         *norm(f"{BLOCK}/attention_norm", f"{LLAMA_BLOCK}.input_layernorm"),
         *dense(f"{BLOCK}/attention/query", f"{LLAMA_BLOCK}.self_attn.q_proj"),
         *dense(f"{BLOCK}/attention/key", f"{LLAMA_BLOCK}.self_attn.k_proj"),
@@ -119,8 +119,8 @@ LLAMA = Family(
         *dense(f"{BLOCK}/feed_forward/gate", f"{LLAMA_BLOCK}.mlp.gate_proj"),
         *dense(f"{BLOCK}/feed_forward/up", f"{LLAMA_BLOCK}.mlp.up_proj"),
         *dense(f"{BLOCK}/feed_forward/down", f"{LLAMA_BLOCK}.mlp.down_proj"),
-        Row((f"{BLOCK}/attention/query_norm",), f"{LLAMA_BLOCK}.self_attn.q_norm.weight"),
-        Row((f"{BLOCK}/attention/key_norm",), f"{LLAMA_BLOCK}.self_attn.k_norm.weight"),
+        TensorRow((f"{BLOCK}/attention/query_norm",), f"{LLAMA_BLOCK}.self_attn.q_norm.weight"),
+        TensorRow((f"{BLOCK}/attention/key_norm",), f"{LLAMA_BLOCK}.self_attn.k_norm.weight"),
         *norm("backbone/final_norm", "model.norm"),
         HEAD,
         SCORE,
@@ -161,10 +161,10 @@ LLAMA = Family(
     },
     dropout=("attention_dropout",),
     demands={"attention_bias": False, "mlp_bias": False, "is_encoder_decoder": False},
-    # pretraining_tp splits products without changing them.
+    # pretraining_tp splits matrix products without changing the result.
     harmless=HARMLESS + "is_decoder pretraining_tp",
 )
-# What else they say of a window is told by use_sliding_window and layer_types.
+# With these, sliding_window and max_window_layers have no effect.
 UNSLID = {
     "is_encoder_decoder": False,
     "use_sliding_window": False,

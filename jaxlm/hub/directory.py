@@ -1,4 +1,4 @@
-"""A Hugging Face directory as a Loaded, and a Loaded as a Hugging Face directory."""
+"""Hugging Face directories read as a Loaded, and written from one, model card included."""
 
 import dataclasses
 import json
@@ -45,20 +45,20 @@ SHOWN = ("d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff", "vocab_si
 
 
 class ExchangeError(JaxlmError):
-    """A directory that cannot be read as a model, or not be written."""
+    """A directory that cannot be read as a model, or a model that cannot be written as one."""
 
 
 def is_reference(path: Path) -> bool:
-    """Whether a directory looks like one of theirs: a config.json, or weights by their names."""
+    """Whether a directory looks like Hugging Face's: it has a config.json or weight files."""
     return any((path / name).is_file() for name in ("config.json", *NAMES))
 
 
 def read_directory(path: Path, placement: Placement = FIRST_DEVICE) -> Loaded:
     """The model in a Hugging Face directory.
 
-    Raises JaxlmError where a file is missing, damaged, or says what we would get wrong.
+    Raises: JaxlmError where a file is missing or damaged, or its config is not supported.
     """
-    theirs = read_config(path / "config.json")
+    theirs = read_config_json(path / "config.json")
     files = WeightFiles(path)
     config = config_from_reference(theirs, None if theirs.get("architectures") else guess(files))
     config = without_missing_pooler(config, files)
@@ -76,7 +76,7 @@ def read_directory(path: Path, placement: Placement = FIRST_DEVICE) -> Loaded:
     return Loaded(make_model(config), params, tokenizer, config, origin)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config_json(path: Path) -> dict[str, Any]:
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def guess(files: WeightFiles) -> str:
-    """The head of a model whose config names no architecture, by the tensors it comes with."""
+    """The head of a model whose config names no architecture, by its tensors."""
     names = " ".join(files.keys())
     if "cls.seq_relationship." in names:
         return "pretraining"
@@ -99,7 +99,7 @@ def guess(files: WeightFiles) -> str:
 
 
 def without_missing_pooler(config: ModelConfig, files: WeightFiles) -> ModelConfig:
-    """A bare encoder is often saved without the pooler that its class would have."""
+    """The config without a pooler, where a bare encoder was saved without one."""
     if config.head == "none" and config.pooler and "pooler." not in " ".join(files.keys()):
         return dataclasses.replace(config, pooler=False)
     return config
@@ -110,7 +110,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.load(path)
     except TokenizerError as error:
         if any(path.glob("tokenizer.json")) or any(path.glob("vocab.*")):
-            raise  # there is one, and it is broken
+            raise  # there is a tokenizer, but a damaged one
         return AbsentTokenizer(str(error))
 
 
@@ -121,8 +121,9 @@ def is_present(tokenizer: Tokenizer) -> bool:
 def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> None:
     """Write a model as a directory that `transformers` loads, or nothing at all.
 
-    `dtype` is float32, bfloat16 or float16; None: that of the source it was imported from, else
-    float32. JaxlmError where their format cannot express the model.
+    `dtype` is float32, bfloat16 or float16; None means that of the imported source, else float32.
+
+    Raises: JaxlmError where their format cannot express the model, WriteError.
     """
     others = {} if dtype else loaded.origin.get("other_dtypes", {})
     dtype = dtype or loaded.origin.get("dtype", "float32")
@@ -151,8 +152,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
 
 
 def special_ids(loaded: Loaded) -> dict[str, Any]:
-    """Their names and our ids of the special tokens; the source's where no tokenizer tells."""
-    # None is written as null: a name left out would get their default, which may be no token here.
+    """The special tokens' ids by Hugging Face's names; without a tokenizer, the source's ids."""
+    # None is written as null: for a missing name they take a default, which may be another token.
     ids = {name: loaded.origin.get(name) for name in SPECIALS.values()}
     if is_present(loaded.tokenizer):
         found = {name: getattr(loaded.tokenizer, ours) for ours, name in SPECIALS.items()}
@@ -161,7 +162,7 @@ def special_ids(loaded: Loaded) -> dict[str, Any]:
 
 
 def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:
-    """The card of a model: sizes, what it was trained on by its fingerprint, and how well."""
+    """The README.md of an exported model: sizes, val loss and the fingerprint of its data."""
     origin, config = loaded.origin, loaded.config
     facts = {name: getattr(config, name) for name in SHOWN}
     facts |= {"dtype": theirs["dtype"]}

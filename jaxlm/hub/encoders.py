@@ -1,20 +1,20 @@
-"""The tables of the encoders: BERT and RoBERTa."""
+"""Conversion tables of the encoders: BERT and RoBERTa."""
 
 import dataclasses
 
-from jaxlm.hub.tables import HARMLESS, REQUIRED, TRANSPOSED, Family, Ignored, Row, dense, norm
+from jaxlm.hub.tables import HARMLESS, REQUIRED, TRANSPOSED, Family, Ignored, TensorRow, dense, norm
 
 BLOCK = "backbone/layers_{i}"
 EMBEDDINGS = {"tokens": "word", "positions": "position", "types": "token_type"}
-# Tensors that only another head of the same checkpoint would read.
+# Models with this head also read checkpoints that hold other heads.
 LM = ("lm",)
 
 
-def trunk(prefix: str) -> tuple[Row, ...]:
+def trunk(prefix: str) -> tuple[TensorRow, ...]:
     block = prefix + "encoder.layer.{i}"
     return (
         *(
-            Row((f"backbone/embed/{ours}",), f"{prefix}embeddings.{theirs}_embeddings.weight")
+            TensorRow((f"backbone/embed/{ours}",), f"{prefix}embeddings.{theirs}_embeddings.weight")
             for ours, theirs in EMBEDDINGS.items()
         ),
         *norm("backbone/embed/norm", f"{prefix}embeddings.LayerNorm"),
@@ -45,8 +45,8 @@ BERT = Family(
         *dense("pooler/dense", "bert.pooler.dense"),
         *dense("transform", "cls.predictions.transform.dense"),
         *norm("transform_norm", "cls.predictions.transform.LayerNorm"),
-        Row(("bias",), "cls.predictions.bias"),
-        Row(("head",), "cls.predictions.decoder.weight", TRANSPOSED),
+        TensorRow(("bias",), "cls.predictions.bias"),
+        TensorRow(("head",), "cls.predictions.decoder.weight", TRANSPOSED),
         *dense("next_sentence", "cls.seq_relationship"),
         *dense("classifier", "qa_outputs", heads=("question_answering",)),
         *dense(
@@ -96,7 +96,7 @@ BERT = Family(
         "add_cross_attention": False,
         "is_encoder_decoder": False,
     },
-    # What the published files say of their pooler is only said there; nothing reads it.
+    # Attributes of published files that transformers does not read.
     harmless=HARMLESS
     + "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
     "pooler_size_per_head pooler_type",
@@ -117,8 +117,8 @@ ROBERTA = dataclasses.replace(
         *dense("pooler/dense", "roberta.pooler.dense", heads=("none",)),
         *dense("transform", "lm_head.dense"),
         *norm("transform_norm", "lm_head.layer_norm"),
-        Row(("bias",), "lm_head.bias"),
-        Row(("head",), "lm_head.decoder.weight", TRANSPOSED),
+        TensorRow(("bias",), "lm_head.bias"),
+        TensorRow(("head",), "lm_head.decoder.weight", TRANSPOSED),
         *dense("classifier", "classifier.out_proj", heads=("sequence_classification",)),
         *dense("classifier", "classifier", heads=("token_classification",)),
         *dense("classifier", "qa_outputs", heads=("question_answering",)),

@@ -1,4 +1,4 @@
-"""The engine that moves tensors between their names and our params by a family's table."""
+"""Tensors converted between Hugging Face's names and our params by a family's table."""
 
 import re
 from collections import Counter
@@ -13,16 +13,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxlm.artifact import FIRST_DEVICE, Placement
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.hub.configs import family_of
-from jaxlm.hub.tables import Family, Row
+from jaxlm.hub.tables import Family, TensorRow
 from jaxlm.models import param_shapes
 
 Leaves = dict[str, Any]
-SHOWN = 8  # faults that are told one by one
+SHOWN = 8  # faults that an error lists one by one
 
 
 @runtime_checkable
 class Tensors(Protocol):
-    """Tensors by their names, which may lie in files: shapes are known without reading."""
+    """Tensors by name, perhaps in files: shapes are known without reading."""
 
     def keys(self) -> Iterable[str]: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
@@ -31,7 +31,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """Tensors that are in memory already."""
+    """Tensors by name, in memory."""
 
     arrays: Mapping[str, np.ndarray]
 
@@ -51,9 +51,10 @@ def import_tensors(
     family: Family | None = None,
     placement: Placement = FIRST_DEVICE,
 ) -> dict[str, Any]:
-    """Params of our model, from tensors under their names; one is held at a time.
+    """Params of our model from tensors under Hugging Face's names, read one at a time.
 
-    JaxlmError lists all that is missing, left over, of another shape, or not a number.
+    Raises: JaxlmError, which lists all tensors that are missing, left over, of another shape, or
+    not finite.
     """
     tensors = Held(tensors) if isinstance(tensors, Mapping) else tensors
     family = family or family_of(config)
@@ -64,7 +65,7 @@ def import_tensors(
         if row.theirs not in sources:
             faults.append(f"{row.theirs} is missing: {' and '.join(row.ours)} would come from it")
             continue
-        # Numbers without memory: the layout is tried on the shape alone.
+        # An array that takes no memory, to get the shape that the layout gives.
         stand_in = np.broadcast_to(np.float32(0), tensors.shape(sources[row.theirs]))
         for path, part in zip(row.ours, row.layout.read(stand_in), strict=True):
             if part.shape != shapes[path].shape:
@@ -79,7 +80,7 @@ def import_tensors(
     for row in rows:
         tensor = tensors.read(sources[row.theirs])
         if not np.isfinite(tensor).all():
-            faults.append(f"{row.theirs} holds values that are no numbers")
+            faults.append(f"{row.theirs} holds values that are not finite")
         for path, part in zip(row.ours, row.layout.read(tensor), strict=True):
             leaves[path] = placement.put(path, part)
     refuse(faults, summary)
@@ -87,7 +88,10 @@ def import_tensors(
 
 
 def export_tensors(params: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
-    """The tensors of a model under their names and in their layout; JaxlmError as on import."""
+    """The tensors of a model under Hugging Face's names and in their layout.
+
+    Raises: JaxlmError where the params do not fit the config.
+    """
     return dict(exported(params, config))
 
 
@@ -97,9 +101,11 @@ def exported(
     dtype: Any = np.float32,
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each tensor of a model with its name, one after the other; JaxlmError before the first.
+    """Each tensor of a model with its Hugging Face name, converted one at a time.
 
-    `others` are the types, by name, of tensors that have not the `dtype` of the rest.
+    `others` gives the types, by name, of tensors that differ from `dtype`.
+
+    Raises: JaxlmError, before the first tensor, where the params do not fit the config.
     """
     family, shapes = family_of(config), leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
@@ -119,13 +125,15 @@ def exported(
 
 
 def leaf_shapes(config: ModelConfig) -> Leaves:
-    """Shape and type of every leaf of our model by its path, without allocating it."""
+    """Shape and type of every leaf of our model by path, without allocating it."""
     return flatten_dict(param_shapes(config), sep="/")
 
 
-def rows_for(family: Family, config: ModelConfig, shapes: Leaves) -> tuple[list[Row], list[str]]:
-    """The rows of the table that apply to our tree, each layer's apart, and the leaves in doubt."""
-    rows: dict[Row, None] = {}  # in order, and a row without a layer only once
+def rows_for(
+    family: Family, config: ModelConfig, shapes: Leaves
+) -> tuple[list[TensorRow], list[str]]:
+    """The rows that apply to these params, one a layer, and faults: leaves not filled just once."""
+    rows: dict[TensorRow, None] = {}  # keeps the order, and a row without a layer once
     for row in family.rows:
         if row.heads and config.head not in row.heads:
             continue
@@ -144,10 +152,9 @@ def rows_for(family: Family, config: ModelConfig, shapes: Leaves) -> tuple[list[
 def source_names(
     tensors: Tensors, family: Family, wanted: set[str], faults: list[str]
 ) -> dict[str, str]:
-    """Their tensors by the names the table knows them under.
+    """The names in `tensors` by their names in the table; duplicates are added to `faults`.
 
-    Old files call a norm's weight gamma and its bias beta, and a class without a head leaves the
-    prefix out.
+    Old files call a norm's weight gamma and its bias beta; models without a head lack the prefix.
     """
     sources: dict[str, str] = {}
     for name in tensors.keys():  # noqa: SIM118, not a mapping
@@ -165,7 +172,7 @@ def source_names(
 def leftovers(
     family: Family, config: ModelConfig, tensors: Tensors, sources: dict[str, str], used: set[str]
 ) -> list[str]:
-    """Tensors that no row reads and that may not be ignored."""
+    """Faults for tensors that no row reads and that may not be ignored."""
     faults = []
     for known in sorted(set(sources) - used):
         rules = [r for r in family.ignored if not r.heads or config.head in r.heads]

@@ -1,4 +1,7 @@
-"""What a family's table is made of: rows of paths with their layout, and what is left out."""
+"""The parts of a family's conversion table: which tensor fills which params, in what layout.
+
+"Theirs" are names and configs of Hugging Face's, "ours" those of jaxlm.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-REQUIRED = object()  # in place of a default: their config must give the attribute
+REQUIRED = object()  # in place of a default: their config must have the attribute
 
-# Names and ids, how to run and to return, and what only training sees.
+# Attributes of their config that do not change the model's outputs.
 HARMLESS = (
     "_name_or_path architectures auto_map bos_token_id chunk_size_feed_forward "
     "classifier_dropout dtype eos_token_id gradient_checkpointing id2label initializer_range "
@@ -20,7 +23,7 @@ HARMLESS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A named change of layout: one tensor of theirs to leaves of ours, and back."""
+    """A named change of layout: one tensor of theirs into leaves of ours, and back."""
 
     name: str
     read: Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -28,9 +31,9 @@ class Layout:
 
 
 SAME = Layout("same", lambda tensor: [tensor], lambda leaves: leaves[0])
-# A Linear of torch holds (out, in), our kernels (in, out).
+# The weight of a torch.nn.Linear is (out, in), our kernels are (in, out).
 TRANSPOSED = Layout("transposed", lambda tensor: [tensor.T], lambda leaves: leaves[0].T)
-# Uneven thirds do not raise: their shapes are compared with the model's afterwards.
+# Uneven thirds do not raise here: shapes are compared with the model's afterwards.
 THIRDS = Layout(
     "thirds of the last dim",
     lambda tensor: np.array_split(np.atleast_1d(tensor), 3, axis=-1),
@@ -39,10 +42,10 @@ THIRDS = Layout(
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """Leaves of ours and the one tensor of theirs that holds them; `{i}` stands for the layer.
 
-    A row applies when our tree has its leaves and, where it names heads, the model one of them.
+    It applies where our params have these leaves and, if it names heads, the model has one of them.
     """
 
     ours: tuple[str, ...]
@@ -50,37 +53,38 @@ class Row:
     layout: Layout = SAME
     heads: tuple[str, ...] = ()
 
-    def at(self, layer: int) -> "Row":
+    def at(self, layer: int) -> "TensorRow":
         ours = tuple(path.format(i=layer) for path in self.ours)
-        return Row(ours, self.theirs.format(i=layer), self.layout, self.heads)
+        return TensorRow(ours, self.theirs.format(i=layer), self.layout, self.heads)
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """Tensors of theirs, by regular expression, that we need not read, and why."""
+    """Tensors of theirs, by regular expression, that need not be read, and why."""
 
     pattern: str
     reason: str
-    same_as: str | None = None  # and only as long as it equals this tensor
-    heads: tuple[str, ...] = ()  # and only in models of these
+    same_as: str | None = None  # only if it equals this tensor
+    heads: tuple[str, ...] = ()  # only in models with one of these; () means all
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family of theirs is written in our words, tensors and config alike.
+    """How the tensors and the config of one model family convert, in both directions.
 
-    `heads` gives their class for a head of ours; `prefix` is what their tensor names begin with,
-    but in a class without a head. `structure` holds the fields of ours that make the family, None
-    being the derived value; every field that is named nowhere here has its default. The rest is
-    their config: `fields` gives for a field of ours their attribute and its default, `dropout`
-    those that are our one rate, `demands` the attributes that must have one value (a list:
-    throughout), `harmless` the names of those that do not change what the model computes.
+    Tensors: `prefix` begins their names, except in the class without a head; `rows` and `ignored`
+    cover all of them. Model: `heads` maps a head of ours to their class; `structure` holds the
+    ModelConfig fields that make the family (None: the derived value), and fields named nowhere
+    here have their defaults. Config: `fields` maps a field of ours to their attribute and its
+    default; `dropout` lists the attributes that equal our one rate; `demands` gives attributes
+    that must have this value (a list: in every element); `harmless` names attributes that do not
+    change the model's outputs.
     """
 
     name: str
     prefix: str
     heads: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[TensorRow, ...]
     ignored: tuple[Ignored, ...]
     structure: Mapping[str, Any]
     fields: Mapping[str, tuple[str, Any]]
@@ -91,12 +95,14 @@ class Family:
 
 def dense(
     ours: str, theirs: str, layout: Layout = TRANSPOSED, heads: tuple[str, ...] = ()
-) -> tuple[Row, ...]:
+) -> tuple[TensorRow, ...]:
     return (
-        Row((f"{ours}/kernel",), f"{theirs}.weight", layout, heads),
-        Row((f"{ours}/bias",), f"{theirs}.bias", SAME, heads),
+        TensorRow((f"{ours}/kernel",), f"{theirs}.weight", layout, heads),
+        TensorRow((f"{ours}/bias",), f"{theirs}.bias", SAME, heads),
     )
 
 
-def norm(ours: str, theirs: str) -> tuple[Row, ...]:
-    return Row((f"{ours}/scale",), f"{theirs}.weight"), Row((f"{ours}/bias",), f"{theirs}.bias")
+def norm(ours: str, theirs: str) -> tuple[TensorRow, ...]:
+    return TensorRow((f"{ours}/scale",), f"{theirs}.weight"), TensorRow(
+        (f"{ours}/bias",), f"{theirs}.bias"
+    )

@@ -121,12 +121,12 @@ def safe_entries(path: Path) -> Iterator[Entry]:
     def reader(name: str) -> Callable[[], np.ndarray]:
         def read() -> np.ndarray:
             # Opened anew for each tensor, or all pages of the file would stay in memory.
-            with opened(path) as file:
+            with open_safetensors(path) as file:
                 return file.get_tensor(name)
 
         return read
 
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         for name in file.keys():  # noqa: SIM118, not a mapping
             part = file.get_slice(name)
             dtype = str(part.get_dtype())
@@ -134,7 +134,7 @@ def safe_entries(path: Path) -> Iterator[Entry]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -14,9 +14,9 @@ from tokenizers import models
 
 from jaxlm.files import write_file
 from jaxlm.tokenizer.characters import UNSPACED
-from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_config
+from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_tokenizer_config
 
-# The usual spellings of each role, for vocabularies that come without a tokenizer_config.json.
+# Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
 ROLES = {
     "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
     "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
@@ -26,9 +26,8 @@ ROLES = {
     "sep_token": ("[SEP]",),
     "mask_token": ("[MASK]", "<mask>"),
 }
-# After a lone newline between two lines, the second of which starts with a word.
+# Ends after a single newline, where the next line starts with a word.
 CUT = re.compile(r"\S\n(?=\w)")
-
 CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
@@ -36,12 +35,11 @@ class Tokenizer:
     """A vocabulary with its rules: `encode` and `decode`, and the ids of the special tokens.
 
     `eos_id`, `pad_id`, `bos_id`, `unk_id`, `cls_id`, `sep_id` and `mask_id` are None where the
-    vocabulary has no such token.
-    `config` holds the fields of Hugging Face's tokenizer_config.json and is saved with it.
+    vocabulary has no such token. `config` holds the fields of Hugging Face's tokenizer_config.json.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any] | None = None):
-        # Files often carry the padding and truncation of whoever saved them.
+        # Many published files were saved with padding and truncation switched on.
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
@@ -66,11 +64,14 @@ class Tokenizer:
     def special_token(self, role: str) -> str | None:
         """The text of a special token by its role in tokenizer_config.json, such as eos_token."""
         token = self.config.get(role)
-        # Older files write a token as a mapping with its stripping rules.
+        # Older files write a token as a mapping with its whitespace rules.
         return token["content"] if isinstance(token, dict) else token
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, nothing added; TokenizerError if the vocabulary lacks a character."""
+        """The ids of a text, without special tokens around it.
+
+        Raises: TokenizerError if the vocabulary lacks a character.
+        """
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -84,37 +85,37 @@ class Tokenizer:
     def encode_with_offsets(
         self, texts: Sequence[str]
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """The ids of each text with the characters, from and to, that each of them covers."""
+        """The ids of each text, and the (start, end) characters that each id covers."""
         encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """The ids of a text to be continued: the template's opening in front, nothing behind."""
+        """The ids of a text to continue: with a start token such as <s>, without an end token."""
         return self._opening + self.encode(text)
 
     @cached_property
     def _opening(self) -> list[int]:
-        """The special tokens that the template puts in front of a text: <s>, [CLS] or none."""
+        """The special tokens that the vocabulary puts before a text: <s>, [CLS] or none."""
         if self.backend.post_processor is None:
             return []
         encoding = self.backend.encode("a")
         return encoding.ids[: encoding.special_tokens_mask.index(0)]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """The text of ids; a WordPiece text comes back with its own spacing between words."""
+        """The text of ids; WordPiece does not keep the spacing of the original."""
         text = self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
-        # WordPiece puts a space between any two words, and takes every Chinese character for one.
+        # WordPiece puts a space between any two words, and each Chinese character is a word.
         return (
             CHINESE_GAP.sub("", text) if isinstance(self.backend.model, models.WordPiece) else text
         )
 
     def pieces(self, text: str) -> Iterator[str]:
-        """Cut a long text into pieces whose ids join to the whole's."""
-        return cut(text) if self._breaks_at_newlines else iter([text])
+        """Cut a long text into pieces whose ids, joined, are those of the whole text."""
+        return cut_at_newlines(text) if self._breaks_at_newlines else iter([text])
 
     @cached_property
     def _breaks_at_newlines(self) -> bool:
-        """Whether no token can span a CUT, and none depends on what lies before it."""
+        """Whether no token spans a CUT, nor depends on the text before it."""
         splitter, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
         if splitter is None:
             return False
@@ -138,13 +139,16 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the vocabulary, the rules and the special tokens."""
-        # The library reads the scores of a file with an error in the last of 17 digits.
+        # Scores read from a file differ in the last of 17 digits.
         rules = json.loads(self.backend.to_str(), parse_float=lambda x: round(float(x), 6))
         content = [rules, self.eos_id, self.pad_id, self.bos_id, self.unk_id]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json as Hugging Face lays them out."""
+        """Write tokenizer.json and tokenizer_config.json in Hugging Face's layout.
+
+        Raises: WriteError.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         defaults = {
@@ -157,15 +161,20 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer.json or a BERT vocab.txt, or a folder that holds one.
+        """Read a tokenizer.json, a BERT vocab.txt, or a folder that holds one.
 
-        The folder may be a run directory, or hold GPT-2's vocab.json and merges.txt instead. Raises
-        TokenizerError if there is none or it is broken.
+        The folder may be a run directory, or hold GPT-2's vocab.json and merges.txt instead.
+
+        Raises: TokenizerError if there is none or it is damaged.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         # A tokenizer.json under another name stands alone, whatever lies beside it.
-        config = read_config(file.parent) if file.name in ("tokenizer.json", "vocab.txt") else {}
+        config = (
+            read_tokenizer_config(file.parent)
+            if file.name in ("tokenizer.json", "vocab.txt")
+            else {}
+        )
         try:
             backend = read_backend(file, config)
         except FileNotFoundError:
@@ -181,7 +190,7 @@ class Tokenizer:
 
 
 class AbsentTokenizer(Tokenizer):
-    """Stands where a model came without a tokenizer: whatever is asked of it says so."""
+    """The tokenizer of a model that came without one: every use raises TokenizerError."""
 
     def __init__(self, reason: str):
         self.__dict__["reason"] = reason
@@ -192,8 +201,8 @@ class AbsentTokenizer(Tokenizer):
         raise TokenizerError(f"the model came without a tokenizer: {self.__dict__['reason']}")
 
 
-def cut(text: str, size: int = 1 << 15) -> Iterator[str]:
-    """Pieces of about `size` characters, or longer where there is no place to cut."""
+def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
+    """Pieces of about `size` characters, or longer where there is no CUT."""
     start = 0
     while place := CUT.search(text, start + size):
         yield text[start : place.end()]

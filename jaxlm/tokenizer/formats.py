@@ -1,4 +1,4 @@
-"""The files a tokenizer comes in: tokenizer.json, GPT-2's pair of files, or BERT's word list."""
+"""File formats of tokenizers: tokenizer.json, GPT-2's vocab and merges, BERT's word list."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from jaxlm.config import JaxlmError
 
 END_OF_TEXT = "<|endoftext|>"
-# Of the tokenizers that come as vocab.json and merges.txt, those that cut words as GPT-2 does.
+# Tokenizers in vocab.json and merges.txt that split words as GPT-2 does.
 GPT2_LIKE = ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer")
 
 
@@ -21,9 +21,11 @@ class TokenizerError(JaxlmError):
 
 
 def read_backend(file: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The tokenizer in a file, or in those that stand where a missing tokenizer.json would.
+    """The tokenizer in a file, or in the older files of its folder if tokenizer.json is missing.
 
-    `config` is what tokenizer_config.json beside it holds. Raises FileNotFoundError.
+    `config` holds the fields of tokenizer_config.json.
+
+    Raises: FileNotFoundError, TokenizerError.
     """
     folder = file.parent
     vocab, merges, words = (folder / n for n in ("vocab.json", "merges.txt", "vocab.txt"))
@@ -59,7 +61,7 @@ def read_gpt2(vocab: Path, merges: Path, config: Mapping[str, Any]) -> tokenizer
 
 
 def read_bert(words: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """WordPiece over a word list, [CLS] in front and [SEP] behind."""
+    """WordPiece from a word list, with [CLS] before and [SEP] after a text."""
     return BertWordPieceTokenizer.from_file(
         str(words),
         lowercase=config.get("do_lower_case", True),
@@ -69,15 +71,15 @@ def read_bert(words: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 
 def byte_level(model: Any) -> tokenizers.Tokenizer:
-    """GPT-2's rules around a model: words by its regular expression, spelled in bytes."""
+    """A model with GPT-2's rules: text is split by its regular expression, words into bytes."""
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """What the files beside a tokenizer.json say of it: special tokens, chat template and more."""
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """The fields of tokenizer_config.json and its companions: special tokens, chat template."""
     config = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json", "chat_template.json"):
         config |= read_mapping(folder / name)
@@ -88,7 +90,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping a JSON file holds; an empty one if there is no file."""
+    """The mapping in a JSON file; an empty one if there is no file."""
     if not path.is_file():
         return {}
     try:

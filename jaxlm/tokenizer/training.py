@@ -1,4 +1,4 @@
-"""Vocabularies learned from text, the same ones from the same text."""
+"""Vocabularies trained on text; the same text gives the same vocabulary."""
 
 import difflib
 import math
@@ -8,41 +8,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxlm.tokenizer.encoding import ROLES, Tokenizer, cut
+from jaxlm.tokenizer.encoding import ROLES, Tokenizer, cut_at_newlines
 from jaxlm.tokenizer.formats import TokenizerError, byte_level
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-# With these in front a vocabulary serves an encoder, and a text stands between [CLS] and [SEP].
+# A vocabulary with these serves an encoder: a text stands between [CLS] and [SEP].
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Trained pieces must occur at least twice, or a small text would be learned by heart.
+# Trained pieces occur at least twice, or a small text would become a few long tokens.
 MIN_FREQUENCY = 2
 
 
 def train_tokenizer(
     kind: str, texts: Iterable[str], vocab_size: int | None = None, specials: Sequence[str] = ()
 ) -> Tokenizer:
-    """Learn a vocabulary: the same texts give the same tokenizer, bit for bit.
+    """Train a vocabulary: the same texts give the same tokenizer, bit for bit.
 
-    char: every character of the texts, sorted; `vocab_size` plays no part. bpe and unigram encode
-    any text without loss. wordpiece is BERT's (cased): spacing is not kept, and what it never saw
-    becomes [UNK]. `specials` take the first ids. At most half of a unigram or wordpiece vocabulary
-    goes to single characters; rarer ones become bytes or [UNK].
-    Raises TokenizerError if there is no text, or `vocab_size` is too small.
+    char: every character of the texts, sorted; `vocab_size` is ignored. bpe and unigram encode any
+    text without loss. wordpiece is BERT's (cased): spacing is lost, and unseen characters become
+    [UNK]. `specials` take the first ids. At most half of a unigram or wordpiece vocabulary are
+    single characters; rarer ones become bytes or [UNK].
+
+    Raises: TokenizerError if there is no text, or `vocab_size` is too small.
     """
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TokenizerError(f"a tokenizer is one of {', '.join(KINDS)}, not {kind!r}{hint}")
-    # In pieces, as one long text would be learned from on one core only.
-    texts = [piece for text in texts for piece in cut(text) if piece]
+    # In pieces: the trainer uses one core a text.
+    texts = [piece for text in texts for piece in cut_at_newlines(text) if piece]
     if not texts:
         raise TokenizerError(f"there is no text to train a {kind} tokenizer on")
     specials = list(specials)
     if kind == "char":
         backend = train_char(texts, specials)
     else:
-        train, smallest, unknown = LEARNED[kind]
+        train, smallest, unknown = TRAINED[kind]
         if unknown and unknown_of(specials) is None:
             specials = [unknown, *specials]
         smallest += len(specials)
@@ -61,7 +62,7 @@ def train_tokenizer(
 
 def train_char(texts: list[str], specials: list[str]) -> tokenizers.Tokenizer:
     vocab = number([*specials, *sorted(set().union(*texts))])
-    # The model insists on the name of an unknown token; where there is none, it fails on unknowns.
+    # The model needs the name of an unknown token; if no token has it, unknown characters raise.
     backend = tokenizers.Tokenizer(models.WordLevel(vocab, unknown_of(specials) or "<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
@@ -124,17 +125,17 @@ def train_unigram(texts: list[str], vocab_size: int, specials: list[str]) -> tok
     backend.train_from_iterator(texts, trainer)
     tokens = sorted(set(backend.get_vocab()) - {unknown})
     scores = unigram_scores(tokens, count_words(backend, texts))
-    # No word of the splitter spells a byte token, so their scores play no part.
+    # The pre-tokenizer splits "<0x41>", so the scores of byte tokens are never used.
     vocab = [(token, 0.0) for token in (*specials, *BYTES)]
     vocab += zip(tokens, scores, strict=True)
     return rules(models.Unigram(vocab, specials.index(unknown), byte_fallback=True))
 
 
 def unigram_scores(tokens: list[str], words: Mapping[str, int]) -> list[float]:
-    """Log-probabilities by hard expectation maximisation, from the fewest pieces a word.
+    """Log-probabilities of tokens by hard EM, started from the segmentation with fewest tokens.
 
-    The trainer's own scores differ in their last digits from run to run; these are functions of
-    whole counts, and compress as well.
+    The trainer's own scores differ in their last digits from run to run. These come from integer
+    counts, and give texts of as few tokens.
     """
     scores = [-1.0] * len(tokens)
     order = sorted(words)
@@ -146,13 +147,13 @@ def unigram_scores(tokens: list[str], words: Mapping[str, int]) -> list[float]:
             for token in encoding.ids:
                 counts[token] += words[word]
         total = sum(counts)
-        # Six digits are read back exactly from a file; more may not be.
+        # Six digits survive a file exactly; more may not.
         scores = [round(math.log(count / total), 6) for count in counts[:-1]]
     return scores
 
 
 def count_words(backend: tokenizers.Tokenizer, texts: list[str]) -> Counter[str]:
-    """How often each word of the pre-tokenizer occurs."""
+    """Counts of the words that the pre-tokenizer makes."""
     normalizer, splitter = backend.normalizer, backend.pre_tokenizer
     words: Counter[str] = Counter()
     for text in texts:
@@ -179,10 +180,10 @@ def unknown_of(specials: Iterable[str]) -> str | None:
     return next((token for token in specials if token in ROLES["unk_token"]), None)
 
 
-# Of each kind: how it learns, the tokens it cannot do without, and its unknown token.
-LEARNED: dict[str, tuple[Callable[..., tokenizers.Tokenizer], int, str | None]] = {
+# Kind: its trainer, its smallest vocabulary without special tokens, its unknown token.
+TRAINED: dict[str, tuple[Callable[..., tokenizers.Tokenizer], int, str | None]] = {
     "bpe": (train_bpe, 256, None),
     "wordpiece": (train_wordpiece, 32, "[UNK]"),
     "unigram": (train_unigram, 320, "<unk>"),
 }
-KINDS = ("char", *LEARNED)
+KINDS = ("char", *TRAINED)

@@ -91,7 +91,7 @@ LLAMA = {"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 
         (change_config(model_type="mamba"), "model_type must be one of"),
         (change_config(architectures=["GPT2Something"]), "architectures must be one of"),
         (change_tensors(extra), "transformer.h.9.mlp.weight has no place in the model"),
-        (change_tensors(nan), "transformer.wpe.weight holds values that are no numbers"),
+        (change_tensors(nan), "transformer.wpe.weight holds values that are not finite"),
         (change_config(vocab_size=5), "tokenizer of .* has .* tokens, but the model only 5"),
         (drop_model_type, "model_type must be one of .*, it is missing"),
         (change_config(**LLAMA), "rope_type must be one of default, linear, llama3"),
