@@ -169,7 +169,7 @@ class Tokenizer:
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        # A tokenizer.json under another name stands alone, whatever lies beside it.
+        # For a file of another name, the files beside it may belong to another tokenizer.
         config = (
             read_tokenizer_config(file.parent)
             if file.name in ("tokenizer.json", "vocab.txt")
