@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def declare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
-    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt with a text a line"
+    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt of one text per line"
     add("--input", required=True, metavar="FILE", help=help_input)
     help_output = (
         "a .jsonl, .csv or .tsv to write; default: JSON lines on the screen; an answer with the "

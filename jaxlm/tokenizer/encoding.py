@@ -15,7 +15,8 @@ from tokenizers import models
 from jaxlm.files import write_file
 from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_tokenizer_config
 
-# With the compatibility block and everything from U+20000 on.
+# Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
+# Ideographs, with the compatibility block and everything from U+20000 on.
 IDEOGRAPHS = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Radicals, kana, CJK punctuation and full-width forms as well.
 CJK = f"\u2e80-\u33ff{IDEOGRAPHS}\uff00-\uffef"
@@ -178,7 +179,7 @@ class Tokenizer:
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        # A tokenizer.json under another name stands alone, whatever lies beside it.
+        # For a file of another name, the files beside it may belong to another tokenizer.
         config = (
             read_tokenizer_config(file.parent)
             if file.name in ("tokenizer.json", "vocab.txt")

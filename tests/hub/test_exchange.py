@@ -86,9 +86,9 @@ def test_old_names_of_norms_are_read():
     jax.tree.map(np.testing.assert_array_equal, params, bert.params)
 
 
-def test_values_that_are_no_numbers_are_told(gpt2):
+def test_values_that_are_not_finite_are_told(gpt2):
     damaged = gpt2.weights | {C_ATTN: np.full_like(gpt2.weights[C_ATTN], np.nan)}
-    with pytest.raises(JaxlmError, match=f"{C_ATTN} holds values that are no numbers"):
+    with pytest.raises(JaxlmError, match=f"{C_ATTN} holds values that are not finite"):
         import_tensors(damaged, gpt2.config)
 
 
