@@ -13,9 +13,10 @@ import sys
 from typing import NoReturn
 
 import jaxlm
+from jaxlm.cli.chat import CHAT
 from jaxlm.cli.exchanging import EXPORT, IMPORT
-from jaxlm.cli.filling import FILL
-from jaxlm.cli.generating import CHAT, GENERATE
+from jaxlm.cli.fill import FILL
+from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.judging import EVALUATE, PREDICT
 from jaxlm.config import JaxlmError
 

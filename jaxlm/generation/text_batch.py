@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batch import Batch, DraftModel
-from jaxlm.generation.caching import Prefix
+from jaxlm.generation.batch import DecodingBatch
 from jaxlm.generation.constraints import Constraint, Grammar, grammar_of
-from jaxlm.generation.detokenizing import Detokenizer
-from jaxlm.generation.programs import CHUNK
-from jaxlm.generation.settings import GenerationError, Settings, settings_of_rows
-from jaxlm.generation.speculation import Lookup
+from jaxlm.generation.detokenizer import Detokenizer
+from jaxlm.generation.loop import CHUNK
+from jaxlm.generation.options import GenerationError, GenerationOptions, options_of_rows
+from jaxlm.generation.prefill import Prefix
+from jaxlm.generation.speculation import Speculation
 from jaxlm.models import CausalLM
 from jaxlm.tokenizer import Tokenizer
 
@@ -26,12 +26,12 @@ def causal(loaded: Loaded) -> CausalLM:
     return loaded.model
 
 
-def text_settings(
-    loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **settings: Any
-) -> list[Settings]:
-    """The settings of each row, the tokenizer's eos and other `ends` among the stop tokens."""
+def text_options(
+    loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **options: Any
+) -> list[GenerationOptions]:
+    """The options of each row, the tokenizer's eos and other `ends` among the stop tokens."""
     known = [end for end in (*ends, loaded.tokenizer.eos_id) if end is not None]
-    rows = settings_of_rows(num_rows, **settings)
+    rows = options_of_rows(num_rows, **options)
     return [replace(row, stop_tokens=[*row.stop_tokens, *known]) for row in rows]
 
 
@@ -67,11 +67,11 @@ class TextBatch:
         self,
         loaded: Loaded,
         rows: Sequence[list[int]],
-        settings: Sequence[Settings],
+        options: Sequence[GenerationOptions],
         stop_strings: Sequence[str] = (),
         *,
         grammar: Grammar | None = None,
-        speculation: Lookup | DraftModel | None = None,
+        speculation: Speculation | None = None,
         prefix: Prefix | None = None,
         report: bool = False,
     ):
@@ -83,11 +83,11 @@ class TextBatch:
         if grammar is not None:
             vocab_size = model.config.vocab_size
             self.constraints = [Constraint(tokenizer, vocab_size, grammar, row) for row in rows]
-        self.batch = Batch(
+        self.batch = DecodingBatch(
             model,
             loaded.params,
             rows,
-            settings,
+            options,
             speculation=speculation,
             prefix=prefix,
             report=report,
@@ -96,7 +96,7 @@ class TextBatch:
             row.done = constraint.finished
         self.texts = [
             Detokenizer(tokenizer, row, stop_strings, own.min_new_tokens)
-            for row, own in zip(rows, settings, strict=True)
+            for row, own in zip(rows, options, strict=True)
         ]
 
     @classmethod
@@ -107,14 +107,14 @@ class TextBatch:
         stop_strings: Sequence[str] = (),
         regex: str | None = None,
         json_schema: str | Mapping[str, Any] | None = None,
-        speculation: Lookup | DraftModel | None = None,
+        speculation: Speculation | None = None,
         report: bool = False,
-        **settings: Any,
+        **options: Any,
     ) -> "Iterator[TextBatch]":
         """Batches of the prompts in turn, a row like one of a single batch; see `generate`."""
         causal(loaded)
         rows = prompts_ids(loaded.tokenizer, prompts)
-        own = text_settings(loaded, len(rows), **settings)
+        own = text_options(loaded, len(rows), **options)
         grammar = grammar_of(regex, json_schema)
         return (
             cls(
@@ -150,7 +150,7 @@ class TextBatch:
                 new = row.generated[before[i] :]
                 if self.constraints and new:
                     self.constraints[i].check(new[-1])
-                if new and new[-1] in row.settings.stop_tokens:
+                if new and new[-1] in row.options.stop_tokens:
                     new.pop()
                 elif self.constraints and new:
                     self.constraints[i].accept(new[-1])
