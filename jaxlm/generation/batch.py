@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlm.generation.loop import CHUNK, Emitted, decode_chunk
+from jaxlm.generation.loop import CHUNK, REPORTED, Emitted, decode_chunk
 from jaxlm.generation.options import GenerationError, GenerationOptions
 from jaxlm.generation.prefill import Prefix, fill_cache, refill
 from jaxlm.generation.rules import Context
@@ -126,7 +126,7 @@ class DecodingBatch:
             row.context += new
             row.generated += new
             if self.report:
-                for name in ("log_probs", "top_tokens", "top_log_probs"):
+                for name in REPORTED:
                     row.reported[name].append(getattr(emitted, name)[i, : len(new)])
             ended = len(row.generated) == row.options.max_new_tokens
             row.done |= ended or (bool(new) and new[-1] in row.options.stop_tokens)

@@ -30,8 +30,8 @@ class Detokenizer:
     """The text that new tokens add to a prompt's, given out in pieces.
 
     `push` takes tokens and returns the text that no later token can change; `finish` returns the
-    rest. With `stops` the text ends before the first of these strings, and `stopped` is True; those
-    that a token before number `fewest` completes do not count.
+    rest. With `stops` the text ends before the first of these strings, and `stopped` is True; a
+    string that one of the first `fewest` tokens completes does not count.
     """
 
     def __init__(

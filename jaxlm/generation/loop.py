@@ -18,6 +18,7 @@ from jaxlm.nn.cache import KVCache
 
 CHUNK = 64  # tokens a call
 TOP = 10  # runners-up reported
+REPORTED = ("log_probs", "top_tokens", "top_log_probs")  # of `Emitted`, where they are asked for
 
 
 @flax.struct.dataclass

@@ -54,7 +54,7 @@ def leaf_in_int8(path: Sequence[Any], leaf: Any) -> Any:
 
 
 def matrix_layout(path: Sequence[Any]) -> Literal["IO", "OI"] | None:
-    """Whether a matrix holds inputs by outputs or outputs by inputs; None for what stays in fp32."""
+    """Whether a matrix is (inputs, outputs) or (outputs, inputs); None for what stays in fp32."""
     layouts: dict[str, Literal["IO", "OI"]] = {"kernel": "IO", "head": "IO", "tokens": "OI"}
     return layouts.get(path[-1].key)
 

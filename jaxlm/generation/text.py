@@ -10,6 +10,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.generation.batch import Continuation
 from jaxlm.generation.beams import beam_search
 from jaxlm.generation.detokenizer import BROKEN, Detokenizer
+from jaxlm.generation.loop import REPORTED
 from jaxlm.generation.options import PastContext
 from jaxlm.generation.speculation import Speculation
 from jaxlm.generation.text_batch import LOOK, TextBatch, causal, prompts_ids
@@ -103,8 +104,7 @@ def explained(tokenizer: Tokenizer, row: Continuation, num_others: int) -> list[
         return shown if name is None else name
 
     found = []
-    reported = (row.reported[name] for name in ("log_probs", "top_tokens", "top_log_probs"))
-    columns = (chain.from_iterable(column) for column in reported)
+    columns = (chain.from_iterable(row.reported[name]) for name in REPORTED)
     for token, log_prob, top, log_probs in zip(row.generated, *columns, strict=False):
         others = [(t, p) for t, p in zip(top.tolist(), np.exp(log_probs), strict=True)]
         named = [(text(t), float(p)) for t, p in others if t != token][:num_others]

@@ -15,7 +15,7 @@ from jaxlm.generation.speculation import Speculation
 from jaxlm.models import CausalLM
 from jaxlm.tokenizer import Tokenizer
 
-# Tokens a dispatch where a text is looked at between them: enough to make the pauses small.
+# Tokens between two looks at a text that streams or may end at a stop string.
 LOOK = 8
 ROWS = 64  # of a batch at most: the cache of all of them is held at once
 
@@ -135,31 +135,35 @@ class TextBatch:
         return ["".join(row) for row in zip(*pieces, strict=True)] or [""] * len(self.texts)
 
     def run(self, size: int) -> Iterator[list[str]]:
-        """Yield each row's new text after a dispatch of `size` tokens, until all are done.
+        """Yield each row's new text after every `size` tokens, until all are done.
 
         What a row has generated ends with the token that completes a stop string.
         """
-        ended = [False] * len(self.texts)
+        rows = self.batch.rows
         while not self.batch.done:
             if self.constraints:
                 self.batch.allow([constraint.allowed() for constraint in self.constraints])
-            before = [len(row.generated) for row in self.batch.rows]
+            active = [not row.done for row in rows]
+            before = [len(row.generated) for row in rows]
             self.batch.advance(1 if self.constraints else size)
-            pieces = []
-            for i, (row, text) in enumerate(zip(self.batch.rows, self.texts, strict=True)):
-                new = row.generated[before[i] :]
-                if self.constraints and new:
-                    self.constraints[i].check(new[-1])
-                if new and new[-1] in row.options.stop_tokens:
-                    new.pop()
-                elif self.constraints and new:
-                    self.constraints[i].accept(new[-1])
-                    row.done |= self.constraints[i].finished
-                piece = text.push(new)
-                if text.stopped and not ended[i]:
-                    row.done = True
-                    del row.generated[len(text.tokens) - text.num_prompt :]
-                if row.done and not ended[i]:
-                    ended[i], piece = True, piece + text.finish()
-                pieces.append(piece)
-            yield pieces
+            yield [
+                self._new_text(i, row.generated[before[i] :]) if active[i] else ""
+                for i, row in enumerate(rows)
+            ]
+
+    def _new_text(self, i: int, new: list[int]) -> str:
+        """The text that new tokens add to a row, which is done where its text ends."""
+        row, text = self.batch.rows[i], self.texts[i]
+        constraint = self.constraints[i] if self.constraints else None
+        if constraint is not None:
+            constraint.check(new[-1])
+        if new[-1] in row.options.stop_tokens:
+            new = new[:-1]
+        elif constraint is not None:
+            constraint.accept(new[-1])
+            row.done |= constraint.finished
+        piece = text.push(new)
+        if text.stopped:
+            row.done = True
+            del row.generated[len(text.tokens) - text.num_prompt :]
+        return piece + text.finish() if row.done else piece

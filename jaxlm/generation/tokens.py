@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.generation.batch import DecodingBatch
-from jaxlm.generation.loop import TOP
+from jaxlm.generation.loop import REPORTED, TOP
 from jaxlm.generation.options import GenerationError, PastContext, options_of_rows
 from jaxlm.generation.speculation import Speculation
 from jaxlm.models import CausalLM
@@ -108,7 +108,7 @@ def score_tokens(
         top_log_probs=np.zeros((B, M, k), np.float32),
     )
     for i, row in enumerate(batch.rows):
-        for name in ("log_probs", "top_tokens", "top_log_probs"):
+        for name in REPORTED:
             getattr(out, name)[i, : out.counts[i]] = np.concatenate(row.reported[name])
     return out
 

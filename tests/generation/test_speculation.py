@@ -1,5 +1,6 @@
 """Speculation changes the speed and never the tokens."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +62,38 @@ def test_the_tokens_are_those_without_speculation(target, speculation, settings)
         target.model, target.params, **batch, **settings, speculation=speculation
     )
     np.testing.assert_array_equal(fast, plain)
+
+
+@flax.struct.dataclass
+class Repeat:
+    """A speculation of someone's own: the newest token once more. It counts its proposals."""
+
+    width: int = flax.struct.field(pytree_node=False, default=2)
+
+    def check(self, model):
+        pass
+
+    def start(self, rows, batch_size, num_slots):
+        return jnp.zeros(batch_size, jnp.int32)
+
+    def slide(self, memory, i, tokens):
+        return memory
+
+    def propose(self, memory, context, options, keys, active):
+        newest = jnp.take_along_axis(context.tokens, context.lengths[:, None] - 1, axis=1)
+        tokens = jnp.repeat(newest, self.width, axis=1)
+        return Proposal(tokens, jnp.where(active, self.width, 0)), memory + active
+
+    def learn(self, memory, lengths, proposal, gained):
+        return memory
+
+
+def test_ones_own_speculation_changes_no_token(target):
+    batch = stacked(ragged([7, 31], vocab_size=19))
+    options = {"max_new_tokens": 90, "temperature": 1.0}
+    plain = generate_tokens(target.model, target.params, **batch, **options)
+    own = generate_tokens(target.model, target.params, **batch, **options, speculation=Repeat())
+    np.testing.assert_array_equal(own, plain)
 
 
 def passes(target: Reference, speculation, prompt: list[int], **options) -> int:

@@ -173,8 +173,9 @@ def test_lines_of_prompts_end_at_newlines_alone(tmp_path):
 
 def test_a_draft_of_another_vocabulary_is_refused(run, capsys, monkeypatch):
     loaded = jaxlm.load(run)
-    other = train_tokenizer("char", ["other letters"], specials=[])
-    monkeypatch.setattr(generate, "load_model", lambda _: replace(loaded, tokenizer=other))
+    other = replace(loaded, tokenizer=train_tokenizer("char", ["other letters"], specials=[]))
+    models = {run: loaded, "elsewhere": other}
+    monkeypatch.setattr(generate, "load_model", models.__getitem__)
     assert main(["generate", run, "--prompt", "fox", "--draft", "elsewhere"]) == 2
     assert "elsewhere has another vocabulary than" in capsys.readouterr().err
 
