@@ -175,10 +175,10 @@ def compare_lookup(rounds: int, model: Any) -> dict[str, Any]:
     }
     result = {}
     for name, (used, weights, ids, temperature) in cases.items():
-        settings = {"max_new_tokens": NEW * 2, "temperature": temperature}
+        options = {"max_new_tokens": NEW * 2, "temperature": temperature}
 
-        def run(speculation: Any, used=used, weights=weights, ids=ids, settings=settings) -> Any:
-            return generate_tokens(used, weights, ids, speculation=speculation, **settings)
+        def run(speculation: Any, used=used, weights=weights, ids=ids, options=options) -> Any:
+            return generate_tokens(used, weights, ids, speculation=speculation, **options)
 
         if name in ("edit", "greedy"):
             assert run(None)[0].tolist() == text[1 : 1 + NEW * 2].tolist()

@@ -20,7 +20,7 @@ import numpy as np
 import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.generation import compare_params, generate_tokens, quantized
-from jaxlm.generation.quantizing import give_back, num_bytes
+from jaxlm.generation.quantize import give_back, num_bytes
 from jaxlm.generation.text import causal
 from jaxlm.models import make_model, param_shapes
 from jaxlm.tokenizer import AbsentTokenizer

@@ -85,13 +85,13 @@ def make(family: str, seed: int) -> tuple[Any, list[torch.Tensor]]:
     return model, prompts
 
 
-def generate(model: Any, prompt: torch.Tensor, **settings: Any) -> Any:
+def generate(model: Any, prompt: torch.Tensor, **options: Any) -> Any:
     return model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         do_sample=False,
         pad_token_id=0,
-        **settings,
+        **options,
     )
 
 

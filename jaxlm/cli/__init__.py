@@ -12,10 +12,11 @@ from typing import NoReturn
 
 import jaxlm
 from jaxlm.cli import train
+from jaxlm.cli.chat import CHAT
 from jaxlm.cli.evaluate import EVALUATE
 from jaxlm.cli.export import EXPORT
-from jaxlm.cli.filling import FILL
-from jaxlm.cli.generating import CHAT, GENERATE
+from jaxlm.cli.fill import FILL
+from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.predict import PREDICT
 from jaxlm.config import JaxlmError

@@ -1,31 +1,59 @@
-"""Generation: sampling rules, the decoding loop, and text in and out."""
+"""Generation: the rules over logits, the decoding loop, and text in and out.
 
-from jaxlm.generation.batch import Batch, DraftModel
-from jaxlm.generation.beam import Beams, beam_search
-from jaxlm.generation.chat import Chat
-from jaxlm.generation.decode import Scored, generate_tokens, score_tokens
-from jaxlm.generation.filling import Filled, fill
-from jaxlm.generation.programs import compiles
-from jaxlm.generation.quantizing import Comparison, compare_params, quantized
-from jaxlm.generation.settings import GenerationError, Settings
-from jaxlm.generation.speculation import Lookup
-from jaxlm.generation.text import best_texts, explain, generate, stream
+Public names are imported on first use: the command line reads the options before it needs JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxlm.generation.batch import DecodingBatch
+    from jaxlm.generation.beams import Beams, beam_search
+    from jaxlm.generation.chat import Chat
+    from jaxlm.generation.fill_mask import Filled, fill
+    from jaxlm.generation.options import GenerationError, GenerationOptions
+    from jaxlm.generation.quantize import Comparison, compare_params, quantized
+    from jaxlm.generation.speculation import DraftModel, Lookup
+    from jaxlm.generation.text import best_texts, explain, generate, stream
+    from jaxlm.generation.tokens import Scored, generate_tokens, score_tokens
+
+_HOMES = {
+    "Beams": "beams",
+    "Chat": "chat",
+    "Comparison": "quantize",
+    "DecodingBatch": "batch",
+    "DraftModel": "speculation",
+    "Filled": "fill_mask",
+    "GenerationError": "options",
+    "GenerationOptions": "options",
+    "Lookup": "speculation",
+    "Scored": "tokens",
+    "beam_search": "beams",
+    "best_texts": "text",
+    "compare_params": "quantize",
+    "explain": "text",
+    "fill": "fill_mask",
+    "generate": "text",
+    "generate_tokens": "tokens",
+    "quantized": "quantize",
+    "score_tokens": "tokens",
+    "stream": "text",
+}
 
 __all__ = [
-    "Batch",
     "Beams",
     "Chat",
     "Comparison",
+    "DecodingBatch",
     "DraftModel",
     "Filled",
     "GenerationError",
+    "GenerationOptions",
     "Lookup",
     "Scored",
-    "Settings",
     "beam_search",
     "best_texts",
     "compare_params",
-    "compiles",
     "explain",
     "fill",
     "generate",
@@ -34,3 +62,13 @@ __all__ = [
     "score_tokens",
     "stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"jaxlm.generation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'jaxlm.generation' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.caching import Prefix
-from jaxlm.generation.settings import GenerationError
-from jaxlm.generation.textbatch import LOOK, TextBatch, check_texts, text_settings
+from jaxlm.generation.options import GenerationError
+from jaxlm.generation.prefill import Prefix
+from jaxlm.generation.text_batch import LOOK, TextBatch, check_texts, text_options
 from jaxlm.tokenizer.chat import dialogue_ids, knows_dialogues
 
 
@@ -16,11 +16,11 @@ class Chat:
 
     The prompt is the tokenizer's chat template, or for a model of `[CLS] turn [SEP] turn [SEP]`
     dialogues that; GenerationError where the tokenizer has neither. What the model has cached of
-    the turns before is not computed again. `settings` are those of `generate`; each turn draws as a
+    the turns before is not computed again. `options` are those of `generate`; each turn draws as a
     row of its own.
     """
 
-    def __init__(self, loaded: Loaded, system: str | None = None, **settings: Any):
+    def __init__(self, loaded: Loaded, system: str | None = None, **options: Any):
         tokenizer = loaded.tokenizer
         self.loaded = loaded
         if not knows_dialogues(tokenizer):
@@ -28,10 +28,10 @@ class Chat:
                 "this tokenizer has no chat template, nor the [CLS] and [SEP] of a dialogue model; "
                 "`jaxlm generate` continues texts"
             )
-        self.stop_strings = settings.pop("stop_strings", ())
+        self.stop_strings = options.pop("stop_strings", ())
         check_texts("stop_strings", self.stop_strings)
         ends = () if tokenizer.config.get("chat_template") else (tokenizer.sep_id,)
-        (self.settings,) = text_settings(loaded, 1, ends, **settings)
+        (self.options,) = text_options(loaded, 1, ends, **options)
         self.system = system
         self.reset()
 
@@ -51,7 +51,7 @@ class Chat:
         batch = TextBatch(
             self.loaded,
             [prompt],
-            [replace(self.settings, row=self.settings.row + turn)],
+            [replace(self.options, row=self.options.row + turn)],
             self.stop_strings,
             prefix=prefix,
         )

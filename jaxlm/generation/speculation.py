@@ -5,8 +5,8 @@ have used anyway. So whatever proposes, greedy or sampled, the tokens are those 
 speculation (Leviathan et al. 2023; sharing the draws: Daliri et al. 2025).
 """
 
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from jaxlm.generation.choosing import Choice, choose
-from jaxlm.generation.forward import extend, head
-from jaxlm.generation.penalties import Context, runs_before
+from jaxlm.generation.options import GenerationError
+from jaxlm.generation.prefill import extend, fill_cache, head, refill
+from jaxlm.generation.rules import Context, runs_before
+from jaxlm.generation.sampler import OptionArrays, sample_tokens
 from jaxlm.models import CausalLM
 from jaxlm.nn.block import KVCache
 
@@ -33,30 +34,81 @@ class Proposal:
         return cls(jnp.zeros((batch_size, 0), jnp.int32), jnp.zeros(batch_size, jnp.int32))
 
 
-@dataclasses.dataclass(frozen=True)
+@runtime_checkable
+class Speculation(Protocol):
+    """What proposes tokens: a pytree that decoding takes as it is, with a `memory` of its own kind.
+
+    The memory is a pytree, too; decoding hands it from one call to the next, and donates it.
+    """
+
+    @property
+    def width(self) -> int:
+        """How many tokens a proposal has."""
+        ...
+
+    def check(self, model: CausalLM) -> None:
+        """Raise GenerationError unless it can propose tokens to the model."""
+
+    def start(self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int) -> Any:
+        """The memory for rows of which these tokens are cached, in caches of `num_slots`."""
+
+    def slide(self, memory: Any, i: int, tokens: Sequence[int]) -> Any:
+        """The memory when only these tokens of row i are still cached, from position 0."""
+
+    def propose(
+        self,
+        memory: Any,
+        context: Context,
+        options: OptionArrays,
+        keys: Key[Array, " B"],
+        active: Bool[Array, " B"],
+    ) -> tuple[Proposal, Any]:
+        """What may come next in the active rows, inside jit."""
+        ...
+
+    def learn(
+        self, memory: Any, lengths: Int[Array, " B"], proposal: Proposal, gained: Int[Array, " B"]
+    ) -> Any:
+        """The memory after a pass that gained some tokens and left so many in the model's cache."""
+
+
+def static_field(default: int) -> Any:
+    """A field that is part of the compiled program."""
+    return flax.struct.field(pytree_node=False, default=default)
+
+
+@flax.struct.dataclass
 class Lookup:
     """Proposes what followed when the row's last tokens occurred before (Saxena 2023).
 
     A row asks for `shortest` equal tokens at first, for twice as many after a proposal that failed,
     and for half as many after one that was right. Where none has been right for `patience` passes
     it looks only once in as many, so text without repetition costs little.
+
+    The memory (B, 2): how many equal tokens each row asks for, and its passes without gain.
     """
 
-    width: int = 12
-    shortest: int = 1
-    longest: int = 32
-    patience: int = 8
+    width: int = static_field(12)
+    shortest: int = static_field(1)
+    longest: int = static_field(32)
+    patience: int = static_field(8)
 
-    def start(self, batch_size: int) -> Int[np.ndarray, "B 2"]:
-        """The memory: how many equal tokens each row asks for, and its passes without gain."""
-        return np.tile(np.array([self.shortest, 0], np.int32), (batch_size, 1))
+    def check(self, model: CausalLM) -> None:
+        pass
+
+    def start(
+        self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int
+    ) -> Int[Array, "B 2"]:
+        return jax.device_put(np.tile(np.array([self.shortest, 0], np.int32), (batch_size, 1)))
+
+    def slide(self, memory: Int[Array, "B 2"], i: int, tokens: Sequence[int]) -> Int[Array, "B 2"]:
+        return memory
 
     def propose(
         self,
-        params: Any,
         memory: Int[Array, "B 2"],
         context: Context,
-        choice: Choice,
+        options: OptionArrays,
         keys: Key[Array, " B"],
         active: Bool[Array, " B"],
     ) -> tuple[Proposal, Int[Array, "B 2"]]:
@@ -79,7 +131,6 @@ class Lookup:
         proposal: Proposal,
         gained: Int[Array, " B"],
     ) -> Int[Array, "B 2"]:
-        """The memory after a pass that gained some tokens."""
         asked, idle = memory.T
         tried = (proposal.counts > 0) & (gained > 0)
         right = tried & (gained > self.width // 2)
@@ -102,28 +153,50 @@ def look_up(
     return tokens, jnp.max(runs, axis=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Draft:
-    """Proposes what a smaller model of the same vocabulary would choose, with the same draws."""
+@flax.struct.dataclass
+class DraftModel:
+    """Proposes what a smaller model of the same vocabulary would choose, with the same draws.
 
-    model: CausalLM
-    width: int = 4
+    The memory is the draft model's KV cache.
+    """
+
+    model: CausalLM = flax.struct.field(pytree_node=False)
+    params: Any
+    width: int = static_field(4)
+
+    def check(self, model: CausalLM) -> None:
+        size, expected = self.model.config.vocab_size, model.config.vocab_size
+        if size != expected:
+            raise GenerationError(
+                f"the draft model has a vocabulary of {size} tokens, the model of {expected}"
+            )
+        size, expected = self.model.config.max_seq_len, model.config.max_seq_len
+        if size < expected:
+            raise GenerationError(
+                f"the draft model has a context of {size} tokens, shorter than the model's "
+                f"{expected}"
+            )
+
+    def start(self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int) -> KVCache:
+        return fill_cache(self.model, self.params, rows, num_slots)
+
+    def slide(self, memory: KVCache, i: int, tokens: Sequence[int]) -> KVCache:
+        return refill(self.model, self.params, memory, i, tokens)
 
     def propose(
         self,
-        params: Any,
         memory: KVCache,
         context: Context,
-        choice: Choice,
+        options: OptionArrays,
         keys: Key[Array, " B"],
         active: Bool[Array, " B"],
     ) -> tuple[Proposal, KVCache]:
-        def step(carry: tuple, _: None) -> tuple[tuple, Array]:
+        def step(carry: tuple[KVCache, Context], _: None) -> tuple[tuple, Array]:
             cache, context = carry
             newest = jnp.take_along_axis(context.tokens, context.lengths[:, None] - 1, axis=1)
-            hidden, cache = extend(self.model, params, newest, cache)
-            logits = head(self.model, params, hidden)[:, 0]
-            tokens = choose(logits, context, choice, keys)
+            hidden, cache = extend(self.model, self.params, newest, cache)
+            logits = head(self.model, self.params, hidden)[:, 0]
+            tokens = sample_tokens(logits, context, options, keys)
             return (cache, context.append(tokens, active)), tokens
 
         # Once more than there are tokens to propose: the last one has to be in the cache, too.
@@ -137,8 +210,4 @@ class Draft:
         proposal: Proposal,
         gained: Int[Array, " B"],
     ) -> KVCache:
-        """The draft's cache goes back to the length of the model's."""
-        return KVCache(memory.layers, lengths)
-
-
-Speculation = Lookup | Draft  # hashable, for it is part of the compiled program
+        return KVCache(memory.layers, lengths)  # back to the length of the model's

@@ -2,23 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batch import DraftModel, Row
-from jaxlm.generation.beam import beam_search
-from jaxlm.generation.detokenizing import BROKEN, Detokenizer
-from jaxlm.generation.settings import (
-    Numbers,
-    PastContext,
-    Rules,
-    TokenIds,
-    WholeNumbers,
-)
-from jaxlm.generation.speculation import Lookup
-from jaxlm.generation.textbatch import LOOK, TextBatch, causal, prompts_ids
+from jaxlm.generation.batch import Continuation
+from jaxlm.generation.beams import beam_search
+from jaxlm.generation.detokenizer import BROKEN, Detokenizer
+from jaxlm.generation.loop import REPORTED
+from jaxlm.generation.options import PastContext
+from jaxlm.generation.speculation import Speculation
+from jaxlm.generation.text_batch import LOOK, TextBatch, causal, prompts_ids
+from jaxlm.generation.tokens import Numbers, TokenIds, WholeNumbers
 from jaxlm.tokenizer import Tokenizer
 
 
@@ -35,10 +31,10 @@ def generate(
     stop_strings: Sequence[str] = (),
     regex: str | None = None,
     json_schema: str | Mapping[str, Any] | None = None,
-    speculation: Lookup | DraftModel | None = None,
-    **rules: Unpack[Rules],
+    speculation: Speculation | None = None,
+    **options: Any,
 ) -> list[str]:
-    """Continue each prompt and return the continuations alone; settings as for `generate_tokens`.
+    """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
 
     A continuation ends before the tokenizer's eos, a stop token or a stop string, wherever the
     borders between its tokens lie. With `regex` or `json_schema` it matches that, unless
@@ -59,17 +55,17 @@ def generate(
         seed=seed,
         past_context=past_context,
         stop_tokens=stop_tokens,
-        **rules,
+        **options,
     )
     return [text for batch in batches for text in batch.complete()]
 
 
-def stream(loaded: Loaded, prompt: str, **settings: Any) -> Iterator[str]:
+def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
     """Yield the continuation of a prompt in pieces of whole characters.
 
-    Joined they are what `generate` returns with the same settings.
+    Joined they are what `generate` returns with the same options.
     """
-    (batch,) = TextBatch.of_prompts(loaded, [prompt], **settings)
+    (batch,) = TextBatch.of_prompts(loaded, [prompt], **options)
     for (piece,) in batch.run(LOOK):
         if piece:
             yield piece
@@ -84,7 +80,7 @@ class Explained(NamedTuple):
 
 
 def explain(
-    loaded: Loaded, prompts: Sequence[str], num_others: int = 3, **settings: Any
+    loaded: Loaded, prompts: Sequence[str], num_others: int = 3, **options: Any
 ) -> list[list[Explained]]:
     """The tokens that `generate` continues each prompt with, and what else they might have been.
 
@@ -92,13 +88,13 @@ def explain(
     known.
     """
     rows = []
-    for batch in TextBatch.of_prompts(loaded, prompts, report=True, **settings):
+    for batch in TextBatch.of_prompts(loaded, prompts, report=True, **options):
         batch.complete()
         rows += [explained(loaded.tokenizer, row, num_others) for row in batch.batch.rows]
     return rows
 
 
-def explained(tokenizer: Tokenizer, row: Row, num_others: int) -> list[Explained]:
+def explained(tokenizer: Tokenizer, row: Continuation, num_others: int) -> list[Explained]:
     """The tokens of a row whose probabilities were reported."""
 
     def text(token: int) -> str:
@@ -108,8 +104,7 @@ def explained(tokenizer: Tokenizer, row: Row, num_others: int) -> list[Explained
         return shown if name is None else name
 
     found = []
-    reported = (row.reported[name] for name in ("log_probs", "top_tokens", "top_log_probs"))
-    columns = (chain.from_iterable(column) for column in reported)
+    columns = (chain.from_iterable(row.reported[name]) for name in REPORTED)
     for token, log_prob, top, log_probs in zip(row.generated, *columns, strict=False):
         others = [(t, p) for t, p in zip(top.tolist(), np.exp(log_probs), strict=True)]
         named = [(text(t), float(p)) for t, p in others if t != token][:num_others]

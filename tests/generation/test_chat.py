@@ -8,7 +8,7 @@ import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Chat, caching, generate, generate_tokens
+from jaxlm.generation import Chat, generate, generate_tokens, prefill
 from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 
@@ -95,9 +95,9 @@ def test_a_dialogue_that_begins_with_nothing_is_refused_and_goes_on(templated):
 
 def test_what_was_cached_is_not_computed_again(templated, monkeypatch):
     counted = []
-    prefill = caching.prefill
+    original = prefill.prefill
     monkeypatch.setattr(
-        caching, "prefill", lambda *args: counted.append(int(args[4].sum())) or prefill(*args)
+        prefill, "prefill", lambda *args: counted.append(int(args[4].sum())) or original(*args)
     )
     chat = Chat(templated, **SETTINGS | {"temperature": 0.0})
     say(chat, "你好吗，我很")

@@ -7,44 +7,40 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.generation import compiles, generate_tokens
+from jaxlm.generation import generate_tokens
 from jaxlm.models import CausalLM
 from tests.fixtures.tiny import tiny_model
 
 
 @contextlib.contextmanager
-def counted():
-    """Counts XLA's compilations, whoever asks for them, next to the library's own counter."""
-    seen = []
+def compiled():
+    """A list with an entry for each program that XLA compiles meanwhile, whoever asks for it."""
+    programs: list[str] = []
 
     def listen(event: str, duration: float, **_: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
+            programs.append(event)
 
-    before = compiles.total()
-    count = {}
     jax.monitoring.register_event_duration_secs_listener(listen)
-    yield count
+    yield programs
     jax.monitoring.unregister_event_duration_listener(listen)
-    count["xla"], count["library"] = len(seen), compiles.total() - before
 
 
-def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
+def test_twenty_prompt_lengths_compile_a_handful_and_options_nothing():
     model, variables = tiny_model("learned", max_seq_len=256, num_layers=1)
     lengths = range(3, 223, 11)
     assert len(lengths) == 20
 
-    def request(length: int, **settings) -> None:
+    def request(length: int, **options) -> None:
         ids = np.ones((1, length), np.int32)
-        settings = {"max_new_tokens": 20} | settings
-        generate_tokens(model, variables["params"], ids, **settings)
+        options = {"max_new_tokens": 20} | options
+        generate_tokens(model, variables["params"], ids, **options)
 
-    with counted() as count:
+    with compiled() as programs:
         for length in lengths:
             request(length)
-    assert 0 < count["library"] <= 6
-    assert count["library"] == count["xla"]
-    with counted() as count:
+    assert 0 < len(programs) <= 5
+    with compiled() as programs:
         request(5, temperature=0.0)
         request(6, temperature=0.3, top_k=4)
         request(7, top_p=0.5, seed=9)
@@ -52,20 +48,20 @@ def test_twenty_prompt_lengths_compile_a_handful_and_settings_nothing():
         request(9, max_new_tokens=33)
         equal = CausalLM(dataclasses.replace(model.config))  # the same model, made again
         generate_tokens(equal, variables["params"], np.ones((1, 5), np.int32))
-    assert count == {"xla": 0, "library": 0}
+    assert not programs
 
 
 # Batches of 2, 4 and 8 rows have programs of their own. In those of 8, a step of 2 rows would take
 # 1.3 times as long (GPT-2 124M, two cores); one of 8 in a cache twice as long, 1.1 to 1.5 times.
 @pytest.mark.parametrize(
-    ("most_rows", "programs"), [(1, 12), pytest.param(8, 30, marks=pytest.mark.slow)]
+    ("most_rows", "most_programs"), [(1, 12), pytest.param(8, 30, marks=pytest.mark.slow)]
 )
-def test_a_hundred_random_requests_compile_few_programs(most_rows, programs):
+def test_a_hundred_random_requests_compile_few_programs(most_rows, most_programs):
     jax.clear_caches()  # or what an earlier test compiled would not be counted
     model, variables = tiny_model("rotary", max_seq_len=1024, num_layers=1)
     generator = np.random.default_rng(0)
     seen: set[tuple[int, int]] = set()
-    with counted() as count:
+    with compiled() as programs:
         for _ in range(100):
             new = int(generator.integers(1, 200))
             lengths = generator.integers(1, 1000 - new, size=generator.integers(1, most_rows + 1))
@@ -91,8 +87,7 @@ def test_a_hundred_random_requests_compile_few_programs(most_rows, programs):
                 stop_tokens=stop,
                 seed=int(generator.integers(1000)),
             )
-    assert 0 < count["xla"] <= programs
-    assert count["library"] == count["xla"]
+    assert 0 < len(programs) <= most_programs
 
 
 def test_batches_of_near_sizes_share_their_programs():
@@ -103,7 +98,7 @@ def test_batches_of_near_sizes_share_their_programs():
         generate_tokens(model, variables["params"], ids, max_new_tokens=5)
 
     request(8, 3)
-    with counted() as count:
+    with compiled() as programs:
         for size in (5, 6, 7):
             request(size, 4)
-    assert count == {"xla": 0, "library": 0}
+    assert not programs

@@ -1,5 +1,6 @@
 """Speculation changes the speed and never the tokens."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +8,15 @@ import pytest
 from scipy import stats
 
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Batch, DraftModel, Lookup, Settings, generate_tokens
-from jaxlm.generation.choosing import choice_of
-from jaxlm.generation.penalties import Context
+from jaxlm.generation import (
+    DecodingBatch,
+    DraftModel,
+    GenerationOptions,
+    Lookup,
+    generate_tokens,
+)
+from jaxlm.generation.rules import Context
+from jaxlm.generation.sampler import option_arrays
 from jaxlm.generation.speculation import Proposal, look_up
 from tests.fixtures.tiny import tiny_model
 from tests.generation.reference import Reference, ragged, stacked
@@ -57,9 +64,41 @@ def test_the_tokens_are_those_without_speculation(target, speculation, settings)
     np.testing.assert_array_equal(fast, plain)
 
 
-def passes(target: Reference, speculation, prompt: list[int], **settings) -> int:
-    settings = Settings(max_new_tokens=40, temperature=0.0, **settings)
-    batch = Batch(target.model, target.params, [prompt], [settings], speculation=speculation)
+@flax.struct.dataclass
+class Repeat:
+    """A speculation of someone's own: the newest token once more. It counts its proposals."""
+
+    width: int = flax.struct.field(pytree_node=False, default=2)
+
+    def check(self, model):
+        pass
+
+    def start(self, rows, batch_size, num_slots):
+        return jnp.zeros(batch_size, jnp.int32)
+
+    def slide(self, memory, i, tokens):
+        return memory
+
+    def propose(self, memory, context, options, keys, active):
+        newest = jnp.take_along_axis(context.tokens, context.lengths[:, None] - 1, axis=1)
+        tokens = jnp.repeat(newest, self.width, axis=1)
+        return Proposal(tokens, jnp.where(active, self.width, 0)), memory + active
+
+    def learn(self, memory, lengths, proposal, gained):
+        return memory
+
+
+def test_ones_own_speculation_changes_no_token(target):
+    batch = stacked(ragged([7, 31], vocab_size=19))
+    options = {"max_new_tokens": 90, "temperature": 1.0}
+    plain = generate_tokens(target.model, target.params, **batch, **options)
+    own = generate_tokens(target.model, target.params, **batch, **options, speculation=Repeat())
+    np.testing.assert_array_equal(own, plain)
+
+
+def passes(target: Reference, speculation, prompt: list[int], **options) -> int:
+    options = GenerationOptions(max_new_tokens=40, temperature=0.0, **options)
+    batch = DecodingBatch(target.model, target.params, [prompt], [options], speculation=speculation)
     while not batch.done:
         batch.advance()
     return batch.num_steps
@@ -109,10 +148,10 @@ def test_lookup_rests_where_nothing_was_gained_for_long():
     tokens = jnp.asarray([[3, 4, 3, 4, 3, 0]] * 4)
     lengths = jnp.full(4, 5)
     context = Context(tokens, lengths, lengths, lengths)
-    choice = choice_of([Settings()] * 4, 4, 19)
+    options = option_arrays([GenerationOptions()] * 4, 4, 19)
     memory = jnp.asarray([[2, 7], [2, 9], [2, 16], [4, 0]])
     proposal, _ = Lookup(width=4).propose(
-        None, memory, context, choice, choice.row_keys(), jnp.ones(4, bool)
+        memory, context, options, options.row_keys(), jnp.ones(4, bool)
     )
     assert proposal.counts.tolist() == [4, 0, 4, 0]
 

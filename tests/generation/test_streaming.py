@@ -8,9 +8,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import explain, generate, generate_tokens, stream, textbatch
-from jaxlm.generation.detokenizing import Detokenizer, readable
-from jaxlm.generation.textbatch import check_texts
+from jaxlm.generation import explain, generate, generate_tokens, stream, text_batch
+from jaxlm.generation.detokenizer import Detokenizer, readable_text
+from jaxlm.generation.text_batch import check_texts
 from jaxlm.tokenizer import Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 
@@ -91,7 +91,7 @@ def test_words_come_at_once_with_the_spacing_that_they_keep():
     words = ["do", "n't", "i", "'", "m", ".", "今", "'m", "'", "s", "code", "##r", "?", "do", "not"]
     ids = [1, *(tokenizer.backend.get_vocab()[word] for word in words)]
     found = pieces(tokenizer, ids, 1)
-    assert "".join(found) == readable(tokenizer, ids)
+    assert "".join(found) == readable_text(tokenizer, ids)
     assert all(found[:-1])
     assert found[-1] == ""
 
@@ -161,10 +161,12 @@ def test_many_prompts_go_in_batches_and_draw_as_one(loaded, monkeypatch):
     whole = generate(loaded, prompts, **settings)
     shown = explain(loaded, prompts, **settings)
     sizes = []
-    start = textbatch.Batch
-    monkeypatch.setattr(textbatch, "ROWS", 2)
+    start = text_batch.DecodingBatch
+    monkeypatch.setattr(text_batch, "ROWS", 2)
     monkeypatch.setattr(
-        textbatch, "Batch", lambda *args, **more: sizes.append(len(args[2])) or start(*args, **more)
+        text_batch,
+        "DecodingBatch",
+        lambda *args, **more: sizes.append(len(args[2])) or start(*args, **more),
     )
     assert generate(loaded, prompts, **settings) == whole
     assert sizes == [2, 2, 1]

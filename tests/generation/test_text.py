@@ -6,7 +6,7 @@ import pytest
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
 from jaxlm.generation import best_texts, explain, generate, generate_tokens
-from jaxlm.generation.detokenizing import Detokenizer
+from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 import jaxlm
-from jaxlm.cli import generating, main, parse
-from jaxlm.cli.generating import read_prompts
+from jaxlm.cli import generate, main, parse
+from jaxlm.cli.generate import read_prompts
 from jaxlm.tokenizer import train_tokenizer
 from jaxlm.training import fit
 from tests.training.runs import tiny
@@ -173,8 +173,9 @@ def test_lines_of_prompts_end_at_newlines_alone(tmp_path):
 
 def test_a_draft_of_another_vocabulary_is_refused(run, capsys, monkeypatch):
     loaded = jaxlm.load(run)
-    other = train_tokenizer("char", ["other letters"], specials=[])
-    monkeypatch.setattr(generating, "opened", lambda _: replace(loaded, tokenizer=other))
+    other = replace(loaded, tokenizer=train_tokenizer("char", ["other letters"], specials=[]))
+    models = {run: loaded, "elsewhere": other}
+    monkeypatch.setattr(generate, "load_model", models.__getitem__)
     assert main(["generate", run, "--prompt", "fox", "--draft", "elsewhere"]) == 2
     assert "elsewhere has another vocabulary than" in capsys.readouterr().err
 

@@ -14,16 +14,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batching import padded
-from jaxlm.generation.programs import compiles
-from jaxlm.generation.settings import GenerationError
-from jaxlm.generation.textbatch import causal
+from jaxlm.generation.options import GenerationError
+from jaxlm.generation.text_batch import causal
 from jaxlm.models import CausalLM
 from jaxlm.models.parameters import output_dim, path_name
 from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.ops.padding import pad_rows
 
-SPAN = 256  # tokens compared at a time
-MOST = 4096  # tokens compared altogether, which takes seconds
+WINDOW = 256  # tokens compared at a time
+MOST_TOKENS = 4096  # compared altogether, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ def leaf_in_int8(path: tuple, leaf: Any) -> Any:
 
 @partial(jax.jit, static_argnames="transpose")
 def rounded(matrix: Float[Array, "I O"], transpose: bool) -> Int8Matrix:
-    compiles["rounded"] += 1
     return Int8Matrix.of(matrix.T if transpose else matrix)
 
 
@@ -82,14 +80,14 @@ def compare_params(
     At most 4,096 tokens count, in windows of 256 or the model's context. GenerationError where no
     row has two tokens.
     """
-    size = min(SPAN, model.config.max_seq_len or SPAN)
+    size = min(WINDOW, model.config.max_seq_len or WINDOW)
     windows = [row[i : i + size] for row in rows for i in range(0, len(row), size)]
-    windows = [window for window in windows if len(window) > 1][: max(1, MOST // size)]
+    windows = [window for window in windows if len(window) > 1][: max(1, MOST_TOKENS // size)]
     if not windows:
         raise GenerationError("params are compared on texts of two tokens or more")
     sums = np.zeros(3)
     for window in windows:
-        ids = padded([window], (1, size), 0)
+        ids = pad_rows([window], (1, size))
         sums += compare_window(model, params, others, ids, np.int32(len(window) - 1))
     count = sum(len(window) - 1 for window in windows)
     divergence, first, second = (sums / count).tolist()
@@ -101,7 +99,6 @@ def compare_window(
     model: CausalLM, params: Any, others: Any, ids: Int[Array, "1 T"], count: Int[Array, ""]
 ) -> Float[Array, "3"]:
     """Sums over the first `count` next tokens: the divergence, and the loss by either params."""
-    compiles["compare_window"] += 1
     apply: Any = model.apply
     first, second = (jax.nn.log_softmax(apply({"params": p}, ids)[0]) for p in (params, others))
     divergence = jnp.sum(jnp.exp(first) * (first - second), axis=1)

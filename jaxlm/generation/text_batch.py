@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batch import Batch, DraftModel
-from jaxlm.generation.caching import Prefix
+from jaxlm.generation.batch import DecodingBatch
 from jaxlm.generation.constraints import Constraint, Grammar, grammar_of
-from jaxlm.generation.detokenizing import Detokenizer
-from jaxlm.generation.programs import CHUNK
-from jaxlm.generation.settings import GenerationError, Settings, settings_of_rows
-from jaxlm.generation.speculation import Lookup
+from jaxlm.generation.detokenizer import Detokenizer
+from jaxlm.generation.loop import CHUNK
+from jaxlm.generation.options import GenerationError, GenerationOptions, options_of_rows
+from jaxlm.generation.prefill import Prefix
+from jaxlm.generation.speculation import Speculation
 from jaxlm.models import CausalLM
 from jaxlm.tokenizer import Tokenizer
 
-# Tokens a dispatch where a text is looked at between them: enough to make the pauses small.
+# Tokens between two looks at a text that streams or may end at a stop string.
 LOOK = 8
 ROWS = 64  # of a batch at most: the cache of all of them is held at once
 
@@ -26,12 +26,12 @@ def causal(loaded: Loaded) -> CausalLM:
     return loaded.model
 
 
-def text_settings(
-    loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **settings: Any
-) -> list[Settings]:
-    """The settings of each row, the tokenizer's eos and other `ends` among the stop tokens."""
+def text_options(
+    loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **options: Any
+) -> list[GenerationOptions]:
+    """The options of each row, the tokenizer's eos and other `ends` among the stop tokens."""
     known = [end for end in (*ends, loaded.tokenizer.eos_id) if end is not None]
-    rows = settings_of_rows(num_rows, **settings)
+    rows = options_of_rows(num_rows, **options)
     return [replace(row, stop_tokens=[*row.stop_tokens, *known]) for row in rows]
 
 
@@ -67,11 +67,11 @@ class TextBatch:
         self,
         loaded: Loaded,
         rows: Sequence[list[int]],
-        settings: Sequence[Settings],
+        options: Sequence[GenerationOptions],
         stop_strings: Sequence[str] = (),
         *,
         grammar: Grammar | None = None,
-        speculation: Lookup | DraftModel | None = None,
+        speculation: Speculation | None = None,
         prefix: Prefix | None = None,
         report: bool = False,
     ):
@@ -83,11 +83,11 @@ class TextBatch:
         if grammar is not None:
             vocab_size = model.config.vocab_size
             self.constraints = [Constraint(tokenizer, vocab_size, grammar, row) for row in rows]
-        self.batch = Batch(
+        self.batch = DecodingBatch(
             model,
             loaded.params,
             rows,
-            settings,
+            options,
             speculation=speculation,
             prefix=prefix,
             report=report,
@@ -96,7 +96,7 @@ class TextBatch:
             row.done = constraint.finished
         self.texts = [
             Detokenizer(tokenizer, row, stop_strings, own.min_new_tokens)
-            for row, own in zip(rows, settings, strict=True)
+            for row, own in zip(rows, options, strict=True)
         ]
 
     @classmethod
@@ -107,14 +107,14 @@ class TextBatch:
         stop_strings: Sequence[str] = (),
         regex: str | None = None,
         json_schema: str | Mapping[str, Any] | None = None,
-        speculation: Lookup | DraftModel | None = None,
+        speculation: Speculation | None = None,
         report: bool = False,
-        **settings: Any,
+        **options: Any,
     ) -> "Iterator[TextBatch]":
         """Batches of the prompts in turn, a row like one of a single batch; see `generate`."""
         causal(loaded)
         rows = prompts_ids(loaded.tokenizer, prompts)
-        own = text_settings(loaded, len(rows), **settings)
+        own = text_options(loaded, len(rows), **options)
         grammar = grammar_of(regex, json_schema)
         return (
             cls(
@@ -135,31 +135,35 @@ class TextBatch:
         return ["".join(row) for row in zip(*pieces, strict=True)] or [""] * len(self.texts)
 
     def run(self, size: int) -> Iterator[list[str]]:
-        """Yield each row's new text after a dispatch of `size` tokens, until all are done.
+        """Yield each row's new text after every `size` tokens, until all are done.
 
         What a row has generated ends with the token that completes a stop string.
         """
-        ended = [False] * len(self.texts)
+        rows = self.batch.rows
         while not self.batch.done:
             if self.constraints:
                 self.batch.allow([constraint.allowed() for constraint in self.constraints])
-            before = [len(row.generated) for row in self.batch.rows]
+            active = [not row.done for row in rows]
+            before = [len(row.generated) for row in rows]
             self.batch.advance(1 if self.constraints else size)
-            pieces = []
-            for i, (row, text) in enumerate(zip(self.batch.rows, self.texts, strict=True)):
-                new = row.generated[before[i] :]
-                if self.constraints and new:
-                    self.constraints[i].check(new[-1])
-                if new and new[-1] in row.settings.stop_tokens:
-                    new.pop()
-                elif self.constraints and new:
-                    self.constraints[i].accept(new[-1])
-                    row.done |= self.constraints[i].finished
-                piece = text.push(new)
-                if text.stopped and not ended[i]:
-                    row.done = True
-                    del row.generated[len(text.tokens) - text.num_prompt :]
-                if row.done and not ended[i]:
-                    ended[i], piece = True, piece + text.finish()
-                pieces.append(piece)
-            yield pieces
+            yield [
+                self._new_text(i, row.generated[before[i] :]) if active[i] else ""
+                for i, row in enumerate(rows)
+            ]
+
+    def _new_text(self, i: int, new: list[int]) -> str:
+        """The text that new tokens add to a row, which is done where its text ends."""
+        row, text = self.batch.rows[i], self.texts[i]
+        constraint = self.constraints[i] if self.constraints else None
+        if constraint is not None:
+            constraint.check(new[-1])
+        if new[-1] in row.options.stop_tokens:
+            new = new[:-1]
+        elif constraint is not None:
+            constraint.accept(new[-1])
+            row.done |= constraint.finished
+        piece = text.push(new)
+        if text.stopped:
+            row.done = True
+            del row.generated[len(text.tokens) - text.num_prompt :]
+        return piece + text.finish() if row.done else piece

@@ -4,9 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.generation import caching
-from jaxlm.generation.caching import SHARED, Prefix, fill_cache
-from jaxlm.generation.forward import extend, head
+from jaxlm.generation import prefill
+from jaxlm.generation.prefill import SHARED, Prefix, extend, fill_cache, head
 from jaxlm.nn.block import KVCache
 from tests.generation.reference import Reference, ragged
 
@@ -20,13 +19,13 @@ def tiny() -> Reference:
 def computed(monkeypatch) -> list[int]:
     """How many tokens each call of prefill caches."""
     counts: list[int] = []
-    prefill = caching.prefill
+    original = prefill.prefill
 
     def counting(*args):
         counts.append(int(args[4].sum()))
-        return prefill(*args)
+        return original(*args)
 
-    monkeypatch.setattr(caching, "prefill", counting)
+    monkeypatch.setattr(prefill, "prefill", counting)
     return counts
 
 

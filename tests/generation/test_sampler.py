@@ -6,23 +6,31 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxlm.generation import Settings
-from jaxlm.generation.choosing import Choice, choice_of, choose, look_back, restrict
-from jaxlm.generation.penalties import Context, allow_only
-from jaxlm.generation.sampling import greedy, keep_top_k, keep_top_p
+from jaxlm.generation import GenerationOptions
+from jaxlm.generation.rules import Context, allow_only, keep_top_k, keep_top_p
+from jaxlm.generation.sampler import (
+    OptionArrays,
+    greedy,
+    option_arrays,
+    penalise,
+    restrict,
+    sample_tokens,
+)
 
 NUM_DRAWS = 4000
 DRAWN = jnp.asarray([0.3, 1.2, -0.4, 2.1, 0.9, -1.5, 1.7])
 
 masked = jax.jit(lambda rule, logits, bound: rule(logits, bound) > -jnp.inf, static_argnums=0)
-choose_jitted = jax.jit(choose)
-process_jitted = jax.jit(lambda x, context, choice: restrict(look_back(x, context, choice), choice))
+sample_jitted = jax.jit(sample_tokens)
+process_jitted = jax.jit(
+    lambda x, context, options: restrict(penalise(x, context, options), options)
+)
 
 
-def choices(num_rows: int, **settings) -> Choice:
-    """The settings of so many rows, each row a stream of its own."""
-    rows = [Settings(**settings, row=i) for i in range(num_rows)]
-    return choice_of(rows, num_rows, len(DRAWN))
+def arrays(num_rows: int, **options) -> OptionArrays:
+    """The options of so many rows, each row a stream of its own."""
+    rows = [GenerationOptions(**options, row=i) for i in range(num_rows)]
+    return option_arrays(rows, num_rows, len(DRAWN))
 
 
 def kept(rule, probabilities, bound) -> list[int]:
@@ -132,7 +140,7 @@ def promised(
     return probabilities / probabilities.sum()
 
 
-SETTINGS: list[dict] = [
+OPTIONS: list[dict] = [
     {},
     {"temperature": 0.5},
     {"temperature": 3.0},
@@ -158,24 +166,24 @@ def after(num_rows: int, tokens: list[int]) -> Context:
     return Context(padded, full(len(tokens)), full(1), full(len(tokens) - 1))
 
 
-def distribution(tokens: list[int], **settings) -> np.ndarray:
+def distribution(tokens: list[int], **options) -> np.ndarray:
     """What the rules leave of DRAWN."""
-    logits = process_jitted(DRAWN[None], after(1, tokens), choices(1, **settings))
+    logits = process_jitted(DRAWN[None], after(1, tokens), arrays(1, **options))
     return np.asarray(jax.nn.softmax(logits))[0]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_rules_compose_to_the_promised_distribution(settings):
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_rules_compose_to_the_promised_distribution(options):
     np.testing.assert_allclose(
-        distribution(BEFORE, **settings), promised(**settings), rtol=1e-5, atol=1e-7
+        distribution(BEFORE, **options), promised(**options), rtol=1e-5, atol=1e-7
     )
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_draws_follow_the_promised_distribution(settings):
-    drawn = draws(NUM_DRAWS, BEFORE, **settings)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_draws_follow_the_promised_distribution(options):
+    drawn = draws(NUM_DRAWS, BEFORE, **options)
     counts = np.bincount(drawn, minlength=len(DRAWN))
-    expected = promised(**settings) * NUM_DRAWS
+    expected = promised(**options) * NUM_DRAWS
     assert not counts[expected == 0].any()
     possible = expected > 0
     assert stats.chisquare(counts[possible], expected[possible]).pvalue > 1e-3
@@ -184,16 +192,16 @@ def test_draws_follow_the_promised_distribution(settings):
 def test_draws_of_one_row_follow_the_distribution_from_token_to_token():
     """The keys of a row's tokens are as good as those of many rows."""
     context = after(NUM_DRAWS, BEFORE).replace(num_generated=jnp.arange(NUM_DRAWS))
-    choice = jax.tree.map(lambda x: jnp.repeat(x[:1], NUM_DRAWS, axis=0), choices(1))
-    drawn = choose_jitted(jnp.tile(DRAWN, (NUM_DRAWS, 1)), context, choice, choice.row_keys())
+    options = jax.tree.map(lambda x: jnp.repeat(x[:1], NUM_DRAWS, axis=0), arrays(1))
+    drawn = sample_jitted(jnp.tile(DRAWN, (NUM_DRAWS, 1)), context, options, options.row_keys())
     counts = np.bincount(np.asarray(drawn), minlength=len(DRAWN))
     assert stats.chisquare(counts, promised() * NUM_DRAWS).pvalue > 1e-3
 
 
-def draws(num_draws: int, tokens: list[int], logits=DRAWN, **settings) -> np.ndarray:
-    choice = choices(num_draws, **settings)
+def draws(num_draws: int, tokens: list[int], logits=DRAWN, **options) -> np.ndarray:
+    options = arrays(num_draws, **options)
     logits = jnp.tile(logits, (num_draws, 1))
-    return np.asarray(choose_jitted(logits, after(num_draws, tokens), choice, choice.row_keys()))
+    return np.asarray(sample_jitted(logits, after(num_draws, tokens), options, options.row_keys()))
 
 
 def test_an_ngram_is_banned_only_where_it_would_come_a_second_time():
@@ -236,17 +244,17 @@ def test_greedy_takes_the_likeliest_of_what_the_rules_leave():
     assert found.tolist() == [4]  # 3 is banned, 6 and 1 were generated before
 
 
-def test_rows_are_chosen_each_by_its_own_settings():
+def test_rows_are_chosen_each_by_its_own_options():
     own: list[dict] = [
         {"temperature": 0.0},
         {"top_k": 2},
         {"temperature": 0.5, "top_p": 0.6, "repetition_penalty": 2.0},
         {"bias": {2: 3.0}, "no_repeat_ngram": 1},
     ]
-    rows = choice_of([Settings(**row) for row in own], 4, len(DRAWN))
+    rows = option_arrays([GenerationOptions(**row) for row in own], 4, len(DRAWN))
     together = process_jitted(jnp.tile(DRAWN, (4, 1)), after(4, BEFORE), rows)
     for i, row in enumerate(own):
-        alone = process_jitted(DRAWN[None], after(1, BEFORE), choices(1, **row))[0]
+        alone = process_jitted(DRAWN[None], after(1, BEFORE), arrays(1, **row))[0]
         np.testing.assert_allclose(together[i], alone, rtol=1e-6)
     assert [int((row > -jnp.inf).sum()) for row in together] == [7, 2, 3, 4]
 

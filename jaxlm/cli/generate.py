@@ -1,59 +1,56 @@
-"""`jaxlm generate` and `jaxlm chat`: prompts continued, and a dialogue."""
+"""`jaxlm generate`: prompts continued."""
 
 import argparse
-import io
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.verb import Verb
-from jaxlm.cli.weights import declare_weights, opened, own_text, read_text, weighted
+from jaxlm.cli.output import Verb
 from jaxlm.config import JaxlmError
 from jaxlm.config.schema import require
+from jaxlm.generation.options import OPTIONS, GenerationOptions
 
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
-    from jaxlm.generation import Chat
 
-# Options that become settings of the same name.
-SETTINGS = (
-    ("--temperature", float, 1.0, "X", "0 is greedy; default 1"),
-    ("--top-k", int, None, "N", "sample among the N likeliest tokens"),
-    ("--top-p", float, None, "X", "sample from the likeliest share of probability"),
-    ("--min-p", float, None, "X", "only tokens with this share of the likeliest's probability"),
-    ("--repetition-penalty", float, 1.0, "X", "above 1: tokens seen before become less likely"),
-    ("--presence-penalty", float, 0.0, "X", "subtracted once for a token generated before"),
-    ("--frequency-penalty", float, 0.0, "X", "subtracted for each time it was generated"),
-    ("--no-repeat-ngram", int, None, "N", "no N tokens twice in the same order"),
-    ("--min-new-tokens", int, 0, "N", "before so many the text does not end"),
-    ("--seed", int, 0, "N", "default 0"),
-)
 SOURCE = "a run directory, a checkpoint or a Hugging Face model"
+DECLARED = [option for option in OPTIONS.values() if option.metavar or option.choices]
 
 
-def declare_settings(parser: argparse.ArgumentParser, max_new_tokens: int) -> None:
+def declare_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Declare the options of generation, some with another default than the library's."""
+    for option in DECLARED:
+        default = defaults.get(option.name, option.default)
+        kind: dict[str, Any] = {"choices": option.choices}
+        if option.is_number:
+            kind = {"type": option.type, "metavar": option.metavar}
+        shown = f"{default:g}" if isinstance(default, float) else default
+        help = option.help if default is None else f"{option.help}; default {shown}"
+        parser.add_argument(spelled(option.name), default=default, help=help, **kind)
+    stop = "ends a text; may be repeated"
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop)
+
+
+def spelled(name: str) -> str:
+    """A name as the command line has it."""
+    return "--" + name.replace("_", "-")
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a command line, checked before a model is loaded."""
+    options = {option.name: getattr(args, option.name) for option in DECLARED}
+    GenerationOptions(**options)
+    return options
+
+
+def declare_weights(parser: argparse.ArgumentParser, text: str) -> None:
     add = parser.add_argument
-    help = f"at most; default {max_new_tokens}"
-    add("--max-new-tokens", type=int, default=max_new_tokens, metavar="N", help=help)
-    for name, kind, default, metavar, help in SETTINGS:
-        add(name, type=kind, default=default, metavar=metavar, help=help)
-    add("--stop", action="append", default=[], metavar="TEXT", help="ends a text; may be repeated")
-    past = "past the model's context: go on with the last half of it, or refuse; default slide"
-    add("--past-context", choices=("slide", "refuse"), default="slide", help=past)
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a command line, checked before a model is loaded."""
-    from jaxlm.generation import Settings
-
-    names = ["max_new_tokens", "past_context"]
-    names += [option[0].removeprefix("--").replace("-", "_") for option in SETTINGS]
-    settings = {name: getattr(args, name) for name in names}
-    Settings(**settings)
-    return settings
+    help = "int8 takes a quarter of the memory; what it costs is told; default fp32"
+    add("--weights", choices=("fp32", "int8"), default="fp32", help=help)
+    add("--quality-text", metavar="FILE", help=f"where int8 is compared with fp32; default {text}")
 
 
 def declare_generate(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +59,7 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
     add("--prompts-file", metavar="FILE", help="a prompt a line; of .jsonl its field prompt")
     add("--num-samples", type=int, default=1, metavar="N", help="of each prompt; default 1")
-    declare_settings(parser, 64)
+    declare_options(parser)
     add("--num-beams", type=int, metavar="N", help="beam search, of which --num-samples are shown")
     add("--length-penalty", type=float, metavar="X", help="of beams; default 1")
     add("--regex", metavar="PATTERN", help="the continuation matches it")
@@ -77,7 +74,7 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
 
 
 def run_generate(args: argparse.Namespace) -> None:
-    settings = settings_of(args)
+    options = options_of(args)
     require(args.num_samples >= 1, "num_samples", "at least 1", args.num_samples)
     prompts = read_prompts(args)
     one_of(args, "stream", "show_probabilities", "num_beams")
@@ -85,28 +82,29 @@ def run_generate(args: argparse.Namespace) -> None:
     one_of(args, "stream", "json")
     check_beams(args)
     schema = None if args.json_schema is None else read_text(args.json_schema)
-    check_constraint(args.regex, schema)
-    loaded = weighted(
+    from jaxlm import generation
+    from jaxlm.generation.constraints import grammar_of
+
+    grammar_of(args.regex, schema)  # whether it can be read, before a model is loaded
+    loaded = load_with_weights(
         args, lambda fp32: [fp32.tokenizer.encode_prompt(prompt) for prompt in prompts]
     )
     if args.num_beams is not None:
-        print_samples(args, beam_samples(args, loaded, prompts, settings))
+        print_samples(args, beam_samples(args, loaded, prompts, options))
         return
-    from jaxlm import generation
-
-    settings |= {"stop_strings": args.stop, "regex": args.regex, "json_schema": schema}
-    settings["speculation"] = speculation_of(args, loaded)
+    options |= {"stop_strings": args.stop, "regex": args.regex, "json_schema": schema}
+    options["speculation"] = speculation_of(args, loaded)
     prompts = [prompt for prompt in prompts for _ in range(args.num_samples)]
     if args.show_probabilities:
-        show_probabilities(args, prompts, generation.explain(loaded, prompts, **settings))
+        show_probabilities(args, prompts, generation.explain(loaded, prompts, **options))
     elif args.stream:
         for i, prompt in enumerate(prompts):
             print("---\n" * (i > 0) + prompt, end="", flush=True)
-            for piece in generation.stream(loaded, prompt, **settings, row=i):
+            for piece in generation.stream(loaded, prompt, **options, row=i):
                 print(piece, end="", flush=True)
             print()
     else:
-        texts = generation.generate(loaded, prompts, **settings)
+        texts = generation.generate(loaded, prompts, **options)
         pairs = zip(prompts, texts, strict=True)
         print_samples(args, ({"prompt": prompt, "text": text} for prompt, text in pairs))
 
@@ -123,17 +121,11 @@ def check_beams(args: argparse.Namespace) -> None:
     if args.length_penalty is not None:
         finite = math.isfinite(args.length_penalty)
         require(finite, "length_penalty", "finite", args.length_penalty)
-    defaults = [(name, default) for name, _, default, *_ in SETTINGS]
-    for name, default in [*defaults, ("--stop", []), ("--past-context", "slide")]:
-        if getattr(args, name.removeprefix("--").replace("-", "_")) != default:
-            raise JaxlmError(f"{name} does not go with --num-beams, which would ignore it")
-
-
-def check_constraint(regex: str | None, json_schema: str | None) -> None:
-    """Complain of what text must match before a model is loaded."""
-    from jaxlm.generation.constraints import grammar_of
-
-    grammar_of(regex, json_schema)
+    defaults = {option.name: option.default for option in DECLARED} | {"stop": []}
+    del defaults["max_new_tokens"]
+    for name, default in defaults.items():
+        if getattr(args, name) != default:
+            raise JaxlmError(f"{spelled(name)} does not go with --num-beams, which would ignore it")
 
 
 def read_prompts(args: argparse.Namespace) -> list[str]:
@@ -157,7 +149,7 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
 
 
 def one_of(args: argparse.Namespace, *names: str) -> None:
-    values = {"--" + name.replace("_", "-"): getattr(args, name) for name in names}
+    values = {spelled(name): getattr(args, name) for name in names}
     given = [name for name, value in values.items() if value is not None and value is not False]
     if len(given) > 1:
         raise JaxlmError(f"{' and '.join(given)} do not go together")
@@ -168,7 +160,7 @@ def speculation_of(args: argparse.Namespace, loaded: "Loaded") -> Any:
     from jaxlm.generation.text import causal
 
     if args.draft is not None:
-        draft = opened(args.draft)
+        draft = load_model(args.draft)
         if draft.tokenizer.backend.get_vocab() != loaded.tokenizer.backend.get_vocab():
             raise JaxlmError(f"{args.draft} has another vocabulary than {args.source}")
         return DraftModel(causal(draft), draft.params)
@@ -176,14 +168,14 @@ def speculation_of(args: argparse.Namespace, loaded: "Loaded") -> Any:
 
 
 def beam_samples(
-    args: argparse.Namespace, loaded: "Loaded", prompts: list[str], settings: dict[str, Any]
+    args: argparse.Namespace, loaded: "Loaded", prompts: list[str], options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     from jaxlm.generation import best_texts
 
     found = best_texts(
         loaded,
         prompts,
-        max_new_tokens=settings["max_new_tokens"],
+        max_new_tokens=options["max_new_tokens"],
         num_beams=args.num_beams,
         num_best=args.num_samples,
         length_penalty=1.0 if args.length_penalty is None else args.length_penalty,
@@ -219,64 +211,67 @@ def visible(text: str) -> str:
     return text.replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u21e5")
 
 
-def declare_chat(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("source", metavar="RUN", help=SOURCE)
-    add("--system", metavar="TEXT", help="what the model is told before the dialogue")
-    declare_settings(parser, 256)
-    declare_weights(parser, "what the model itself answers")
-
-
-def run_chat(args: argparse.Namespace) -> None:
-    """Answer the lines of standard input, until it ends or one says /exit."""
-    settings = settings_of(args) | {"stop_strings": args.stop}
-    loaded = weighted(args, lambda fp32: [own_text(fp32, args.system)])
-    from jaxlm.generation import Chat
-
-    chat = Chat(loaded, args.system, **settings)
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # so that one bad line is not the last
-    interactive = sys.stdin.isatty()
-    if interactive:
-        print("/reset forgets the dialogue, /save FILE writes it, /exit ends.")
-    while True:
-        try:
-            line = input("> " if interactive else "").strip()
-        except EOFError:
-            return
-        if line == "/exit":
-            return
-        if line.startswith("/"):
-            obey(chat, *line.split(maxsplit=1))
-        elif line:
-            answer(chat, line)
-
-
-def answer(chat: "Chat", line: str) -> None:
-    """Print the reply to a line; a mistake is told and the dialogue goes on."""
+def read_text(path: str) -> str:
+    """The text of a file in UTF-8, with a byte order mark or without, its lines ended by \\n."""
     try:
-        if any("\ud800" <= character <= "\udfff" for character in line):
-            raise JaxlmError("the line is not UTF-8 text")
-        for piece in chat.reply(line):
-            print(piece, end="", flush=True)
-        print(flush=True)
-    except JaxlmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise JaxlmError(f"{path} is not UTF-8 text: byte {error.start} is wrong") from None
 
 
-def obey(chat: "Chat", command: str, argument: str | None = None) -> None:
-    """Carry out a line that begins with a slash; a mistake is told and the dialogue goes on."""
-    if command == "/reset" and argument is None:
-        chat.reset()
-    elif command == "/save" and argument is not None:
-        content = json.dumps({"messages": chat.messages}, ensure_ascii=False, indent=2)
-        try:
-            Path(argument).write_text(content + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"error: {error}", file=sys.stderr)
+def load_model(source: str) -> "Loaded":
+    from jaxlm.loading import load
+    from jaxlm.runtime import keep_compiled_programs
+
+    keep_compiled_programs()
+    return load(source)
+
+
+def load_with_weights(
+    args: argparse.Namespace, texts: "Callable[[Loaded], list[list[int]]]"
+) -> "Loaded":
+    """The model of a command, with the weights asked for.
+
+    What int8 saves and costs is told on standard error, measured on the tokens that `texts` gives
+    where no file is named.
+    """
+    if args.quality_text is not None and args.weights != "int8":
+        raise JaxlmError("--quality-text is for --weights int8")
+    loaded = load_model(args.source)
+    if args.weights == "int8":
+        from jaxlm.generation.quantize import give_back
+
+        loaded = quantized_and_told(args, loaded, texts)
+        give_back()
+    return loaded
+
+
+def quantized_and_told(
+    args: argparse.Namespace, loaded: "Loaded", texts: "Callable[[Loaded], list[list[int]]]"
+) -> "Loaded":
+    from jaxlm.generation import compare_params, quantized
+    from jaxlm.generation.quantize import num_bytes
+    from jaxlm.generation.text import causal
+
+    model = causal(loaded)
+    if args.quality_text is None:
+        rows = texts(loaded)
     else:
-        print("error: the commands are /reset, /save FILE and /exit", file=sys.stderr)
+        rows = [loaded.tokenizer.encode(read_text(args.quality_text))]
+    other = quantized(loaded)
+    before, after = (num_bytes(params) / 1e6 for params in (loaded.params, other.params))
+    digits = 0 if after >= 10 else 3
+    told = f"int8: {after:.{digits}f} MB of weights instead of {before:.{digits}f}"
+    if max(map(len, rows)) > 1:
+        found = compare_params(model, loaded.params, other.params, rows)
+        told += (
+            f"; over {found.num_tokens} tokens KL divergence {found.divergence:.2g} nats a token, "
+            f"perplexity {found.perplexity:.4g} -> {found.other_perplexity:.4g}"
+        )
+    else:
+        told += "; the text is too short to measure the quality on, give --quality-text"
+    print(told, file=sys.stderr)
+    return other
 
 
 GENERATE = Verb("continue prompts with a trained model", declare_generate, run_generate)
-CHAT = Verb("talk with a trained model", declare_chat, run_chat)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxlm.config import JaxlmError
-from jaxlm.generation import Batch, Settings, generate_tokens, sampling, score_tokens
-from jaxlm.generation.decode import split_rows
+from jaxlm.generation import DecodingBatch, GenerationOptions, generate_tokens, score_tokens
+from jaxlm.generation.sampler import draw
+from jaxlm.generation.tokens import split_rows
 from tests.fixtures.tiny import tiny_model
 from tests.generation.reference import Reference, likeliest, ragged, stacked
 
@@ -62,11 +63,11 @@ def test_token_t_of_row_i_is_drawn_with_its_own_key(rotary):
     def pick(row: int):
         key = jax.random.fold_in(jax.random.key(11), row)
 
-        def draw(logits: np.ndarray, t: int) -> int:
+        def pick_token(logits: np.ndarray, t: int) -> int:
             keys = jax.random.fold_in(key, t)[None]
-            return int(sampling.draw(jnp.asarray(logits)[None] / 0.8, keys)[0])
+            return int(draw(jnp.asarray(logits)[None] / 0.8, keys)[0])
 
-        return draw
+        return pick_token
 
     expected = [rotary.generate(prompt, 30, pick(i)) for i, prompt in enumerate(prompts)]
     assert tokens(rotary, prompts, 30, temperature=0.8, seed=11) == expected
@@ -105,8 +106,10 @@ def test_decoding_ends_when_all_rows_have_stopped(rotary):
     free = tokens(rotary, prompts, 40)
     stops = [row[20] for row in free]
     last = max(next(t for t, token in enumerate(row) if token in stops) for row in free)
-    settings = [Settings(max_new_tokens=1000, temperature=0.0, stop_tokens=stops)] * len(prompts)
-    batch = Batch(rotary.model, rotary.params, prompts, settings)
+    options = [GenerationOptions(max_new_tokens=1000, temperature=0.0, stop_tokens=stops)] * len(
+        prompts
+    )
+    batch = DecodingBatch(rotary.model, rotary.params, prompts, options)
     while not batch.done:
         batch.advance()
     # Rows slide at their own times and wait for one another then, which costs a few passes.
@@ -234,7 +237,7 @@ def test_ids_that_are_no_rows_are_refused():
 )
 def test_a_batch_refuses_what_its_model_does_not_have(rotary, prompt, settings, message):
     with pytest.raises(JaxlmError, match=message):
-        Batch(rotary.model, rotary.params, [prompt], [Settings(**settings)])
+        DecodingBatch(rotary.model, rotary.params, [prompt], [GenerationOptions(**settings)])
 
 
 def test_values_a_row_may_be_any_array(rotary):

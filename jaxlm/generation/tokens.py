@@ -1,25 +1,23 @@
 """Token generation: prompts as arrays in, new tokens as arrays out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.generation.batch import Batch, DraftModel
-from jaxlm.generation.batching import padded
-from jaxlm.generation.programs import TOP
-from jaxlm.generation.settings import (
-    GenerationError,
-    Numbers,
-    PastContext,
-    Rules,
-    TokenIds,
-    WholeNumbers,
-    settings_of_rows,
-)
-from jaxlm.generation.speculation import Lookup
+from jaxlm.generation.batch import DecodingBatch
+from jaxlm.generation.loop import REPORTED, TOP
+from jaxlm.generation.options import GenerationError, PastContext, options_of_rows
+from jaxlm.generation.speculation import Speculation
 from jaxlm.models import CausalLM
+from jaxlm.ops.padding import pad_rows
+
+# One value, or one a row.
+Numbers = float | Sequence[float] | np.ndarray | Array
+WholeNumbers = int | Sequence[int] | np.ndarray | Array
+TokenIds = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | Array
 
 
 @dataclass(frozen=True)
@@ -46,23 +44,25 @@ def generate_tokens(
     pad_id: int = 0,
     seed: WholeNumbers = 0,
     past_context: PastContext = "slide",
-    speculation: Lookup | DraftModel | None = None,
-    **rules: Unpack[Rules],
+    speculation: Speculation | None = None,
+    **options: Any,
 ) -> Int[np.ndarray, "B M"]:
     """Continue each row of ids by M = `max_new_tokens` tokens, the stop token included, then pad.
 
-    Rows may be right-padded, with their `lengths` (default: T). Any number may be a list or an
-    array with a value for each row, and so may bias, bans and stop tokens; `Settings` tells what
-    they mean. Token t of row i is drawn with the key fold_in(fold_in(key(seed), i), t), and a row
-    comes out as it would alone at its place. With a sequence of seeds row i draws as the first row
-    of its own seed. Speculation changes the speed and not the tokens.
+    Rows may be right-padded, with their `lengths` (default: T). `options` are the other fields of
+    `GenerationOptions`. Any number may be a list or an array with a value for each row, and so may
+    bias, bans and stop tokens. Speculation changes the speed and not the tokens.
+
+    Token t of row i is drawn with the key fold_in(fold_in(key(seed), i), t), and a row comes out as
+    it would alone at its place. With a sequence of seeds row i draws as the first row of its own
+    seed.
 
     When a row would hold more than the model's `max_seq_len` tokens, prompt included, "slide" goes
     on with its last `max_seq_len // 2` (the newest token among them) at positions from 0, as often
     as needed; "refuse" raises. Raises GenerationError or ConfigError for bad arguments.
     """
     prompts = split_rows(ids, lengths)
-    settings = settings_of_rows(
+    rows = options_of_rows(
         len(prompts),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -71,13 +71,13 @@ def generate_tokens(
         stop_tokens=stop_tokens,
         seed=seed,
         past_context=past_context,
-        **rules,
+        **options,
     )
-    batch = Batch(model, params, prompts, settings, speculation=speculation)
+    batch = DecodingBatch(model, params, prompts, rows, speculation=speculation)
     while not batch.done:
         batch.advance()
     width = int(np.max(np.asarray(max_new_tokens), initial=0))
-    return padded([row.generated for row in batch.rows], (len(prompts), width), pad_id)
+    return pad_rows([row.generated for row in batch.rows], (len(prompts), width), pad_id)
 
 
 def score_tokens(
@@ -86,29 +86,29 @@ def score_tokens(
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None = None,
     pad_id: int = 0,
-    speculation: Lookup | DraftModel | None = None,
-    **settings: Any,
+    speculation: Speculation | None = None,
+    **options: Any,
 ) -> Scored:
     """What `generate_tokens` returns, with the log-probabilities of the tokens and the likeliest.
 
-    `settings` are the fields of `Settings`, all but the last also with a value a row.
+    `options` are the fields of `GenerationOptions`, most of them also with a value a row.
     """
     prompts = split_rows(ids, lengths)
-    rows = settings_of_rows(len(prompts), **settings)
-    batch = Batch(model, params, prompts, rows, speculation=speculation, report=True)
+    rows = options_of_rows(len(prompts), **options)
+    batch = DecodingBatch(model, params, prompts, rows, speculation=speculation, report=True)
     while not batch.done:
         batch.advance()
     B, M = len(rows), max((len(row.generated) for row in batch.rows), default=0)
     k = min(TOP, model.config.vocab_size or 0)
     out = Scored(
-        tokens=padded([row.generated for row in batch.rows], (B, M), pad_id),
+        tokens=pad_rows([row.generated for row in batch.rows], (B, M), pad_id),
         counts=np.array([len(row.generated) for row in batch.rows], np.int32),
         log_probs=np.zeros((B, M), np.float32),
         top_tokens=np.full((B, M, k), pad_id, np.int32),
         top_log_probs=np.zeros((B, M, k), np.float32),
     )
     for i, row in enumerate(batch.rows):
-        for name in ("log_probs", "top_tokens", "top_log_probs"):
+        for name in REPORTED:
             getattr(out, name)[i, : out.counts[i]] = np.concatenate(row.reported[name])
     return out
 

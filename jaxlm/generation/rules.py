@@ -1,4 +1,8 @@
-"""Rules that look back: what a row's context holds changes the logits (B, V) of its next token."""
+"""The rules of sampling, each a pure function of logits (B, V): penalties, bans and restrictions.
+
+Their options are arrays with a value a row, so that a new temperature compiles nothing. No rule
+sorts the vocabulary, which takes more than ten times as long as a search for the value of the cut.
+"""
 
 import dataclasses
 
@@ -6,6 +10,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
+
+# Below this a temperature is as good as zero, and differences of logits may overflow.
+COLDEST = 1e-6
 
 
 @flax.struct.dataclass
@@ -110,3 +117,59 @@ def allow_only(logits: Float[Array, "B V"], allowed: UInt32[Array, "B W"]) -> Fl
     tokens = jnp.arange(logits.shape[1])
     bits = allowed[:, tokens // 32] >> (tokens % 32).astype(jnp.uint32)
     return jnp.where(bits & 1, logits, -jnp.inf)
+
+
+def scale(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Logits, less their maximum, over the temperature (Ackley et al. 1985)."""
+    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+    return logits / jnp.maximum(temperature, COLDEST)[:, None]
+
+
+def keep_top_k(logits: Float[Array, "B V"], top_k: Int[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity for every token with `top_k` or more tokens above it (Fan et al. 2018).
+
+    So tokens that tie with the last one kept are kept as well.
+    """
+    return keep_largest(logits, jnp.ones_like(logits), top_k.astype(logits.dtype))
+
+
+def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity where the tokens above hold `top_p` of the probability (Holtzman et al. 2020).
+
+    So tokens that tie with the last one kept are kept as well, and one token always is.
+    """
+    # Sums of rounded probabilities may reach 1 too early: all of it is never enough.
+    enough = jnp.where(top_p < 1, top_p, jnp.inf)
+    return keep_largest(logits, jax.nn.softmax(logits, axis=-1), enough)
+
+
+def keep_min_p(logits: Float[Array, "B V"], min_p: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Minus infinity below `min_p` of the likeliest token's probability (Nguyen et al. 2024)."""
+    least = jnp.max(logits, axis=-1) + jnp.log(min_p)
+    return jnp.where(logits < least[:, None], -jnp.inf, logits)
+
+
+def keep_largest(
+    logits: Float[Array, "B V"], weights: Float[Array, "B V"], enough: Float[Array, " B"]
+) -> Float[Array, "B V"]:
+    """Keep each row's largest logits, as few as weigh `enough` together, and all where none do.
+
+    The largest sufficient threshold is found bit by bit in the order of floats, hence exactly.
+    """
+
+    def set_bit(i: Int[Array, ""], ranks: Array) -> Array:
+        trial = ranks | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+        above = logits >= float_of_rank(trial)[:, None]
+        sufficient = jnp.sum(jnp.where(above, weights, 0), axis=-1) >= enough
+        return jnp.where(sufficient, trial, ranks)
+
+    ranks = jax.lax.fori_loop(0, 32, set_bit, jnp.zeros(logits.shape[0], jnp.uint32))
+    threshold = float_of_rank(ranks)
+    return jnp.where(logits < threshold[:, None], -jnp.inf, logits)
+
+
+def float_of_rank(rank: Array) -> Float[Array, "..."]:
+    """The float of a 32-bit rank: ranks order floats, as a sign and a magnitude do not."""
+    sign = jnp.uint32(1 << 31)
+    bits = jnp.where(rank & sign, rank ^ sign, ~rank)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

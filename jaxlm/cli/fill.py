@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from jaxlm.cli.verb import Verb
+from jaxlm.cli.output import Verb
 
 
 def declare_fill(parser: argparse.ArgumentParser) -> None:

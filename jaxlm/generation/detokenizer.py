@@ -14,7 +14,7 @@ WINDOW = 32  # tokens before the new ones that are decoded with them, or some mo
 MOST_PARTS = 4  # tokens that one character may take
 
 
-def readable(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def readable_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of ids; no spaces beside Chinese characters that a word decoder put there."""
     text = tokenizer.decode(ids)
     return BESIDE_WIDE.sub("", text) if joins_words(tokenizer) else text
@@ -29,8 +29,8 @@ class Detokenizer:
     """The text that new tokens add to a prompt's, given out in pieces.
 
     `push` takes tokens and returns the text that no later token can change; `finish` returns the
-    rest. With `stops` the text ends before the first of these strings, and `stopped` is True; those
-    that a token before number `fewest` completes do not count.
+    rest. With `stops` the text ends before the first of these strings, and `stopped` is True; a
+    string that one of the first `fewest` tokens completes does not count.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Detokenizer:
         self.start = max(0, len(self.tokens) - WINDOW)  # of the window that is decoded
         for start in range(self.start, max(-1, self.start - MOST_PARTS), -1):
             # A character whose first bytes are cut off may break those after it as well.
-            if not readable(tokenizer, self.tokens[start:]).startswith(BROKEN):
+            if not readable_text(tokenizer, self.tokens[start:]).startswith(BROKEN):
                 self.start = start
                 break
         self.settled = len(self.tokens)  # the text of the tokens before is out
@@ -76,7 +76,7 @@ class Detokenizer:
         self.tokens += tokens
         end = len(self.tokens)
         for place in range(end, max(self.settled, end - MOST_PARTS), -1):
-            text = readable(self.tokenizer, self.tokens[self.start : place])
+            text = readable_text(self.tokenizer, self.tokens[self.start : place])
             if not text.endswith(BROKEN):
                 return self._release(self._settle(place), False)
         # What is still broken then is no beginning of a character.
@@ -84,14 +84,14 @@ class Detokenizer:
 
     def _settle(self, end: int) -> str:
         """The text of the tokens from `settled` to `end`."""
-        before = readable(self.tokenizer, self.tokens[self.start : self.settled])
-        text = readable(self.tokenizer, self.tokens[self.start : end])
+        before = readable_text(self.tokenizer, self.tokens[self.start : self.settled])
+        text = readable_text(self.tokenizer, self.tokens[self.start : end])
         # Decoded alone, the new tokens would lose the space that some tokenizers keep between
         # words. A prompt cut inside a character changes as the rest comes.
         if text.startswith(before):
             new = text[len(before) :]
         else:
-            new = readable(self.tokenizer, self.tokens[self.settled : end])
+            new = readable_text(self.tokenizer, self.tokens[self.settled : end])
         self.settled = end
         if not text.endswith(BROKEN):
             self.borders.append(end)
@@ -119,6 +119,6 @@ def overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def is_wide(text: str) -> bool:
+def starts_wide(text: str) -> bool:
     """Whether a text begins with a character that is written without spaces around it."""
     return re.match(f"[{WIDE}]", text) is not None

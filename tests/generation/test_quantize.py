@@ -10,7 +10,7 @@ import pytest
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
 from jaxlm.generation import Lookup, beam_search, compare_params, quantized
-from jaxlm.generation.quantizing import num_bytes
+from jaxlm.generation.quantize import num_bytes
 from jaxlm.loading import export
 from jaxlm.models import make_model
 from jaxlm.tokenizer import AbsentTokenizer

@@ -1,0 +1,100 @@
+"""`jaxlm chat`: a dialogue with a trained model."""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxlm.cli.generate import (
+    SOURCE,
+    declare_options,
+    declare_weights,
+    load_with_weights,
+    options_of,
+)
+from jaxlm.cli.output import Verb
+from jaxlm.config import JaxlmError
+
+if TYPE_CHECKING:
+    from jaxlm.artifact import Loaded
+    from jaxlm.generation import Chat
+
+SAID = 64  # tokens that a model says of itself, for int8 to be compared on
+
+
+def declare_chat(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="RUN", help=SOURCE)
+    add("--system", metavar="TEXT", help="what the model is told before the dialogue")
+    declare_options(parser, max_new_tokens=256)
+    declare_weights(parser, "what the model itself answers")
+
+
+def run_chat(args: argparse.Namespace) -> None:
+    """Answer the lines of standard input, until it ends or one says /exit."""
+    options = options_of(args) | {"stop_strings": args.stop}
+    loaded = load_with_weights(args, lambda fp32: [own_text(fp32, args.system)])
+    from jaxlm.generation import Chat
+
+    chat = Chat(loaded, args.system, **options)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that one bad line is not the last
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print("/reset forgets the dialogue, /save FILE writes it, /exit ends.")
+    while True:
+        try:
+            line = input("> " if interactive else "").strip()
+        except EOFError:
+            return
+        if line == "/exit":
+            return
+        if line.startswith("/"):
+            obey(chat, *line.split(maxsplit=1))
+        elif line:
+            answer(chat, line)
+
+
+def answer(chat: "Chat", line: str) -> None:
+    """Print the reply to a line; a mistake is told and the dialogue goes on."""
+    try:
+        if any("\ud800" <= character <= "\udfff" for character in line):
+            raise JaxlmError("the line is not UTF-8 text")
+        for piece in chat.reply(line):
+            print(piece, end="", flush=True)
+        print(flush=True)
+    except JaxlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def obey(chat: "Chat", command: str, argument: str | None = None) -> None:
+    """Carry out a line that begins with a slash; a mistake is told and the dialogue goes on."""
+    if command == "/reset" and argument is None:
+        chat.reset()
+    elif command == "/save" and argument is not None:
+        content = json.dumps({"messages": chat.messages}, ensure_ascii=False, indent=2)
+        try:
+            Path(argument).write_text(content + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+    else:
+        print("error: the commands are /reset, /save FILE and /exit", file=sys.stderr)
+
+
+def own_text(loaded: "Loaded", system: str | None) -> list[int]:
+    """The tokens of a dialogue in which the model answers nothing in particular."""
+    from jaxlm.generation import Chat, GenerationError
+
+    chat = Chat(loaded, system, max_new_tokens=SAID)
+    try:
+        for _ in chat.reply(""):
+            pass
+    except GenerationError:  # by its template this dialogue has no tokens
+        return []
+    assert chat.prefix is not None  # as after every reply
+    return chat.prefix.tokens
+
+
+CHAT = Verb("talk with a trained model", declare_chat, run_chat)

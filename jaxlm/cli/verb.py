@@ -1,1 +1,0 @@
-from jaxlm.cli.output import Verb as Verb
