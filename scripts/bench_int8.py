@@ -20,9 +20,10 @@ import numpy as np
 import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.generation import compare_params, generate_tokens, quantized
-from jaxlm.generation.quantize import give_back, num_bytes
+from jaxlm.generation.quantize import num_bytes
 from jaxlm.generation.text import causal
 from jaxlm.models import make_model, param_shapes
+from jaxlm.runtime import return_freed_memory
 from jaxlm.tokenizer import AbsentTokenizer
 
 PROMPT, NEW = 32, 64
@@ -60,7 +61,7 @@ def run_alone(weights: str) -> Loaded:
     loaded = random_model()
     if weights == "int8":
         loaded = quantized(loaded)
-        give_back()
+        return_freed_memory()
     run(loaded, 1)
     return loaded
 

@@ -239,10 +239,10 @@ def load_with_weights(
         raise JaxlmError("--quality-text is for --weights int8")
     loaded = load_model(args.source)
     if args.weights == "int8":
-        from jaxlm.generation.quantize import give_back
+        from jaxlm.runtime import return_freed_memory
 
         loaded = quantized_and_told(args, loaded, texts)
-        give_back()
+        return_freed_memory()
     return loaded
 
 

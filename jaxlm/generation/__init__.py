@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from jaxlm.generation.batch import DecodingBatch
     from jaxlm.generation.beams import Beams, beam_search
     from jaxlm.generation.chat import Chat
-    from jaxlm.generation.fill_mask import Filled, fill
     from jaxlm.generation.options import GenerationError, GenerationOptions
     from jaxlm.generation.quantize import Comparison, compare_params, quantized
     from jaxlm.generation.speculation import DraftModel, Lookup
-    from jaxlm.generation.text import best_texts, explain, generate, stream
+    from jaxlm.generation.text import Filled, best_texts, explain, fill, generate, stream
     from jaxlm.generation.tokens import Scored, generate_tokens, score_tokens
 
 _HOMES = {
@@ -23,7 +22,7 @@ _HOMES = {
     "Comparison": "quantize",
     "DecodingBatch": "batch",
     "DraftModel": "speculation",
-    "Filled": "fill_mask",
+    "Filled": "text",
     "GenerationError": "options",
     "GenerationOptions": "options",
     "Lookup": "speculation",
@@ -32,7 +31,7 @@ _HOMES = {
     "best_texts": "text",
     "compare_params": "quantize",
     "explain": "text",
-    "fill": "fill_mask",
+    "fill": "text",
     "generate": "text",
     "generate_tokens": "tokens",
     "quantized": "quantize",

@@ -1,9 +1,7 @@
 """Weights in int8: a quarter of the memory, and what that costs in quality."""
 
-import ctypes
 import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,8 +37,7 @@ def quantized(loaded: Loaded) -> Loaded:
     """The same model with its matrices in int8, a scale an output, ready to generate.
 
     Token vectors are among them, with the head that reads them; position vectors, biases and norms
-    stay in fp32. Once nothing else holds the old params, `give_back` returns their memory to the
-    system. GenerationError where the model does not continue texts.
+    stay in fp32. GenerationError where the model does not continue texts.
     """
     causal(loaded)
     tree_map = jax.tree_util.tree_map_with_path
@@ -59,12 +56,6 @@ def leaf_in_int8(path: tuple, leaf: Any) -> Any:
 @partial(jax.jit, static_argnames="transpose")
 def rounded(matrix: Float[Array, "I O"], transpose: bool) -> Int8Matrix:
     return Int8Matrix.of(matrix.T if transpose else matrix)
-
-
-def give_back() -> None:
-    """Let the system have what was freed, as when fp32 params went; glibc keeps much of it."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def num_bytes(params: Any) -> int:

@@ -10,8 +10,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.generation import Chat
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item
-from jaxlm.tasks.row_reader import field_of
+from jaxlm.tasks.examples import Example, Item, field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer import Tokenizer

@@ -17,11 +17,10 @@ from jaxlm.models.heads import TRUNKS, mean_of_tokens
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.causal_lm import CausalLMTask
 from jaxlm.tasks.chat import ChatTask
-from jaxlm.tasks.examples import Item, Joiner
+from jaxlm.tasks.examples import COLUMNS, Item, Joiner
 from jaxlm.tasks.labelled_rows import read_items, refuse_unknown
 from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
 from jaxlm.tasks.question_answering import QuestionAnsweringTask
-from jaxlm.tasks.row_reader import COLUMNS
 from jaxlm.tasks.row_task import EVAL_ROWS, Answer, RowTask
 from jaxlm.tasks.sequence_classification import SequenceClassificationTask
 from jaxlm.tasks.task import perplexity

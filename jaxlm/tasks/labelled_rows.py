@@ -13,8 +13,7 @@ from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.rows import Record, read_list, read_rows, spells_lists
 from jaxlm.data.sources import DataError
-from jaxlm.tasks.examples import Item
-from jaxlm.tasks.row_reader import COLUMNS, RowReader, as_label, sorted_labels
+from jaxlm.tasks.examples import COLUMNS, Item, RowReader, as_label, sorted_labels
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,18 @@ from jaxlm.data import clean
 from jaxlm.data.batches import Batch, LengthOrder, padded_length
 from jaxlm.data.dataset import load_tokenizer
 from jaxlm.data.sources import DataError
-from jaxlm.tasks.examples import Example, Item, Joiner, collate, in_batches, notes_in_words
+from jaxlm.tasks.examples import (
+    COLUMNS,
+    Example,
+    Item,
+    Joiner,
+    RowReader,
+    collate,
+    in_batches,
+    notes_in_words,
+)
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import library
-from jaxlm.tasks.row_reader import COLUMNS, RowReader
 from jaxlm.tasks.task import (
     Objective,
     Outputs,

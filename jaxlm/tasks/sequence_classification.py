@@ -11,9 +11,8 @@ from jaxtyping import Array, Float
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.examples import Example, Item, field_of, text_field
 from jaxlm.tasks.metrics import multi_label_scores, number_scores, single_label_scores
-from jaxlm.tasks.row_reader import field_of, text_field
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 

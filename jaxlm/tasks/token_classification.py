@@ -10,9 +10,8 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.examples import Example, Item, field_of
 from jaxlm.tasks.metrics import are_entities, tag_scores
-from jaxlm.tasks.row_reader import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS

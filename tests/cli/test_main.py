@@ -16,7 +16,8 @@ from jaxlm.cli import main
 from jaxlm.training import fit
 from tests.training.runs import sections_of, tiny
 
-COMMAND = [sys.executable, "-m", "jaxlm.cli"]
+MAIN = "import sys; from jaxlm.cli import main; sys.exit(main())"
+COMMAND = [sys.executable, "-c", MAIN]
 ROOT = Path(__file__).parents[2]
 
 
@@ -116,7 +117,7 @@ def test_help_does_not_wait_for_jax(words):
     assert text[0].startswith(("usage: ", f"jaxlm {jaxlm.__version__}"))
 
 
-@pytest.mark.parametrize("command", [["train.py"], ["-m", "jaxlm.cli", "train"]])
+@pytest.mark.parametrize("command", [["train.py"], ["-c", MAIN, "train"]])
 def test_training_is_one_command_under_two_names(tmp_path, command):
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(sections_of(tmp_path), allow_unicode=True), encoding="utf-8")

@@ -6,8 +6,8 @@ import pytest
 from jaxlm.config import DataConfig, build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
+from jaxlm.tasks.examples import sorted_labels
 from jaxlm.tasks.labelled_rows import fair_order, read_items, read_splits
-from jaxlm.tasks.row_reader import sorted_labels
 
 QUESTIONS = "question\tcontext\tanswers"
 
