@@ -37,7 +37,7 @@ FROM_0_TO_1 = Range("in [0, 1]", lambda x: 0 <= x <= 1)
 ABOVE_0_TO_1 = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
-def option(
+def generation_option(
     default: Any,
     help: str,
     range: Range = FINITE,
@@ -74,35 +74,43 @@ class GenerationOptions:
     has kept of them.
     """
 
-    max_new_tokens: int = option(64, "at most", AT_LEAST_1, metavar="N")
-    temperature: float = option(1.0, "0 is greedy", FINITE_AT_LEAST_0, metavar="X")
-    top_k: int | None = option(
+    max_new_tokens: int = generation_option(64, "at most", AT_LEAST_1, metavar="N")
+    temperature: float = generation_option(1.0, "0 is greedy", FINITE_AT_LEAST_0, metavar="X")
+    top_k: int | None = generation_option(
         None, "sample among the N likeliest tokens", AT_LEAST_1, metavar="N", neutral=2**31 - 1
     )
-    top_p: float | None = option(
+    top_p: float | None = generation_option(
         None, "sample from the likeliest share of probability", ABOVE_0_TO_1, metavar="X", neutral=1
     )
-    min_p: float | None = option(
+    min_p: float | None = generation_option(
         None, "only tokens with this share of the likeliest's probability", FROM_0_TO_1, metavar="X"
     )
-    repetition_penalty: float = option(
+    repetition_penalty: float = generation_option(
         1.0, "above 1: tokens seen before become less likely", POSITIVE, metavar="X"
     )
-    presence_penalty: float = option(
+    presence_penalty: float = generation_option(
         0.0, "subtracted once for a token generated before", metavar="X"
     )
-    frequency_penalty: float = option(0.0, "subtracted for each time it was generated", metavar="X")
-    no_repeat_ngram: int | None = option(
+    frequency_penalty: float = generation_option(
+        0.0, "subtracted for each time it was generated", metavar="X"
+    )
+    no_repeat_ngram: int | None = generation_option(
         None, "no N tokens twice in the same order", AT_LEAST_1, metavar="N"
     )
-    min_new_tokens: int = option(0, "before so many the text does not end", AT_LEAST_0, metavar="N")
-    bias: Mapping[int, float] = option({}, "added to the logits of tokens; -inf bans one")
-    banned_tokens: Sequence[int] = option((), "never generated")
-    stop_tokens: Sequence[int] = option((), "the first of them ends a row")
+    min_new_tokens: int = generation_option(
+        0, "before so many the text does not end", AT_LEAST_0, metavar="N"
+    )
+    bias: Mapping[int, float] = generation_option(
+        {}, "added to the logits of tokens; -inf bans one"
+    )
+    banned_tokens: Sequence[int] = generation_option((), "never generated")
+    stop_tokens: Sequence[int] = generation_option((), "the first of them ends a row")
     # Only its last 32 bits count.
-    seed: int = option(0, "of the random draws", below=math.inf, metavar="N")
-    row: int = option(0, "draws from fold_in(key(seed), row)", AT_LEAST_0, per_row=False)
-    past_context: Literal["slide", "refuse"] = option("slide", PAST_CONTEXT, per_row=False)
+    seed: int = generation_option(0, "of the random draws", below=math.inf, metavar="N")
+    row: int = generation_option(0, "draws from fold_in(key(seed), row)", AT_LEAST_0, per_row=False)
+    past_context: Literal["slide", "refuse"] = generation_option(
+        "slide", PAST_CONTEXT, per_row=False
+    )
 
     def __post_init__(self):
         for declared in OPTIONS.values():
