@@ -60,6 +60,11 @@ class DecodingBatch:
         for row in options:
             row.check_tokens(vocab_size)
         if speculation is not None:
+            if not hasattr(speculation, "propose"):
+                raise GenerationError(
+                    f"speculation must be Lookup() or DraftModel(model, params), got "
+                    f"{speculation!r}"
+                )
             speculation.check(model)
         self.limit, self.kept = limit, max(1, limit // 2)
         self.rows = [self._row(*pair) for pair in zip(prompts, options, strict=True)]

@@ -47,12 +47,15 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_tokens: Sequence[int] = (),
     pad_id: int = 0,
+    banned_tokens: Sequence[int] = (),
 ) -> Beams:
     """The `num_best` of the sequences that `num_beams` beams find for each prompt.
 
     A row ends when no beam can score better, at its present length, than the worst of `num_beams`
-    finished sequences (as transformers has it). Raises GenerationError or ConfigError for bad
-    arguments, and where prompt and new tokens do not fit the model's context.
+    finished sequences (as transformers has it). None holds any of `banned_tokens`.
+
+    Raises GenerationError or ConfigError for bad arguments, and where prompt and new tokens do not
+    fit the model's context.
     """
     require(max_new_tokens >= 1, "max_new_tokens", "at least 1", max_new_tokens)
     require(num_beams >= 1, "num_beams", "at least 1", num_beams)
@@ -80,6 +83,7 @@ def beam_search(
         pad_rows([[prompt[-1] for prompt in prompts]], (1, batch_size))[0],
         real,
         np.array(stop_tokens, np.int32),
+        np.array(banned_tokens, np.int32),
         np.int32(max_new_tokens),
         np.float32(length_penalty),
         num_beams,
@@ -113,6 +117,7 @@ class SearchInputs:
     model: CausalLM = flax.struct.field(pytree_node=False)
     params: Any
     stops: Int[Array, " n"]
+    banned: Int[Array, " m"]
     max_new_tokens: Int[Array, ""]
     length_penalty: Float[Array, ""]
     real: Bool[Array, " B"]  # rows that are not there to fill the batch
@@ -139,6 +144,7 @@ def search(
     newest: Int[Array, " B"],
     real: Bool[Array, " B"],
     stops: Int[Array, " n"],
+    banned: Int[Array, " m"],
     max_new_tokens: Int[Array, ""],
     length_penalty: Float[Array, ""],
     num_beams: int,
@@ -159,7 +165,7 @@ def search(
         t=jnp.int32(0),
         go_on=jnp.array(True),
     )
-    inputs = SearchInputs(model, params, stops, max_new_tokens, length_penalty, real)
+    inputs = SearchInputs(model, params, stops, banned, max_new_tokens, length_penalty, real)
     return jax.lax.while_loop(
         lambda state: state.go_on, partial(search_step, inputs), state
     ).finished
@@ -204,6 +210,7 @@ def next_log_probs(
     B, W = state.newest.shape
     hidden, cache = extend(inputs.model, inputs.params, state.newest.reshape(-1, 1), state.cache)
     log_probs = jax.nn.log_softmax(head(inputs.model, inputs.params, hidden)[:, 0])
+    log_probs = log_probs.at[:, inputs.banned].set(NEVER)
     return cache, log_probs.reshape(B, W, -1)
 
 

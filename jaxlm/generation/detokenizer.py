@@ -1,7 +1,7 @@
 """New tokens into text as they come: whole characters, natural spacing, nothing past a stop."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import decoders
 
@@ -11,6 +11,8 @@ from jaxlm.tokenizer.encoding import WIDE
 BROKEN = "\ufffd"  # what a part of a UTF-8 character decodes to
 BESIDE_WIDE = re.compile(f"(?<=[{WIDE}]) | (?=[{WIDE}])")
 WINDOW = 32  # tokens before the new ones that are decoded with them, or some more
+# A special token among text, between two characters of Unicode's private use.
+MARK, MARKED = "\ue000{}\ue001", re.compile("\ue000[^\ue001]*\ue001")
 MOST_PARTS = 4  # tokens that one character may take
 
 
@@ -30,7 +32,8 @@ class Detokenizer:
 
     `push` takes tokens and returns the text that no later token can change; `finish` returns the
     rest. With `stops` the text ends before the first of these strings, and `stopped` is True; a
-    string that one of the first `fewest` tokens completes does not count.
+    string that one of the first `fewest` tokens completes does not count. A stop string may hold
+    the names of special tokens, which are no part of the text that goes out.
     """
 
     def __init__(
@@ -41,7 +44,8 @@ class Detokenizer:
         fewest: int = 0,
     ):
         self.tokenizer = tokenizer
-        self.stops = [stop for stop in stops if stop]
+        self.special = special_in(tokenizer, stops)
+        self.stops = [marked(stop, self.special.values()) for stop in stops if stop]
         self.stopped = False
         self.tokens = list(prompt)
         self.num_prompt, self.fewest = len(self.tokens), fewest
@@ -63,7 +67,7 @@ class Detokenizer:
         for token in tokens:
             if self.stopped:
                 break
-            text += self._take([token])
+            text += self._take([token]) if token not in self.special else self._mark(token)
         return text
 
     def finish(self) -> str:
@@ -81,6 +85,12 @@ class Detokenizer:
                 return self._release(self._settle(place), False)
         # What is still broken then is no beginning of a character.
         return self._release(self._settle(max(self.settled, end - MOST_PARTS + 1)), False)
+
+    def _mark(self, token: int) -> str:
+        """Take a special token that a stop string holds."""
+        self.tokens.append(token)
+        before = self._settle(len(self.tokens))
+        return self._release(before + MARK.format(self.special[token]), False)
 
     def _settle(self, end: int) -> str:
         """The text of the tokens from `settled` to `end`."""
@@ -107,10 +117,25 @@ class Detokenizer:
         places = [place for place in places if place >= 0]
         if places and len(self.tokens) - self.num_prompt > self.fewest:
             self.stopped, self.held = True, ""
-            return text[: min(places)]
+            return MARKED.sub("", text[: min(places)])
         keep = 0 if last else max((overlap(text, stop) for stop in self.stops), default=0)
         out, self.held = text[: len(text) - keep], text[len(text) - keep :]
-        return out
+        return MARKED.sub("", out)
+
+
+def special_in(tokenizer: Tokenizer, stops: Sequence[str]) -> dict[int, str]:
+    """The special tokens whose names occur in stop strings, by their ids."""
+    if not any(stops):
+        return {}
+    added = tokenizer.backend.get_added_tokens_decoder()
+    names = {i: token.content for i, token in added.items() if token.special}
+    return {i: name for i, name in names.items() if any(name in stop for stop in stops)}
+
+
+def marked(stop: str, names: Iterable[str]) -> str:
+    """A stop string in which special tokens are told apart from text that looks like them."""
+    pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(pattern, lambda found: MARK.format(found[0]), stop) if pattern else stop
 
 
 def overlap(text: str, stop: str) -> int:

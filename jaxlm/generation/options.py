@@ -117,13 +117,16 @@ class GenerationOptions:
             declared.check(getattr(self, declared.name))
 
     def check_tokens(self, vocab_size: int) -> None:
-        """Raise GenerationError where bias or bans name a token that the model does not have."""
+        """Raise GenerationError where bias or bans name a token that is none, or leave none."""
         for name in ("bias", "banned_tokens"):
             for token in getattr(self, name):
                 if not 0 <= token < vocab_size:
                     raise GenerationError(
                         f"{name} names token {token}, but the model's are 0 to {vocab_size - 1}"
                     )
+        banned = {token for token, added in self.bias.items() if added == -math.inf}
+        if len(banned.union(self.banned_tokens)) == vocab_size:
+            raise GenerationError("bias and banned_tokens leave no token that could come next")
 
 
 NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}

@@ -13,7 +13,7 @@ from jaxlm.generation import rules
 from jaxlm.generation.options import OPTIONS, GenerationOptions
 from jaxlm.generation.rules import COLDEST, Context
 from jaxlm.ops.padding import pad_to_bucket
-from jaxlm.ops.random import hash_bits
+from jaxlm.ops.random import hash_bits, unit_interval
 
 ALL = 2**32 - 1  # a word of `allowed` with all of its bits set
 
@@ -93,10 +93,9 @@ def draw(logits: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"
     """
 
     def noise(key: Array) -> Float[Array, " V"]:
-        # The middles of 2^24 equal steps from 0 to 1. A draw of threefry's bits would take longer
-        # than all else that sampling does.
-        steps = (hash_bits(key, logits.shape[1:]) >> 8).astype(jnp.float32)
-        return -jnp.log(-jnp.log((steps + 0.5) / 2**24))
+        # Bits of threefry would take longer than all else that sampling does. The noise is finite,
+        # or it would choose tokens that are banned.
+        return -jnp.log(-jnp.log(unit_interval(hash_bits(key, logits.shape[1:]))))
 
     return jnp.argmax(logits + jax.vmap(noise)(keys), axis=-1)
 

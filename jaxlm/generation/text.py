@@ -1,6 +1,6 @@
 """Text in, text out: prompts continued, masked tokens filled in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,7 +17,14 @@ from jaxlm.generation.detokenizer import BROKEN, Detokenizer
 from jaxlm.generation.loop import REPORTED
 from jaxlm.generation.options import GenerationError, PastContext
 from jaxlm.generation.speculation import Speculation
-from jaxlm.generation.text_batch import LOOK, TextBatch, causal, prompts_ids
+from jaxlm.generation.text_batch import (
+    LOOK,
+    TextBatch,
+    absent_ids,
+    causal,
+    end_tokens,
+    prompts_ids,
+)
 from jaxlm.generation.tokens import Numbers, TokenIds, WholeNumbers
 from jaxlm.models import MaskedLM
 from jaxlm.ops.padding import bucket, pad_rows
@@ -26,7 +33,7 @@ from jaxlm.tokenizer import Tokenizer
 
 def generate(
     loaded: Loaded,
-    prompts: Sequence[str],
+    prompts: Iterable[str] | str,
     max_new_tokens: WholeNumbers = 64,
     temperature: Numbers = 1.0,
     top_k: WholeNumbers | None = None,
@@ -39,17 +46,19 @@ def generate(
     json_schema: str | Mapping[str, Any] | None = None,
     speculation: Speculation | None = None,
     **options: Any,
-) -> list[str]:
+) -> Any:
     """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
 
-    A continuation ends before the tokenizer's eos, a stop token or a stop string, wherever the
-    borders between its tokens lie. With `regex` or `json_schema` it matches that, unless
-    `max_new_tokens` ends it before; GenerationError where no token can. An empty prompt starts from
-    the tokenizer's opening token, bos or eos; without any it raises GenerationError.
+    A list of prompts gives a list of texts, a single prompt one text. A continuation ends before
+    the token that ends a text for the model, a stop token or a stop string, wherever the borders
+    between its tokens lie; a stop string may hold the names of special tokens. With `regex` or
+    `json_schema` it matches that, unless `max_new_tokens` ends it before; GenerationError where no
+    token can. An empty prompt starts from the tokenizer's opening token, bos or eos; without any it
+    raises GenerationError.
     """
     batches = TextBatch.of_prompts(
         loaded,
-        prompts,
+        [prompts] if isinstance(prompts, str) else prompts,
         stop_strings,
         regex,
         json_schema,
@@ -63,7 +72,8 @@ def generate(
         stop_tokens=stop_tokens,
         **options,
     )
-    return [text for batch in batches for text in batch.complete()]
+    texts = [text for batch in batches for text in batch.complete()]
+    return texts[0] if isinstance(prompts, str) else texts
 
 
 def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
@@ -86,18 +96,19 @@ class Explained(NamedTuple):
 
 
 def explain(
-    loaded: Loaded, prompts: Sequence[str], num_others: int = 3, **options: Any
-) -> list[list[Explained]]:
+    loaded: Loaded, prompts: Iterable[str] | str, num_others: int = 3, **options: Any
+) -> Any:
     """The tokens that `generate` continues each prompt with, and what else they might have been.
 
     The token that ends a text, or completes its stop string, is among them. At most nine others are
     known.
     """
     rows = []
-    for batch in TextBatch.of_prompts(loaded, prompts, report=True, **options):
+    listed = [prompts] if isinstance(prompts, str) else prompts
+    for batch in TextBatch.of_prompts(loaded, listed, report=True, **options):
         batch.complete()
         rows += [explained(loaded.tokenizer, row, num_others) for row in batch.batch.rows]
-    return rows
+    return rows[0] if isinstance(prompts, str) else rows
 
 
 def explained(tokenizer: Tokenizer, row: Continuation, num_others: int) -> list[Explained]:
@@ -120,21 +131,29 @@ def explained(tokenizer: Tokenizer, row: Continuation, num_others: int) -> list[
 
 def best_texts(
     loaded: Loaded,
-    prompts: Sequence[str],
+    prompts: Iterable[str] | str,
     max_new_tokens: int = 64,
     num_beams: int = 4,
     num_best: int = 1,
     length_penalty: float = 1.0,
-) -> list[list[tuple[str, float]]]:
+) -> Any:
     """The best continuations of each prompt by `beam_search`, with their scores, best first.
 
     There are fewer than `num_best` where no more exist.
     """
     model, tokenizer = causal(loaded), loaded.tokenizer
-    rows = prompts_ids(tokenizer, prompts)
-    stops = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    rows = prompts_ids(tokenizer, [prompts] if isinstance(prompts, str) else prompts)
+    stops = end_tokens(loaded)
     found = beam_search(
-        model, loaded.params, rows, max_new_tokens, num_beams, num_best, length_penalty, stops
+        model,
+        loaded.params,
+        rows,
+        max_new_tokens,
+        num_beams,
+        num_best,
+        length_penalty,
+        stops,
+        banned_tokens=absent_ids(tokenizer, loaded.config.vocab_size),
     )
     texts = []
     for row, beams, counts, scores in zip(
@@ -148,7 +167,7 @@ def best_texts(
             new = [token for token in tokens[:count] if token not in stops]
             best.append((text.push(new) + text.finish(), score))
         texts.append(best)
-    return texts
+    return texts[0] if isinstance(prompts, str) else texts
 
 
 SHORTEST = 32  # tokens that a text is padded to at least

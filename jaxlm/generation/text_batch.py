@@ -1,6 +1,6 @@
 """Rows of text being continued: prompts through the tokenizer, and the text as it grows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,19 +29,49 @@ def causal(loaded: Loaded) -> CausalLM:
 def text_options(
     loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **options: Any
 ) -> list[GenerationOptions]:
-    """The options of each row, the tokenizer's eos and other `ends` among the stop tokens."""
-    known = [end for end in (*ends, loaded.tokenizer.eos_id) if end is not None]
+    """The options of each row, with the model's own `end_tokens` and others among its stop tokens.
+
+    Ids of the model that are no tokens of the vocabulary are banned.
+    """
+    known = [*(end for end in ends if end is not None), *end_tokens(loaded)]
+    absent = absent_ids(loaded.tokenizer, loaded.config.vocab_size)
     rows = options_of_rows(num_rows, **options)
-    return [replace(row, stop_tokens=[*row.stop_tokens, *known]) for row in rows]
+    return [
+        replace(
+            row,
+            stop_tokens=[*row.stop_tokens, *known],
+            banned_tokens=[*row.banned_tokens, *absent],
+        )
+        for row in rows
+    ]
+
+
+def end_tokens(loaded: Loaded) -> list[int]:
+    """The tokens that end a text: those that the model's files name, and the tokenizer's eos."""
+    named = loaded.origin.get("eos_token_ids", [])
+    eos_id = loaded.tokenizer.eos_id
+    return list(dict.fromkeys([*named, *([] if eos_id is None else [eos_id])]))
+
+
+def absent_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """Ids of a model's padded vocabulary that are no tokens."""
+    size = tokenizer.vocab_size
+    if tokenizer.backend.get_vocab_size(with_added_tokens=True) == size:
+        return list(range(size, vocab_size))
+    present = set(tokenizer.backend.get_vocab().values())
+    return [i for i in range(vocab_size) if i not in present]
 
 
 def check_texts(name: str, texts: Any) -> None:
     """Raise GenerationError unless it is a list of texts; one text would be one of characters."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    is_list = not isinstance(texts, str) and isinstance(texts, Iterable)
+    if not is_list or not all(isinstance(text, str) for text in texts):
         raise GenerationError(f"{name} must be a list of texts, got {texts!r}")
 
 
-def prompts_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
+def prompts_ids(tokenizer: Tokenizer, prompts: Iterable[str]) -> list[list[int]]:
+    if isinstance(prompts, Iterable) and not isinstance(prompts, str):
+        prompts = list(prompts)
     check_texts("prompts", prompts)
     return [prompt_ids(tokenizer, prompt) for prompt in prompts]
 
@@ -103,7 +133,7 @@ class TextBatch:
     def of_prompts(
         cls,
         loaded: Loaded,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
         stop_strings: Sequence[str] = (),
         regex: str | None = None,
         json_schema: str | Mapping[str, Any] | None = None,

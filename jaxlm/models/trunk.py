@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.config import ModelConfig
+from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block
 from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, scoped
 from jaxlm.ops.attention import segment_mask
@@ -37,6 +37,9 @@ class Trunk(AttendingModule):
         `positions` default to 0 .. T - 1. With `scan_layers` or `remat` the tap does not see what
         is inside the blocks.
         """
+        T, limit = ids.shape[1], self.config.max_seq_len
+        if limit is not None and limit < T:
+            raise ConfigError(f"{T} tokens are more than model.max_seq_len {limit}")
         mask = None if segment_ids is None else segment_mask(segment_ids, segment_ids)
         if attention_mask is not None:
             keys = attention_mask.astype(bool)[:, None, :]

@@ -24,11 +24,18 @@ def mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     return x ^ (x >> 16)
 
 
+def unit_interval(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Uniform numbers in fp32 from random bits, never 0 nor 1.
+
+    They are the midpoints of 2^23 equal steps: with one bit more, the last midpoint would need 25
+    bits of mantissa and round to 1.
+    """
+    return ((bits >> 9).astype(jnp.float32) + 0.5) / 2**23
+
+
 def normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Standard normal numbers in fp32, by the inverse of the distribution function."""
-    # Midpoints of 2^23 equal steps from -1 to 1: never -1 or 1, which would give infinity.
-    steps = (hash_bits(key, shape) >> 9).astype(jnp.float32)
-    return 2**0.5 * jax.lax.erf_inv((2 * steps + 1) / 2**23 - 1)
+    return 2**0.5 * jax.lax.erf_inv(2 * unit_interval(hash_bits(key, shape)) - 1)
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Array) -> Float[Array, "*shape"]:

@@ -205,3 +205,15 @@ def test_probabilities_are_the_models_own(loaded):
         shown = [p for _, p in token.others]
         np.testing.assert_allclose(shown, probabilities[best[1:5]], rtol=1e-4)
         ids = [*ids, int(best[0])]
+
+
+def test_a_stop_string_may_be_a_special_token_or_hold_one():
+    tokenizer = chinese()
+    ids = [*tokenizer.encode("今天气真好"), tokenizer.sep_id, *tokenizer.encode("我们气")]
+    for stop, expected in {
+        "[SEP]": "天气真好",
+        "好[SEP]我": "天气真",
+        "[CLS]": "天气真好我们气",
+    }.items():
+        for size in (1, 3, 20):
+            assert "".join(pieces(tokenizer, ids, size, [stop])) == expected

@@ -1,11 +1,13 @@
 """Texts go in and their continuations come out, whatever the tokenizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import best_texts, explain, generate, generate_tokens
+from jaxlm.generation import best_texts, generate, generate_tokens, text_batch
 from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
@@ -68,12 +70,6 @@ def test_an_unknown_character_is_an_error_that_names_it(without_eos):
         generate(without_eos, ["天é"])
 
 
-def test_one_text_is_not_taken_for_a_list_of_prompts(loaded):
-    for function in (generate, explain, best_texts):
-        with pytest.raises(JaxlmError, match="prompts must be a list of texts, got '今天'"):
-            function(loaded, "今天")
-
-
 def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(loaded):
     model, variables = tiny_model("learned", vocab_size=8, max_seq_len=32)
     small = Loaded(model, variables["params"], loaded.tokenizer, model.config)
@@ -100,3 +96,45 @@ def test_a_cut_inside_a_character_loses_no_later_text():
     ids = tokenizer.encode("天 a")
     assert len(ids) == 5
     assert continuation(tokenizer, ids[:1], ids[1:]).endswith(" a")
+
+
+def test_one_prompt_gives_one_text_and_any_iterable_gives_a_list(loaded):
+    options = {"max_new_tokens": 8, "temperature": 0}
+    texts = generate(loaded, PROMPTS[:2], **options)
+    assert generate(loaded, PROMPTS[0], **options) == texts[0]
+    assert generate(loaded, (prompt for prompt in PROMPTS[:2]), **options) == texts
+
+
+def test_banning_every_token_is_told(loaded):
+    with pytest.raises(JaxlmError, match="leave no token that could come next"):
+        generate(loaded, ["今天"], banned_tokens=list(range(loaded.config.vocab_size)))
+
+
+def padded_model(tokenizer: Tokenizer, more: int) -> Loaded:
+    """A model of more ids than its tokenizer has tokens, which likes the last of them best."""
+    size = tokenizer.vocab_size + more
+    model, variables = tiny_model("learned", vocab_size=size, max_seq_len=32, tie_embeddings=False)
+    head = np.array(variables["params"]["head"])
+    head[:, -1] = head[:, 0] * 50
+    return Loaded(model, {**variables["params"], "head": head}, tokenizer, model.config)
+
+
+def test_ids_that_are_no_tokens_are_never_drawn(loaded):
+    padded = padded_model(loaded.tokenizer, 5)
+    texts = generate(padded, PROMPTS, max_new_tokens=20, temperature=2.0)
+    assert all(len(text) > 0 for text in texts)
+    for batch in text_batch.TextBatch.of_prompts(padded, PROMPTS, max_new_tokens=20, seed=1):
+        batch.complete()
+        for row in batch.batch.rows:
+            assert max(row.generated) < loaded.tokenizer.vocab_size
+    for found in best_texts(padded, PROMPTS[:2], max_new_tokens=5):
+        assert len(found[0][0]) == 5
+
+
+def test_a_text_ends_at_every_token_that_the_models_files_name(loaded):
+    plain = generate(loaded, ["今天"], max_new_tokens=20, temperature=0)[0]
+    end = loaded.tokenizer.encode(plain[3])[0]
+    named = replace(loaded, origin={"eos_token_ids": [end]})
+    text = generate(named, ["今天"], max_new_tokens=20, temperature=0)[0]
+    assert text == plain[: plain.index(plain[3])]
+    assert best_texts(named, ["今天"], max_new_tokens=8, num_beams=1)[0][0][0] in plain

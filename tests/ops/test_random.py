@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.random import dropout, hash_bits, normal
+from jaxlm.ops.random import dropout, hash_bits, normal, unit_interval
 
 SHAPE = (512, 1024)
 
@@ -79,3 +79,10 @@ def test_normal_numbers_have_the_moments_and_tails_of_the_distribution():
     share = (np.abs(x) > 3).mean()
     assert abs(share - 0.0027) < 5 * np.sqrt(0.0027 / x.size)
     assert np.isfinite(x).all()
+
+
+def test_a_uniform_number_is_never_0_nor_1():
+    ends = np.asarray(unit_interval(jnp.array([0, 2**32 - 1], jnp.uint32)))
+    assert 0 < ends[0] < 1e-6
+    assert 1 - 1e-6 < ends[1] < 1
+    assert np.isfinite(-np.log(-np.log(ends))).all()
