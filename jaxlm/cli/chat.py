@@ -18,10 +18,7 @@ from jaxlm.cli.output import Verb
 from jaxlm.config import JaxlmError
 
 if TYPE_CHECKING:
-    from jaxlm.artifact import Loaded
     from jaxlm.generation import Chat
-
-SAID = 64  # tokens that a model says of itself, for int8 to be compared on
 
 
 def declare_chat(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +26,13 @@ def declare_chat(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help=SOURCE)
     add("--system", metavar="TEXT", help="what the model is told before the dialogue")
     declare_options(parser, max_new_tokens=256)
-    declare_weights(parser, "what the model itself answers")
+    declare_weights(parser)
 
 
 def run_chat(args: argparse.Namespace) -> None:
     """Answer the lines of standard input, until it ends or one says /exit."""
     options = options_of(args) | {"stop_strings": args.stop}
-    loaded = load_with_weights(args, lambda fp32: [own_text(fp32, args.system)])
+    loaded = load_with_weights(args)
     from jaxlm.generation import Chat
 
     chat = Chat(loaded, args.system, **options)
@@ -81,20 +78,6 @@ def obey(chat: "Chat", command: str, argument: str | None = None) -> None:
             print(f"error: {error}", file=sys.stderr)
     else:
         print("error: the commands are /reset, /save FILE and /exit", file=sys.stderr)
-
-
-def own_text(loaded: "Loaded", system: str | None) -> list[int]:
-    """The tokens of a dialogue in which the model answers nothing in particular."""
-    from jaxlm.generation import Chat, GenerationError
-
-    chat = Chat(loaded, system, max_new_tokens=SAID)
-    try:
-        for _ in chat.reply(""):
-            pass
-    except GenerationError:  # by its template this dialogue has no tokens
-        return []
-    assert chat.prefix is not None  # as after every reply
-    return chat.prefix.tokens
 
 
 CHAT = Verb("talk with a trained model", declare_chat, run_chat)

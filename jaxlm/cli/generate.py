@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +46,11 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def declare_weights(parser: argparse.ArgumentParser, text: str) -> None:
+def declare_weights(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    help = "int8 takes a quarter of the memory; what it costs is told; default fp32"
+    help = "int8 takes a quarter of the memory; default fp32"
     add("--weights", choices=("fp32", "int8"), default="fp32", help=help)
-    add("--quality-text", metavar="FILE", help=f"where int8 is compared with fp32; default {text}")
+    add("--quality-text", metavar="FILE", help="a text to compare int8 with fp32 on first")
 
 
 def declare_generate(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
     add("--num-beams", type=int, metavar="N", help="beam search, of which --num-samples are shown")
     add("--length-penalty", type=float, metavar="X", help="of beams; default 1")
     add("--regex", metavar="PATTERN", help="the continuation matches it")
-    add("--json-schema", metavar="FILE", help="the continuation is JSON of this schema")
+    add("--json-schema", metavar="SCHEMA", help="the continuation is JSON of it: a file, or {...}")
     add("--lookup", action="store_true", help="speed: propose what followed the same tokens before")
     add("--draft", metavar="RUN", help="speed: a smaller model of the same vocabulary proposes")
-    declare_weights(parser, "the prompts")
+    declare_weights(parser)
     add("--stream", action="store_true", help="print the text as it is generated")
     show = "show each token with its probability, and the runners-up with theirs"
     add("--show-probabilities", action="store_true", help=show)
@@ -81,14 +81,14 @@ def run_generate(args: argparse.Namespace) -> None:
     one_of(args, "lookup", "draft", "num_beams", "regex", "json_schema")
     one_of(args, "stream", "json")
     check_beams(args)
-    schema = None if args.json_schema is None else read_text(args.json_schema)
+    schema = args.json_schema
+    if schema is not None and not schema.lstrip().startswith("{"):
+        schema = read_text(schema)
     from jaxlm import generation
     from jaxlm.generation.constraints import grammar_of
 
     grammar_of(args.regex, schema)  # whether it can be read, before a model is loaded
-    loaded = load_with_weights(
-        args, lambda fp32: [fp32.tokenizer.encode_prompt(prompt) for prompt in prompts]
-    )
+    loaded = load_with_weights(args)
     if args.num_beams is not None:
         print_samples(args, beam_samples(args, loaded, prompts, options))
         return
@@ -124,6 +124,8 @@ def check_beams(args: argparse.Namespace) -> None:
     defaults = {option.name: option.default for option in DECLARED} | {"stop": []}
     del defaults["max_new_tokens"]
     for name, default in defaults.items():
+        if name == "temperature" and args.temperature == 0:
+            continue  # beams choose the likeliest, as they are told
         if getattr(args, name) != default:
             raise JaxlmError(f"{spelled(name)} does not go with --num-beams, which would ignore it")
 
@@ -227,49 +229,36 @@ def load_model(source: str) -> "Loaded":
     return load(source)
 
 
-def load_with_weights(
-    args: argparse.Namespace, texts: "Callable[[Loaded], list[list[int]]]"
-) -> "Loaded":
-    """The model of a command, with the weights asked for.
-
-    What int8 saves and costs is told on standard error, measured on the tokens that `texts` gives
-    where no file is named.
-    """
+def load_with_weights(args: argparse.Namespace) -> "Loaded":
+    """The model of a command, with the weights asked for; standard error tells what int8 saves."""
     if args.quality_text is not None and args.weights != "int8":
         raise JaxlmError("--quality-text is for --weights int8")
     loaded = load_model(args.source)
     if args.weights == "int8":
         from jaxlm.runtime import return_freed_memory
 
-        loaded = quantized_and_told(args, loaded, texts)
+        loaded = quantized_and_told(args, loaded)
         return_freed_memory()
     return loaded
 
 
-def quantized_and_told(
-    args: argparse.Namespace, loaded: "Loaded", texts: "Callable[[Loaded], list[list[int]]]"
-) -> "Loaded":
+def quantized_and_told(args: argparse.Namespace, loaded: "Loaded") -> "Loaded":
     from jaxlm.generation import compare_params, quantized
     from jaxlm.generation.quantize import num_bytes
     from jaxlm.generation.text import causal
 
     model = causal(loaded)
-    if args.quality_text is None:
-        rows = texts(loaded)
-    else:
-        rows = [loaded.tokenizer.encode(read_text(args.quality_text))]
     other = quantized(loaded)
     before, after = (num_bytes(params) / 1e6 for params in (loaded.params, other.params))
     digits = 0 if after >= 10 else 3
     told = f"int8: {after:.{digits}f} MB of weights instead of {before:.{digits}f}"
-    if max(map(len, rows)) > 1:
-        found = compare_params(model, loaded.params, other.params, rows)
+    if args.quality_text is not None:
+        ids = loaded.tokenizer.encode(read_text(args.quality_text))
+        found = compare_params(model, loaded.params, other.params, [ids])
         told += (
             f"; over {found.num_tokens} tokens KL divergence {found.divergence:.2g} nats a token, "
             f"perplexity {found.perplexity:.4g} -> {found.other_perplexity:.4g}"
         )
-    else:
-        told += "; the text is too short to measure the quality on, give --quality-text"
     print(told, file=sys.stderr)
     return other
 
