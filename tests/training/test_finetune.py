@@ -63,6 +63,12 @@ def test_weights_come_from_the_source_and_only_the_head_is_new(home, tmp_path):
     ).any()
 
 
+def test_a_field_that_the_source_has_too_may_be_given(home, tmp_path):
+    same = {"num_layers": 2, "d_model": 16, "num_heads": 2}
+    loaded = fit(tuned(home, tmp_path / "run", model=same))
+    assert loaded.config.num_layers == 2
+
+
 def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
     first = fit(tuned(home, tmp_path / "first", optim={"learning_rate": 0.01}))
     again = tuned(home, tmp_path / "second", source=None, optim={"learning_rate": 0.0},
@@ -158,6 +164,11 @@ MISTAKES = {
     ),
     "another dropout": ({"model": {"dropout": 0.3}}, ConfigError, "set finetune.dropout"),
     "another tokenizer": ({"data": {"tokenizer": "bpe"}}, ConfigError, "data.tokenizer is bpe"),
+    "another depth, which is the default": (
+        {"model": {"num_layers": 4}},
+        ConfigError,
+        "model.num_layers is 4, but finetune.init_from has 2",
+    ),
     "another size": ({"model": {"d_model": 64}}, ConfigError, "model.d_model is 64, but"),
     "no source": (
         {"finetune": {"init_from": "nowhere/at/all"}},
