@@ -139,7 +139,14 @@ class TextLoader(yaml.BaseLoader):
     """YAML whose scalars stay text, to be read by the type of their field, or plain null.
 
     So 3e-4 is a number, `yes` is not a truth value, and a run may be called 010 or 2024-01-01.
+    Aliases are refused: a few lines of them can stand for more than fits in memory.
     """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="it holds an alias (*)", problem_mark=mark)
+        return super().compose_node(parent, index)
 
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)

@@ -77,6 +77,7 @@ def test_prompts_are_one_text_or_a_list(tmp_path):
         ("a: 1\n---\nb: 2", "is not valid YAML"),
         ("{[1]: 2}", "is not valid YAML"),
         ("a: &a [*a]", "is not valid YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2, .*: it holds an alias"),
         ("x\0: 1", "is not valid YAML"),
         ("[" * 5000, "is not valid YAML"),
         ("model: {<<: {gated: true}}", "model.<< is not a known field"),
