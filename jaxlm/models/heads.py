@@ -197,6 +197,7 @@ HEADS: dict[str, type[nn.Module]] = {
 
 def make_model(config: ModelConfig) -> Any:
     """The module of the config's architecture and head, without parameters."""
+    config = config.resolved()
     if config.head == "lm":
         return LANGUAGE_MODELS[config.architecture](config)
     return HEADS[config.head](config)

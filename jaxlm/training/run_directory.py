@@ -38,10 +38,10 @@ class RunError(JaxlmError):
 
 
 class RunDirectory:
-    """One run's folder, locked while open; files are named as in the README."""
+    """One run's folder, locked while open; files are named as in docs/training.md."""
 
     def __init__(self, config: Config):
-        self.path = Path(config.run.dir)
+        self.path = Path(config.resolved().run.dir)
         self.config = config
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run.dir {self.path} is a file; choose another run.dir")

@@ -117,6 +117,14 @@ def test_a_single_checkpoint_is_complete_in_itself(finished: Path, tmp_path: Pat
         copy.rename(finished / "run" / "checkpoints" / "24")
 
 
+def test_a_recipe_by_name_trains_in_runs_of_the_current_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--train.steps", "1", "--train.eval_every", "9", "--sample.every", "0"]
+    words += ["--model.num_layers", "1", "--data.source", "sample:mini_zh", "--data.seq_len", "8"]
+    fit(jaxlm.load_config("gpt_tiny.yaml", [*words, "--data.val_fraction", "0"]))
+    assert (tmp_path / "runs" / "gpt_tiny" / "summary.json").exists()
+
+
 def test_without_a_validation_split_the_last_checkpoint_is_loaded(tmp_path: Path):
     fit(tiny(tmp_path, data={"val_fraction": 0}, train={"steps": 7}))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
