@@ -42,7 +42,7 @@ def test_the_qwen2_of_the_article_is_counted_without_being_allocated():
 
 
 def test_presets_take_overrides():
-    config = preset("gpt2", max_seq_len=16, d_model=36)
+    config = preset("gpt2", max_seq_len=16, d_model=36).resolved()
     assert (config.preset, config.max_seq_len, config.d_ff, config.head_dim) == ("gpt2", 16, 144, 3)
 
 
