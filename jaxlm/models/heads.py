@@ -17,11 +17,15 @@ TRUNKS: dict[str, type[Trunk]] = {"decoder": Decoder, "encoder": Encoder}
 
 
 class Pooler(ConfiguredModule):
-    """A dense layer and tanh on the vector that stands for a sequence (Devlin et al. 2018)."""
+    """A dense layer on the vector that stands for a sequence, tanh or relu after it.
+
+    Devlin et al. 2018; relu: Sanh et al. 2019.
+    """
 
     @nn.compact
     def __call__(self, vector: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return nn.tanh(Dense(self.config, self.config.d_model, True, name="dense")(vector))
+        activation = nn.tanh if self.config.pooler_activation == "tanh" else nn.relu
+        return activation(Dense(self.config, self.config.d_model, True, name="dense")(vector))
 
 
 class MaskedLM(AttendingModule):
@@ -197,6 +201,7 @@ HEADS: dict[str, type[nn.Module]] = {
 
 def make_model(config: ModelConfig) -> Any:
     """The module of the config's architecture and head, without parameters."""
+    config = config.resolved()
     if config.head == "lm":
         return LANGUAGE_MODELS[config.architecture](config)
     return HEADS[config.head](config)

@@ -114,7 +114,7 @@ BERT = {
 )
 def test_published_configs_are_our_presets(theirs, name):
     dropout = theirs.get("resid_pdrop", theirs.get("hidden_dropout_prob", 0.0))
-    expected = dataclasses.replace(preset(name), preset=None, dropout=dropout)
+    expected = dataclasses.replace(preset(name).resolved(), preset=None, dropout=dropout)
     assert config_from_reference(theirs) == expected
 
 
@@ -171,9 +171,13 @@ def test_absent_attributes_have_the_default_of_the_reference():
         (BERT, {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         (BERT, {"is_decoder": True}, "is_decoder must be False"),
         (BERT, {"architectures": ["BertLMHeadModel"]}, "architectures must be one of"),
-        (MISTRAL, {"sliding_window": 4096}, "sliding_window must be None"),
+        (MISTRAL, {"sliding_window": 4095}, "sliding_window must be None or at least"),
         (LLAMA, {"attention_bias": True}, "attention_bias must be False"),
-        (QWEN2, {"use_sliding_window": True}, "use_sliding_window must be False"),
+        (
+            QWEN2,
+            {"use_sliding_window": True, "sliding_window": 1024, "max_window_layers": 20},
+            "sliding_window must be None or at least the context of 32768 tokens, it is 1024",
+        ),
         (QWEN2, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         (QWEN2, {"model_type": "mamba"}, "model_type must be one of gpt2, llama, mistral"),
     ],

@@ -35,12 +35,6 @@ def change_config(**changes):
     return damage
 
 
-def drop_model_type(folder):
-    theirs = json.loads((folder / "config.json").read_text())
-    del theirs["model_type"]
-    (folder / "config.json").write_text(json.dumps(theirs))
-
-
 def lose_a_shard(folder):
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors"}}
@@ -93,7 +87,6 @@ LLAMA = {"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 
         (change_tensors(extra), "transformer.h.9.mlp.weight has no place in the model"),
         (change_tensors(nan), "transformer.wpe.weight holds values that are not finite"),
         (change_config(vocab_size=5), "tokenizer of .* has .* tokens, but the model only 5"),
-        (drop_model_type, "model_type must be one of .*, it is missing"),
         (change_config(**LLAMA), "rope_type must be one of default, linear, llama3"),
         pytest.param(lock, "Permission denied", marks=NOT_AS_ROOT),
         (empty, "holds no model"),
