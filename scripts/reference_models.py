@@ -155,3 +155,38 @@ def update(model: Model, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return norm.item()
+
+
+def config_facts(theirs: dict[str, Any], family: str) -> dict[str, Any]:
+    """What a config.json means to transformers, by our names; of labels their names alone."""
+    config: Any = transformers.CONFIG_MAPPING[family].from_dict(theirs)
+    text = config.to_dict()
+    d_model, num_heads = config.hidden_size, config.num_attention_heads
+    inner = text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim")
+    offset = config.pad_token_id + 1 if family in COUNTING_FROM_PAD else 0
+    facts = {
+        "vocab_size": config.vocab_size,
+        "d_model": d_model,
+        "num_layers": config.num_hidden_layers,
+        "num_heads": num_heads,
+        "num_kv_heads": text.get("num_key_value_heads") or num_heads,
+        "head_dim": text.get("head_dim") or d_model // num_heads,
+        "d_ff": inner or 4 * d_model,
+        "max_seq_len": config.max_position_embeddings - offset,
+        "position_offset": offset,
+        "num_token_types": text.get("type_vocab_size", 0),
+        "tie_embeddings": config.tie_word_embeddings,
+    }
+    names = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+    facts["norm_eps"] = next((text[name] for name in names if name in text), 1e-12)
+    if rope := text.get("rope_parameters"):
+        facts |= {"rope_theta": rope["rope_theta"], "rope_factor": rope.get("factor", 1.0)}
+        facts["rope_scaling"] = rope["rope_type"].replace("default", "none")
+        if original := rope.get("original_max_position_embeddings"):
+            facts["rope_original_len"] = original
+    if "Classification" in str(theirs.get("architectures")):
+        facts["labels"] = [str(config.id2label[i]) for i in range(config.num_labels)]
+    return facts
+
+
+COUNTING_FROM_PAD = ("roberta", "xlm-roberta", "camembert")
