@@ -72,7 +72,22 @@ BERT = {
     "attention_probs_dropout_prob": 0.0,
 }
 ROBERTA = BERT | {"max_position_embeddings": LIMIT + 2, "type_vocab_size": 1, "pad_token_id": 1}
+DISTILBERT = {
+    "vocab_size": 43,
+    "dim": 24,
+    "hidden_dim": 36,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": LIMIT,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "qa_dropout": 0.0,
+    "seq_classif_dropout": 0.0,
+}
 LABELS = {"id2label": {0: "bad", 1: "so-so", 2: "good"}}
+
+# Encoders whose positions are counted from the row after the padding id.
+COUNTING_FROM_PAD = ("roberta", "xlm-roberta", "camembert")
 
 # Language models: recorded with their gradients and parts, and those of decoders while training.
 MODELS: dict[str, tuple[str, dict]] = {
@@ -85,6 +100,13 @@ MODELS: dict[str, tuple[str, dict]] = {
     "bert": ("BertForPreTraining", BERT),
     "roberta": ("RobertaForMaskedLM", ROBERTA),
 }
+ENCODER_HEADS = (
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "Model",
+)
 # Other heads: recorded with what they answer.
 HEADS: dict[str, tuple[str, dict]] = {
     name: (name, {"pad_token_id": 0} | config | (LABELS if "Class" in name else {}))
@@ -104,6 +126,9 @@ HEADS: dict[str, tuple[str, dict]] = {
         ("RobertaForTokenClassification", ROBERTA),
         ("RobertaForQuestionAnswering", ROBERTA),
         ("RobertaModel", ROBERTA),
+        *((f"XLMRoberta{head}", ROBERTA) for head in ENCODER_HEADS),
+        *((f"Camembert{head}", ROBERTA) for head in ENCODER_HEADS),
+        *((f"DistilBert{head}", DISTILBERT) for head in ENCODER_HEADS),
     )
 }
 
@@ -187,6 +212,3 @@ def config_facts(theirs: dict[str, Any], family: str) -> dict[str, Any]:
     if "Classification" in str(theirs.get("architectures")):
         facts["labels"] = [str(config.id2label[i]) for i in range(config.num_labels)]
     return facts
-
-
-COUNTING_FROM_PAD = ("roberta", "xlm-roberta", "camembert")

@@ -11,7 +11,7 @@ import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.cli.export import logits_difference
 from jaxlm.models import make_model
-from tests.fixtures.reference import DECODERS, HEADS, MODELS, recorded
+from tests.fixtures.reference import DECODERS, HEADS, LIVE_HEADS, MODELS, recorded
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 pytestmark = pytest.mark.parity
@@ -32,7 +32,7 @@ def reload(path):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", MODELS + HEADS)
+@pytest.mark.parametrize("name", MODELS + HEADS + LIVE_HEADS)
 def test_an_exported_directory_gives_the_same_answers(name, tmp_path):
     from scripts.reference_models import reference_model
 

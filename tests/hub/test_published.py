@@ -22,7 +22,7 @@ def by_source(entries):
 
 
 def ours(entry):
-    shapes = {name: (10**6,) for name in entry.get("tensors", ())}
+    shapes = dict.fromkeys(entry.get("tensors", ()), (10**6,))
     return config_from_reference(entry["config"], entry["expected"].get("head"), shapes)
 
 
@@ -56,7 +56,7 @@ def test_what_is_written_again_means_the_same(entry):
 
 @by_source([entry for entry in PUBLISHED if "refused" in entry])
 def test_what_we_do_not_compute_is_refused_by_name(entry):
-    shapes = {name: (10**6,) for name in entry.get("tensors", ())}
+    shapes = dict.fromkeys(entry.get("tensors", ()), (10**6,))
     with pytest.raises(JaxlmError, match=entry["refused"]):
         config_from_reference(entry["config"], shapes=shapes)
 
