@@ -5,6 +5,7 @@ import re
 import sys
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from jaxlm.config import ModelConfig
@@ -145,7 +146,7 @@ def read_field(ours: str, name: str, value: Any, default: Any, faults: list[str]
     # Without a number of key and value heads of its own, a model has as many as query heads.
     if value is None and (default is None or ours == "num_kv_heads"):
         return None
-    kind = typing.get_type_hints(ModelConfig)[ours]
+    kind = field_types()[ours]
     kinds = typing.get_args(kind) or (kind,)
     number: Any = value
     if bool in kinds:
@@ -162,6 +163,11 @@ def read_field(ours: str, name: str, value: Any, default: Any, faults: list[str]
         faults.append(f"{name} must be {wanted}, it is {shown(value)}")
         return None
     return float(number) if float in kinds else number
+
+
+@cache
+def field_types() -> dict[str, Any]:
+    return typing.get_type_hints(ModelConfig)
 
 
 def is_number(value: Any) -> bool:

@@ -99,9 +99,7 @@ def read_generation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
     ends = theirs.get("eos_token_id") if ends is None else ends
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
     if not all(isinstance(i, int) and not isinstance(i, bool) for i in ends):
-        raise ExchangeError(
-            f"eos_token_id of {where} must be a number or a list of them, not {ends}"
-        )
+        raise ExchangeError(f"eos_token_id of {where} must be one id or a list of ids, not {ends}")
     found = {"eos_token_ids": ends}
     return found | ({"generation_config": generation} if file.is_file() else {})
 
@@ -199,7 +197,7 @@ def special_ids(loaded: Loaded) -> dict[str, Any]:
     """The special tokens' ids by Hugging Face's names; without a tokenizer, the source's ids.
 
     The ids that end a text are the source's where it had any. Classifiers of decoders need padding,
-    to find a row's last token: where there is none, another token that no text ends with.
+    to find a row's last token: where there is none, another special token that no text ends with.
     """
     # None is written as null: for a missing name they take a default, which may be another token.
     ids = {name: loaded.origin.get(name) for name in SPECIALS.values()}
@@ -215,11 +213,11 @@ def special_ids(loaded: Loaded) -> dict[str, Any]:
     return ids
 
 
-def spare_id(tokenizer: Tokenizer) -> int:
-    """The id of a token that can stand for padding: special, and not put after a text."""
-    last = tokenizer.backend.encode("a").ids[-1:]
-    roles = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id, 0)
-    return next(i for i in roles if i is not None and i not in last)
+def spare_id(tokenizer: Tokenizer) -> int | None:
+    """The id of a special token that can stand for padding, as no text ends with it; or None."""
+    last = tokenizer.backend.encode("").ids[-1:]
+    ids = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
+    return next((i for i in ids if i is not None and i not in last), None)
 
 
 def with_padding(tokenizer: Tokenizer, pad_id: int | None) -> Tokenizer:
