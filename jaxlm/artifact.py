@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import Config, ModelConfig
+from jaxlm.config import Config, JaxlmError, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
 
@@ -34,10 +34,22 @@ class Placement:
     """The devices and the type of loaded params.
 
     `sharding` is one for all params or a function of a param's path; None means the first device.
+
+    Raises: JaxlmError for a type that is not of floating point.
     """
 
     sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None
     dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        try:
+            kind = jnp.dtype(self.dtype)
+        except TypeError:
+            kind = None
+        allowed = ("float32", "bfloat16", "float16") + ("float64",) * jax.config.jax_enable_x64
+        if kind is None or kind.name not in allowed:
+            raise JaxlmError(f"dtype must be one of {', '.join(allowed)}, got {self.dtype!r}")
+        object.__setattr__(self, "dtype", kind)
 
     def of(self, path: str) -> jax.sharding.Sharding:
         if self.sharding is None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def load(
     trained: str | Path | None = None,
     sharding: jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | None = None,
     dtype: Any = jnp.float32,
+    accept: Collection[str] = (),
 ) -> Loaded:
     """A run (its best checkpoint, else its last; `step` chooses one), a checkpoint, or a model of
     Hugging Face: a directory, or a hub id such as openai-community/gpt2 with its `revision`.
@@ -57,29 +58,37 @@ def load(
     Params come as `dtype`, one tensor at a time, straight to where `sharding` says: one for all, or
     a function of a parameter's path; default: the first device. Adapters are merged. `model` is the
     own module that a run of `fit` trained, or the function that made it; `trained` is a file of
-    `write_trained`, put onto the model.
+    `write_trained`, put onto the model. `accept` names attributes of a config.json that are taken
+    at your own risk, though their meaning is unknown here.
     Raises JaxlmError where there is nothing to load, or something that is damaged or unknown.
     """
-    placement = Placement(sharding, jnp.dtype(dtype))
-    loaded = load_placed(Path(path), step, revision, placement, model)
+    placement = Placement(sharding, dtype)
+    loaded = load_placed(Path(path), step, revision, placement, model, accept)
     return loaded if trained is None else with_trained(loaded, Path(trained), placement)
 
 
 def load_placed(
-    path: Path, step: int | None, revision: str | None, placement: Placement, model: OwnModel
+    path: Path,
+    step: int | None,
+    revision: str | None,
+    placement: Placement,
+    model: OwnModel,
+    accept: Collection[str] = (),
 ) -> Loaded:
     if not path.is_dir():
         if path.exists() or not re.fullmatch(HUB_ID, str(path)):
             raise CheckpointError(
                 f"there is no directory {path}; give a run, a checkpoint or a Hugging Face model"
             )
-        return read_directory(download(str(path), revision), placement)
+        return read_directory(download(str(path), revision), placement, accept)
     if is_checkpoint(path):
         if step is not None:
             raise CheckpointError(f"{path} is one checkpoint; give its run to choose a step")
         return load_checkpoint(path, placement, model)
     if not (path / "config.yaml").exists() and is_reference(path):
-        return read_directory(path, placement)
+        return read_directory(path, placement, accept)
+    if accept:
+        raise CheckpointError(f"accept is for directories of Hugging Face's, and {path} is none")
     folder = path / "checkpoints"
     steps = saved_steps(folder)
     if not steps:

@@ -72,7 +72,22 @@ BERT = {
     "attention_probs_dropout_prob": 0.0,
 }
 ROBERTA = BERT | {"max_position_embeddings": LIMIT + 2, "type_vocab_size": 1, "pad_token_id": 1}
+DISTILBERT = {
+    "vocab_size": 43,
+    "dim": 24,
+    "hidden_dim": 36,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": LIMIT,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "qa_dropout": 0.0,
+    "seq_classif_dropout": 0.0,
+}
 LABELS = {"id2label": {0: "bad", 1: "so-so", 2: "good"}}
+
+# Encoders whose positions are counted from the row after the padding id.
+COUNTING_FROM_PAD = ("roberta", "xlm-roberta", "camembert")
 
 # Language models: recorded with their gradients and parts, and those of decoders while training.
 MODELS: dict[str, tuple[str, dict]] = {
@@ -85,6 +100,13 @@ MODELS: dict[str, tuple[str, dict]] = {
     "bert": ("BertForPreTraining", BERT),
     "roberta": ("RobertaForMaskedLM", ROBERTA),
 }
+ENCODER_HEADS = (
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "Model",
+)
 # Other heads: recorded with what they answer.
 HEADS: dict[str, tuple[str, dict]] = {
     name: (name, {"pad_token_id": 0} | config | (LABELS if "Class" in name else {}))
@@ -104,6 +126,9 @@ HEADS: dict[str, tuple[str, dict]] = {
         ("RobertaForTokenClassification", ROBERTA),
         ("RobertaForQuestionAnswering", ROBERTA),
         ("RobertaModel", ROBERTA),
+        *((f"XLMRoberta{head}", ROBERTA) for head in ENCODER_HEADS),
+        *((f"Camembert{head}", ROBERTA) for head in ENCODER_HEADS),
+        *((f"DistilBert{head}", DISTILBERT) for head in ENCODER_HEADS),
     )
 }
 
@@ -155,3 +180,35 @@ def update(model: Model, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return norm.item()
+
+
+def config_facts(theirs: dict[str, Any], family: str) -> dict[str, Any]:
+    """What a config.json means to transformers, by our names; of labels their names alone."""
+    config: Any = transformers.CONFIG_MAPPING[family].from_dict(theirs)
+    text = config.to_dict()
+    d_model, num_heads = config.hidden_size, config.num_attention_heads
+    inner = text.get("intermediate_size") or text.get("n_inner") or text.get("hidden_dim")
+    offset = config.pad_token_id + 1 if family in COUNTING_FROM_PAD else 0
+    facts = {
+        "vocab_size": config.vocab_size,
+        "d_model": d_model,
+        "num_layers": config.num_hidden_layers,
+        "num_heads": num_heads,
+        "num_kv_heads": text.get("num_key_value_heads") or num_heads,
+        "head_dim": text.get("head_dim") or d_model // num_heads,
+        "d_ff": inner or 4 * d_model,
+        "max_seq_len": config.max_position_embeddings - offset,
+        "position_offset": offset,
+        "num_token_types": text.get("type_vocab_size", 0),
+        "tie_embeddings": config.tie_word_embeddings,
+    }
+    names = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+    facts["norm_eps"] = next((text[name] for name in names if name in text), 1e-12)
+    if rope := text.get("rope_parameters"):
+        facts |= {"rope_theta": rope["rope_theta"], "rope_factor": rope.get("factor", 1.0)}
+        facts["rope_scaling"] = rope["rope_type"].replace("default", "none")
+        if original := rope.get("original_max_position_embeddings"):
+            facts["rope_original_len"] = original
+    if "Classification" in str(theirs.get("architectures")):
+        facts["labels"] = [str(config.id2label[i]) for i in range(config.num_labels)]
+    return facts

@@ -119,6 +119,8 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     import jax.numpy as jnp
     import numpy as np
 
+    from jaxlm.models.heads import SequenceClassifier
+
     try:
         import torch
         import transformers
@@ -134,12 +136,16 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     names = json.loads((reference / "config.json").read_text(encoding="utf-8"))
     kind = getattr(transformers, (names.get("architectures") or ["AutoModel"])[0])
     theirs = kind.from_pretrained(reference, dtype=torch.float32).eval()
-    # Their decoders find a row's last token by the padding id, ours by the mask.
-    pad = theirs.config.pad_token_id = theirs.config.pad_token_id or 0
-    ids = np.random.default_rng(0).integers(config.vocab_size, size=(ROWS, length))
+    # Their decoders find a row's last token by the padding id, ours by the mask; without such an id
+    # they classify one row at a time.
+    pad = theirs.config.pad_token_id
+    classifies = config.architecture == "decoder" and isinstance(loaded.model, SequenceClassifier)
+    rows = 1 if pad is None and classifies else ROWS
+    pad = pad or 0
+    ids = np.random.default_rng(0).integers(config.vocab_size, size=(rows, length))
     ids[ids == pad] = (pad + 1) % config.vocab_size
     mask = np.ones_like(ids)
-    mask[1, length // 2 :] = 0
+    mask[1:, length // 2 :] = 0
     ids[mask == 0] = pad
     with torch.no_grad():
         out = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))

@@ -12,6 +12,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SRC", help="a Hugging Face directory or hub id")
     add("target", metavar="DEST", help="the run directory to write")
     add("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    own_risk = "take this attribute of config.json as it is, whose meaning is unknown here"
+    add("--accept", action="append", default=[], metavar="NAME", help=own_risk)
     declare_proof(parser)
 
 
@@ -22,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     source = Path(args.source)
     if not source.exists():
         source = download(args.source, args.revision)
-    loaded = load(source)
+    loaded = load(source, accept=args.accept)
     write_run(loaded, args.target)
     show_proof(args, loaded, source)
 

@@ -83,9 +83,12 @@ class ModelConfig(Section):
     )
     pooler: Derived[bool] = option(
         None,
-        "a dense tanh layer on what is pooled; null: with the encoder heads that pool",
+        "a dense layer on what is pooled; null: with the encoder heads that pool",
         role="head",
         told_by="task",
+    )
+    pooler_activation: Literal["tanh", "relu"] = option(
+        "tanh", "nonlinearity of the pooler", role="structure"
     )
     pooling: Literal["token", "mean"] = option(
         "token",

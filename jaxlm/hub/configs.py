@@ -1,63 +1,69 @@
 """Hugging Face's config.json as a ModelConfig and back, and the family of a ModelConfig."""
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxlm.config import ConfigError, JaxlmError, ModelConfig
 from jaxlm.config.schema import fields_with_role
+from jaxlm.hub.attributes import (
+    PROBLEMS,
+    attribute_faults,
+    class_labels,
+    flat_rotary,
+    read_field,
+    read_rate,
+    shown,
+    window_faults,
+)
 from jaxlm.hub.decoders import GPT2, LLAMA, MISTRAL, QWEN2, QWEN3
-from jaxlm.hub.encoders import BERT, ROBERTA
-from jaxlm.hub.tables import REQUIRED, Family
+from jaxlm.hub.encoders import BERT, CAMEMBERT, DISTILBERT, ROBERTA, XLM_ROBERTA
+from jaxlm.hub.tables import Family
 
-FAMILIES = {f.name: f for f in (GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, BERT, ROBERTA)}
+Shapes = Mapping[str, tuple[int, ...]]
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        *(GPT2, LLAMA, MISTRAL, QWEN2, QWEN3),
+        *(BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT),
+    )
+}
+# The order in which marks are looked for: some are also found in later families.
+MARKED = (GPT2, QWEN3, QWEN2, LLAMA, DISTILBERT, ROBERTA, BERT)
 
 # Their name of an activation and ours; of several names for one function the first is written.
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
     "relu2": "relu_squared",
 }
-ROPE_TYPES = {"default": "none", "linear": "linear", "llama3": "llama3"}
-PROBLEMS = {
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
+# Fields of ours that are a dim of some tensor, or less.
+SIZES = ("vocab_size", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "max_seq_len")
+SIZES += ("num_token_types",)
 # Fields of ours that any family can have, or that do not change the outputs.
 FREE = set(fields_with_role(ModelConfig, "head", "training", "execution", "name")) - {"pooling"}
 
 
-def family_of(config: ModelConfig) -> Family:
-    """The family of a model of this config.
+def family_of(config: ModelConfig, name: str | None = None) -> Family:
+    """The family of a model of this config: the one of this name, if it is, else the first.
 
     Raises: JaxlmError, with the fields that differ from the nearest family, where there is none.
     """
     config = config.resolved()
-    derived = {"num_kv_heads": config.num_heads, "head_dim": config.d_model // config.num_heads}
-    defaults = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
-    # Only models with rotary positions use these fields.
-    idle = "rope_" if config.positions != "rotary" else "never"
-
-    def differences(family: Family) -> list[str]:
-        expected = {
-            name: default
-            for name, default in defaults.items()
-            if name not in family.fields and name not in FREE and not name.startswith(idle)
-        }
-        expected |= {k: derived[k] if v is None else v for k, v in family.structure.items()}
-        found = {name: getattr(config, name) for name in expected}
-        apart = [f"{k} = {found[k]!r}, not {v!r}" for k, v in expected.items() if found[k] != v]
-        if config.head not in family.heads:
-            apart.append(f"head = {config.head!r}, not one of {', '.join(family.heads)}")
-        return apart
-
-    nearest = min(FAMILIES.values(), key=lambda family: len(differences(family)))
-    if apart := differences(nearest):
+    if name in FAMILIES and not differences(config, FAMILIES[name]):
+        return FAMILIES[name]
+    nearest = min(FAMILIES.values(), key=lambda family: len(differences(config, family)))
+    if apart := differences(config, nearest):
         raise JaxlmError(
             f"no family of {', '.join(FAMILIES)} has this structure; it is nearest to "
             f"{nearest.name}, but for {'; '.join(apart)}"
@@ -65,51 +71,124 @@ def family_of(config: ModelConfig) -> Family:
     return nearest
 
 
-def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) -> ModelConfig:
+def differences(config: ModelConfig, family: Family) -> list[str]:
+    """In what a resolved config is not of a family."""
+    derived = {"num_kv_heads": config.num_heads, "head_dim": config.d_model // config.num_heads}
+    # Only models with rotary positions use the fields of rope.
+    idle = "rope_" if config.positions != "rotary" else "never"
+    expected = {
+        f.name: f.default
+        for f in dataclasses.fields(ModelConfig)
+        if f.name not in family.fields and f.name not in FREE and not f.name.startswith(idle)
+    }
+    expected |= {k: derived[k] if v is None else v for k, v in family.structure.items()}
+    apart = []
+    if family.first_pad_id is not None:
+        del expected["position_offset"]
+        if config.position_offset < 1:
+            apart.append(f"position_offset = {config.position_offset}, not 1 or more")
+    found = {name: getattr(config, name) for name in expected}
+    apart += [f"{k} = {found[k]!r}, not {v!r}" for k, v in expected.items() if found[k] != v]
+    if config.head not in family.heads:
+        apart.append(f"head = {config.head!r}, not one of {', '.join(family.heads)}")
+    return apart
+
+
+def family_told_by(theirs: Mapping[str, Any], names: Iterable[str] = ()) -> Family:
+    """The family of their config: by model_type, else architectures, else the tensors' names.
+
+    Raises: JaxlmError where none tells it, or it is not one of ours.
+    """
+    kind = theirs.get("model_type")
+    if kind is not None:
+        if isinstance(kind, str) and kind in FAMILIES:
+            return FAMILIES[kind]
+        raise JaxlmError(f"model_type must be one of {', '.join(FAMILIES)}, it is {shown(kind)}")
+    architecture = first_architecture(theirs)
+    if architecture is not None:
+        for family in FAMILIES.values():
+            if architecture.lower() in map(str.lower, family.heads.values()):
+                return family
+        raise JaxlmError(
+            f"{architecture} is no architecture of {', '.join(FAMILIES)}, and model_type is missing"
+        )
+    names = list(names)
+    for family in MARKED:
+        if any(re.fullmatch(family.mark, name) for name in names):
+            # Without a head, the tensors of BERT and RoBERTa have the same names.
+            bare = family is BERT and not any(re.match(r"bert\.|cls\.", name) for name in names)
+            if not (bare and theirs.get("type_vocab_size") == 1):
+                return family
+    raise JaxlmError(
+        f"model_type must be one of {', '.join(FAMILIES)}, it is missing, and nothing else tells "
+        "the family: add it to config.json"
+    )
+
+
+def first_architecture(theirs: Mapping[str, Any]) -> str | None:
+    names = theirs.get("architectures") or [None]
+    name = names[0] if isinstance(names, list) else names
+    if name is not None and not isinstance(name, str):
+        raise JaxlmError(f"architectures must be a list of names, it is {shown(names)}")
+    return name
+
+
+def config_from_reference(
+    theirs: Mapping[str, Any],
+    head: str | None = None,
+    shapes: Shapes | None = None,
+    accept: Iterable[str] = (),
+) -> ModelConfig:
     """The ModelConfig of the model that their config.json describes.
 
-    `head` replaces the head that their `architectures` names.
+    `head` replaces the head that their `architectures` names; `shapes` are those of the tensors
+    that are there, against which sizes are held; attributes of `accept` are taken as they are.
 
     Raises: JaxlmError, with every attribute that is unknown or not supported.
     """
-    family = FAMILIES.get(str(theirs.get("model_type", "")))
-    if family is None:
-        given = repr(theirs["model_type"]) if "model_type" in theirs else "missing"
-        raise JaxlmError(f"model_type must be one of {', '.join(FAMILIES)}, it is {given}")
-    theirs, faults = unnested(theirs, rotary=family.structure["positions"] == "rotary")
-    known = {name for name, _ in family.fields.values()} | {*family.dropout}
-    known |= set(family.harmless.split())
-    for name, value in theirs.items():
-        if name in family.demands:
-            wanted = family.demands[name]
-            if any(v != wanted for v in (value if isinstance(value, list) else [value])):
-                faults.append(f"{name} must be {wanted!r}, it is {value!r}")
-        elif name not in known:
-            faults.append(f"{name} ({value!r}) is unknown to us")
-    fields = {ours: theirs.get(name, default) for ours, (name, default) in family.fields.items()}
-    faults += [f"{family.fields[k][0]} is missing" for k, v in fields.items() if v is REQUIRED]
-    if fields["activation"] not in ACTIVATIONS:
-        name = family.fields["activation"][0]
-        faults.append(f"{name} {fields['activation']!r} is unknown to us")
+    shapes = shapes or {}
+    family = family_told_by(theirs, shapes)
+    faults: list[str] = []
+    if family.structure["positions"] == "rotary":
+        theirs = flat_rotary(theirs, faults)
+    faults += attribute_faults(theirs, family, accept)
     head = head or head_of(family, theirs, faults)
+    fields = {
+        ours: read_field(ours, name, theirs.get(name, default), default, faults)
+        for ours, (name, default) in family.fields.items()
+    }
+    activation = fields["activation"]
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        faults.append(f"{family.fields['activation'][0]} {shown(activation)} is unknown to us")
+    faults += size_faults(family, fields, shapes)
+    if fields["num_layers"] and fields["max_seq_len"] and "sliding_window" not in set(accept):
+        faults += window_faults(theirs, family, fields["num_layers"], fields["max_seq_len"])
+    if head.endswith("_classification"):
+        fields |= class_labels(theirs, faults)
+        most = largest(shapes)
+        if shapes and len(fields.get("labels", ())) > most:
+            faults.append(f"there are {len(fields['labels'])} labels, but no tensor is so large")
+    offset = family.structure.get("position_offset", 0)
+    if family.first_pad_id is not None:
+        pad = theirs.get("pad_token_id", family.first_pad_id)
+        if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+            faults.append(f"pad_token_id must be a whole number, it is {shown(pad)}")
+        else:
+            offset = fields["position_offset"] = pad + 1
+    dropout = read_rate(theirs, family.dropout[0], faults)
     if faults:
         raise JaxlmError(f"this {family.name} config cannot be taken over: {'; '.join(faults)}")
-    offset = family.structure.get("position_offset", 0)
-    if (
-        head == "none"
-        and fields["tie_embeddings"]
-        and family.structure["architecture"] != "encoder"
-    ):
+    encoder = family.structure["architecture"] == "encoder"
+    if head == "none" and fields["tie_embeddings"] and not encoder:
         head = "lm"  # a tied head has no weights, so a bare model has all that is needed
     fields |= {
         **family.structure,
-        "activation": ACTIVATIONS[fields["activation"]],
+        "activation": ACTIVATIONS[activation],
         "max_seq_len": fields["max_seq_len"] - offset,
-        "dropout": float(theirs.get(family.dropout[0], 0.0) or 0.0),
+        "dropout": dropout,
         "head": head,
+        "pooler": encoder and head in family.pooled_heads,
     }
-    if head.endswith("_classification"):
-        fields |= labels_of(theirs)
     try:
         return ModelConfig(**fields).resolved()
     except (ConfigError, TypeError) as error:
@@ -118,60 +197,70 @@ def config_from_reference(theirs: Mapping[str, Any], head: str | None = None) ->
 
 def head_of(family: Family, theirs: Mapping[str, Any], faults: list[str]) -> str:
     """The head of their first architecture, or the family's first head if they name none."""
-    names = theirs.get("architectures") or []
-    heads = {name: head for head, name in family.heads.items()}
-    if names and names[0] not in heads:
-        faults.append(f"architectures must be one of {', '.join(heads)}, it is {names[0]}")
-    return heads.get(names[0] if names else "", next(iter(family.heads)))
+    name = first_architecture(theirs)
+    if name is None:
+        return next(iter(family.heads))
+    heads = {kind.lower(): head for head, kind in family.heads.items()}
+    if name.lower() not in heads:
+        kinds = ", ".join(family.heads.values())
+        faults.append(f"architectures must be one of {kinds}, it is {name}")
+    return heads.get(name.lower(), "none")
 
 
-def labels_of(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    named = theirs.get("id2label") or {i: f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
-    labels = tuple(str(named[i]) for i in sorted(named, key=int))
-    problem = PROBLEMS.get(str(theirs.get("problem_type")), "single_label")
-    if theirs.get("problem_type") is None and len(labels) == 1:
-        problem = "regression"
-    return {"labels": labels, "problem": problem}
+def largest(shapes: Shapes) -> int:
+    return max((size for shape in shapes.values() for size in shape), default=0)
 
 
-def unnested(theirs: Mapping[str, Any], rotary: bool) -> tuple[dict[str, Any], list[str]]:
-    """Their attributes, with those of rotary positions flat (new files nest them), and faults."""
-    flat, faults = dict(theirs), []
-    if not rotary:
-        return flat, faults
-    nested = {}
-    for group in ("rope_scaling", "rope_parameters"):
-        nested |= flat.pop(group, None) or {}
-    kind = nested.pop("type", "default")
-    kind = nested.pop("rope_type", kind)
-    if kind not in ROPE_TYPES:
-        faults.append(f"rope_type must be one of {', '.join(ROPE_TYPES)}, it is {kind!r}")
-    return {**flat, **nested, "rope_type": ROPE_TYPES.get(str(kind), "none")}, faults
+def size_faults(family: Family, fields: Mapping[str, Any], shapes: Shapes) -> list[str]:
+    """Faults of sizes beyond those of the tensors, found before anything of the size is made."""
+    if not shapes:
+        return []
+    numbers = [int(n) for name in shapes for n in re.findall(r"(?<=\.)\d{1,9}(?=\.)", f".{name}")]
+    layers, most = max(numbers, default=0) + 1, largest(shapes)
+    faults = []
+    for ours, (name, _) in family.fields.items():
+        size = fields[ours]
+        if ours == "num_layers" and size is not None and size > layers:
+            faults.append(f"{name} is {size}, but the tensors are of {layers} layers")
+        rotary = ours == "max_seq_len" and family.structure["positions"] == "rotary"
+        sized = ours in SIZES and not rotary
+        if sized and size is not None and size > most:
+            faults.append(f"{name} is {size}, but no tensor has a dim above {most}")
+    return faults
 
 
-def config_to_reference(config: ModelConfig) -> dict[str, Any]:
-    """Their config.json for a model of this config.
+def config_to_reference(config: ModelConfig, name: str | None = None) -> dict[str, Any]:
+    """Their config.json for a model of this config, as that of the family of this name if it fits.
 
     Raises: JaxlmError where no family has its structure.
     """
     config = config.resolved()
-    family = family_of(config)
+    family = family_of(config, name)
     theirs: dict[str, Any] = {
         "model_type": family.name,
         "architectures": [family.heads[config.head]],
     }
     theirs |= {name: getattr(config, ours) for ours, (name, _) in family.fields.items()}
-    theirs |= {name: value for name, value in family.demands.items() if name != "layer_types"}
+    theirs |= family.demands
+    if family.window_switch:
+        theirs["use_sliding_window"] = False
+    elif family.window is not None:
+        theirs["sliding_window"] = None
+    if family.first_pad_id is not None:
+        theirs["pad_token_id"] = config.position_offset - 1
     activation, limit = family.fields["activation"][0], family.fields["max_seq_len"][0]
     theirs[activation] = next(k for k, v in ACTIVATIONS.items() if v == config.activation)
     theirs[limit] += config.position_offset
     theirs |= dict.fromkeys(family.dropout, config.dropout)
     if config.positions == "rotary":
-        names = [name for ours, (name, _) in family.fields.items() if ours.startswith("rope_")]
-        rope = {name: theirs.pop(name) for name in names}
+        rope = {
+            attribute: theirs.pop(attribute)
+            for ours, (attribute, _) in family.fields.items()
+            if ours.startswith("rope_")
+        }
         theirs["rope_theta"] = rope.pop("rope_theta")
         kept = {"none": [], "linear": ["rope_type", "factor"], "llama3": list(rope)}
-        theirs["rope_scaling"] = {name: rope[name] for name in kept[config.rope_scaling]} or None
+        theirs["rope_scaling"] = {key: rope[key] for key in kept[config.rope_scaling]} or None
     if config.labels:
         theirs["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
         theirs["label2id"] = {label: i for i, label in enumerate(config.labels)}

@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxlm.hub.tables import (
-    HARMLESS,
+    NO_MARK,
     REQUIRED,
     SAME,
     THIRDS,
@@ -25,6 +25,7 @@ GPT2_BLOCK = "transformer.h.{i}"
 GPT2 = Family(
     name="gpt2",
     prefix="transformer.",
+    mark=r"(.*\.)?h\.\d+\.attn\.c_attn\.weight",
     heads={
         "lm": "GPT2LMHeadModel",
         "sequence_classification": "GPT2ForSequenceClassification",
@@ -81,13 +82,8 @@ GPT2 = Family(
         "tie_embeddings": ("tie_word_embeddings", True),
     },
     dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    demands={
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-        "is_encoder_decoder": False,
-    },
-    harmless=HARMLESS + "is_decoder n_ctx reorder_and_upcast_attn summary_type summary_use_proj "
+    demands={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+    harmless="is_decoder n_ctx reorder_and_upcast_attn summary_type summary_use_proj "
     "summary_activation summary_proj_to_labels summary_first_dropout",
 )
 
@@ -107,6 +103,7 @@ def llama_heads(name: str) -> dict[str, str]:
 LLAMA = Family(
     name="llama",
     prefix="model.",
+    mark=r"(.*\.)?layers\.\d+\.self_attn\.q_proj\.weight",
     heads=llama_heads("Llama"),
     rows=(
         TensorRow((TOKENS,), "model.embed_tokens.weight"),
@@ -148,7 +145,7 @@ LLAMA = Family(
         "num_kv_heads": ("num_key_value_heads", None),
         "head_dim": ("head_dim", None),
         "d_ff": ("intermediate_size", REQUIRED),
-        "max_seq_len": ("max_position_embeddings", REQUIRED),
+        "max_seq_len": ("max_position_embeddings", 2048),
         "activation": ("hidden_act", "silu"),
         "norm_eps": ("rms_norm_eps", 1e-6),
         "tie_embeddings": ("tie_word_embeddings", False),
@@ -160,37 +157,46 @@ LLAMA = Family(
         "rope_original_len": ("original_max_position_embeddings", 8192),
     },
     dropout=("attention_dropout",),
-    demands={"attention_bias": False, "mlp_bias": False, "is_encoder_decoder": False},
+    demands={"attention_bias": False, "mlp_bias": False},
     # pretraining_tp splits matrix products without changing the result.
-    harmless=HARMLESS + "is_decoder pretraining_tp",
+    harmless="is_decoder pretraining_tp",
 )
-# With these, sliding_window and max_window_layers have no effect.
-UNSLID = {
-    "is_encoder_decoder": False,
-    "use_sliding_window": False,
-    "layer_types": "full_attention",
-}
 MISTRAL = dataclasses.replace(
     LLAMA,
     name="mistral",
+    mark=NO_MARK,  # its tensors are those of Llama
     heads=llama_heads("Mistral"),
-    demands={"is_encoder_decoder": False, "sliding_window": None},
-    harmless=HARMLESS + "is_decoder",
+    fields={
+        **LLAMA.fields,
+        "num_kv_heads": ("num_key_value_heads", 8),
+        "max_seq_len": ("max_position_embeddings", 131072),
+    },
+    demands={},
+    harmless="is_decoder sliding_window",
+    window=4096,
 )
 QWEN2 = dataclasses.replace(
     LLAMA,
     name="qwen2",
+    mark=r"(.*\.)?layers\.\d+\.self_attn\.q_proj\.bias",
     heads=llama_heads("Qwen2"),
     structure={**LLAMA.structure, "qkv_bias": True},
-    demands=UNSLID,
-    harmless=HARMLESS + "is_decoder sliding_window max_window_layers",
+    fields={
+        **LLAMA.fields,
+        "num_kv_heads": ("num_key_value_heads", 32),
+        "max_seq_len": ("max_position_embeddings", 32768),
+    },
+    demands={},
+    harmless="is_decoder layer_types max_window_layers sliding_window use_sliding_window",
+    window=4096,
+    window_switch=True,
 )
 QWEN3 = dataclasses.replace(
-    LLAMA,
+    QWEN2,
     name="qwen3",
+    mark=r"(.*\.)?layers\.\d+\.self_attn\.q_norm\.weight",
     heads=llama_heads("Qwen3"),
     structure={**LLAMA.structure, "qk_norm": True},
-    fields={**LLAMA.fields, "head_dim": ("head_dim", 128)},
-    demands=UNSLID | {"attention_bias": False},
-    harmless=HARMLESS + "is_decoder sliding_window max_window_layers",
+    fields={**QWEN2.fields, "head_dim": ("head_dim", 128)},
+    demands={"attention_bias": False},
 )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ import jax.numpy as jnp
 from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.files import folder_in_place
-from jaxlm.hub.configs import FAMILIES, config_from_reference, config_to_reference
+from jaxlm.hub.configs import (
+    config_from_reference,
+    config_to_reference,
+    family_of,
+    family_told_by,
+)
 from jaxlm.hub.exchange import exported, import_tensors
-from jaxlm.hub.weights import NAMES, WeightFiles, write_weights
+from jaxlm.hub.tables import Family
+from jaxlm.hub.weights import NAMES, WeightFiles, read_json, write_weights
 from jaxlm.models import make_model
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer, TokenizerError
 
@@ -53,14 +59,18 @@ def is_reference(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", *NAMES))
 
 
-def read_directory(path: Path, placement: Placement = FIRST_DEVICE) -> Loaded:
-    """The model in a Hugging Face directory.
+def read_directory(
+    path: Path, placement: Placement = FIRST_DEVICE, accept: Iterable[str] = ()
+) -> Loaded:
+    """The model in a Hugging Face directory; attributes of its config in `accept` are not judged.
 
     Raises: JaxlmError where a file is missing or damaged, or its config is not supported.
     """
     theirs = read_config_json(path / "config.json")
     files = WeightFiles(path)
-    config = config_from_reference(theirs, None if theirs.get("architectures") else guess(files))
+    family = family_told_by(theirs, files.keys())
+    head = None if theirs.get("architectures") else guess(files, family)
+    config = config_from_reference(theirs, head, files.shapes(), accept)
     config = without_missing_pooler(config, files)
     tokenizer = read_tokenizer(path)
     if is_present(tokenizer) and tokenizer.vocab_size > config.vocab_size:
@@ -68,34 +78,62 @@ def read_directory(path: Path, placement: Placement = FIRST_DEVICE) -> Loaded:
             f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model only "
             f"{config.vocab_size}: it belongs to another model"
         )
-    params = import_tensors(files, config, FAMILIES[theirs["model_type"]], placement)
-    origin: dict[str, Any] = {"source": path.name, "dtype": files.dtype}
+    params = import_tensors(files, config, family, placement)
+    origin: dict[str, Any] = {"source": path.name, "dtype": files.dtype, "model_type": family.name}
     mixed = {name: kind for name, kind in files.dtypes.items() if kind != files.dtype}
     origin |= {"other_dtypes": {name: kind for name, kind in mixed.items() if kind in TYPES}}
     origin |= {name: theirs[name] for name in SPECIALS.values() if theirs.get(name) is not None}
+    origin |= read_generation(path, theirs)
     return Loaded(make_model(config), params, tokenizer, config, origin)
+
+
+def read_generation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an origin keeps of generation: the file's mapping, and the ids that end a text.
+
+    The ids are those of generation_config.json, else of config.json: one or a list.
+    """
+    file = path / "generation_config.json"
+    generation = read_json(file) if file.is_file() else {}
+    ends = generation.get("eos_token_id")
+    where = file if ends is not None else path / "config.json"
+    ends = theirs.get("eos_token_id") if ends is None else ends
+    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ends):
+        raise ExchangeError(f"eos_token_id of {where} must be one id or a list of ids, not {ends}")
+    found = {"eos_token_ids": ends}
+    return found | ({"generation_config": generation} if file.is_file() else {})
 
 
 def read_config_json(path: Path) -> dict[str, Any]:
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         raise ExchangeError(f"{path.parent} has no config.json to tell what model it is") from None
-    except OSError as error:
-        raise ExchangeError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ExchangeError(f"{path} is not JSON: {error}") from None
-    if not isinstance(theirs, dict):
-        raise ExchangeError(f"{path} must hold a JSON mapping")
-    return theirs
 
 
-def guess(files: WeightFiles) -> str:
-    """The head of a model whose config names no architecture, by its tensors."""
+def guess(files: WeightFiles, family: Family) -> str:
+    """The head of a model whose config names no architecture, by its tensors.
+
+    Raises: ExchangeError where they do not tell it.
+    """
     names = " ".join(files.keys())
-    if "cls.seq_relationship." in names:
-        return "pretraining"
-    return "lm" if any(n in names for n in ("cls.predictions.", "lm_head.")) else "none"
+    marks = {
+        "pretraining": ("cls.seq_relationship.",),
+        "question_answering": ("qa_outputs.",),
+        "sequence_classification": ("score.", "pre_classifier.", "classifier.out_proj."),
+        "lm": ("cls.predictions.", "lm_head.", "vocab_transform."),
+    }
+    for head, parts in marks.items():
+        if head in family.heads and any(part in names for part in parts):
+            return head
+    if "classifier." not in names:
+        return "none"
+    if "pooler." in names:
+        raise ExchangeError(
+            "classifier.weight may be of a sequence or of a token classifier: name the class in "
+            "the architectures of config.json"
+        )
+    return "token_classification"
 
 
 def without_missing_pooler(config: ModelConfig, files: WeightFiles) -> ModelConfig:
@@ -129,7 +167,9 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     dtype = dtype or loaded.origin.get("dtype", "float32")
     if dtype not in TYPES:
         raise ExchangeError(f"dtype must be one of {', '.join(TYPES)}, got {dtype!r}")
-    theirs = config_to_reference(loaded.config) | {"dtype": dtype, "torch_dtype": dtype}
+    family = family_of(loaded.config, loaded.origin.get("model_type"))
+    theirs = config_to_reference(loaded.config, family.name)
+    theirs |= {"dtype": dtype, "torch_dtype": dtype}
     specials = special_ids(loaded)
     for name in specials.keys() & theirs.keys():
         if specials[name] is None:
@@ -141,24 +181,51 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     theirs |= specials
     with folder_in_place(path) as folder:
         finer = {name: TYPES[kind] for name, kind in others.items()}
-        write_weights(folder, exported(loaded.params, loaded.config, TYPES[dtype], finer))
+        tensors = exported(loaded.params, loaded.config, TYPES[dtype], finer, family)
+        write_weights(folder, tensors)
         write_json(folder / "config.json", theirs)
         if loaded.config.architecture == "decoder" and loaded.config.head == "lm":
-            write_json(folder / "generation_config.json", specials)
+            kept = loaded.origin.get("generation_config", {})
+            write_json(folder / "generation_config.json", specials | kept)
         if is_present(loaded.tokenizer):
-            loaded.tokenizer.save(folder)
+            with_padding(loaded.tokenizer, specials["pad_token_id"]).save(folder)
         card = model_card(loaded, theirs)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def special_ids(loaded: Loaded) -> dict[str, Any]:
-    """The special tokens' ids by Hugging Face's names; without a tokenizer, the source's ids."""
+    """The special tokens' ids by Hugging Face's names; without a tokenizer, the source's ids.
+
+    The ids that end a text are the source's where it had any. Classifiers of decoders need padding,
+    to find a row's last token: where there is none, another special token that no text ends with.
+    """
     # None is written as null: for a missing name they take a default, which may be another token.
     ids = {name: loaded.origin.get(name) for name in SPECIALS.values()}
-    if is_present(loaded.tokenizer):
-        found = {name: getattr(loaded.tokenizer, ours) for ours, name in SPECIALS.items()}
+    tokenizer = loaded.tokenizer if is_present(loaded.tokenizer) else None
+    if tokenizer is not None:
+        found = {name: getattr(tokenizer, ours) for ours, name in SPECIALS.items()}
         ids |= {name: i for name, i in found.items() if i is not None}
+    if ends := loaded.origin.get("eos_token_ids"):
+        ids["eos_token_id"] = ends[0] if len(ends) == 1 else list(ends)
+    classifies = loaded.config.head == "sequence_classification"
+    if classifies and loaded.config.architecture == "decoder" and ids["pad_token_id"] is None:
+        ids["pad_token_id"] = 0 if tokenizer is None else spare_id(tokenizer)
     return ids
+
+
+def spare_id(tokenizer: Tokenizer) -> int | None:
+    """The id of a special token that can stand for padding, as no text ends with it; or None."""
+    last = tokenizer.backend.encode("").ids[-1:]
+    ids = (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id)
+    return next((i for i in ids if i is not None and i not in last), None)
+
+
+def with_padding(tokenizer: Tokenizer, pad_id: int | None) -> Tokenizer:
+    """The tokenizer with a padding token, if it has none."""
+    if tokenizer.pad_id is not None or pad_id is None:
+        return tokenizer
+    token = tokenizer.backend.id_to_token(pad_id)
+    return Tokenizer(tokenizer.backend, tokenizer.config | {"pad_token": token})
 
 
 def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Conversion tables of the encoders: BERT and RoBERTa."""
+"""Conversion tables of the encoders: BERT, DistilBERT, RoBERTa, XLM-RoBERTa and CamemBERT."""
 
 import dataclasses
 
-from jaxlm.hub.tables import HARMLESS, REQUIRED, TRANSPOSED, Family, Ignored, TensorRow, dense, norm
+from jaxlm.hub.tables import NO_MARK, REQUIRED, TRANSPOSED, Family, Ignored, TensorRow, dense, norm
 
 BLOCK = "backbone/layers_{i}"
 EMBEDDINGS = {"tokens": "word", "positions": "position", "types": "token_type"}
@@ -32,6 +32,7 @@ def trunk(prefix: str) -> tuple[TensorRow, ...]:
 BERT = Family(
     name="bert",
     prefix="bert.",
+    mark=r"(bert\.)?encoder\.layer\.\d+\.attention\.self\.query\.weight",
     heads={
         "pretraining": "BertForPreTraining",
         "lm": "BertForMaskedLM",
@@ -90,15 +91,9 @@ BERT = Family(
         "tie_embeddings": ("tie_word_embeddings", True),
     },
     dropout=("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    demands={
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "is_encoder_decoder": False,
-    },
+    demands={"position_embedding_type": "absolute", "is_decoder": False},
     # Attributes of published files that transformers does not read.
-    harmless=HARMLESS
-    + "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
+    harmless="directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
     "pooler_size_per_head pooler_type",
 )
 
@@ -106,6 +101,7 @@ ROBERTA = dataclasses.replace(
     BERT,
     name="roberta",
     prefix="roberta.",
+    mark=r"roberta\..*|lm_head\.dense\.weight",
     heads={
         head: name.replace("Bert", "Roberta")
         for head, name in BERT.heads.items()
@@ -133,6 +129,84 @@ ROBERTA = dataclasses.replace(
         Ignored(r"lm_head\.decoder\.bias", "the head's bias", "lm_head.bias"),
         Ignored(r"roberta\.pooler\..*", "the pooler of another head", heads=LM),
     ),
-    structure={**BERT.structure, "position_offset": 2},
-    demands={**BERT.demands, "pad_token_id": 1},  # positions count from the row after it
+    structure={k: v for k, v in BERT.structure.items() if k != "position_offset"},
+    first_pad_id=1,
+)
+
+
+def like_roberta(name: str, class_prefix: str) -> Family:
+    """A family whose tensors and attributes are RoBERTa's, under class names of its own."""
+    heads = {head: kind.replace("Roberta", class_prefix) for head, kind in ROBERTA.heads.items()}
+    return dataclasses.replace(ROBERTA, name=name, mark=NO_MARK, heads=heads)
+
+
+XLM_ROBERTA = like_roberta("xlm-roberta", "XLMRoberta")
+CAMEMBERT = like_roberta("camembert", "Camembert")
+
+DISTILBERT_BLOCK = "distilbert.transformer.layer.{i}"
+DISTILBERT = dataclasses.replace(
+    BERT,
+    name="distilbert",
+    prefix="distilbert.",
+    mark=r"(distilbert\.)?transformer\.layer\.\d+\.attention\.q_lin\.weight",
+    heads={
+        "lm": "DistilBertForMaskedLM",
+        "sequence_classification": "DistilBertForSequenceClassification",
+        "token_classification": "DistilBertForTokenClassification",
+        "question_answering": "DistilBertForQuestionAnswering",
+        "none": "DistilBertModel",
+    },
+    rows=(
+        TensorRow(("backbone/embed/tokens",), "distilbert.embeddings.word_embeddings.weight"),
+        TensorRow(
+            ("backbone/embed/positions",), "distilbert.embeddings.position_embeddings.weight"
+        ),
+        *norm("backbone/embed/norm", "distilbert.embeddings.LayerNorm"),
+        *dense(f"{BLOCK}/attention/query", f"{DISTILBERT_BLOCK}.attention.q_lin"),
+        *dense(f"{BLOCK}/attention/key", f"{DISTILBERT_BLOCK}.attention.k_lin"),
+        *dense(f"{BLOCK}/attention/value", f"{DISTILBERT_BLOCK}.attention.v_lin"),
+        *dense(f"{BLOCK}/attention/output", f"{DISTILBERT_BLOCK}.attention.out_lin"),
+        *norm(f"{BLOCK}/attention_norm", f"{DISTILBERT_BLOCK}.sa_layer_norm"),
+        *dense(f"{BLOCK}/feed_forward/up", f"{DISTILBERT_BLOCK}.ffn.lin1"),
+        *dense(f"{BLOCK}/feed_forward/down", f"{DISTILBERT_BLOCK}.ffn.lin2"),
+        *norm(f"{BLOCK}/feed_forward_norm", f"{DISTILBERT_BLOCK}.output_layer_norm"),
+        *dense("pooler/dense", "pre_classifier", heads=("sequence_classification",)),
+        *dense("transform", "vocab_transform"),
+        *norm("transform_norm", "vocab_layer_norm"),
+        TensorRow(("bias",), "vocab_projector.bias"),
+        TensorRow(("head",), "vocab_projector.weight", TRANSPOSED),
+        *dense("classifier", "qa_outputs", heads=("question_answering",)),
+        *dense(
+            "classifier", "classifier", heads=("sequence_classification", "token_classification")
+        ),
+    ),
+    ignored=(
+        Ignored(r".*embeddings\.position_ids", "counts from 0, a constant"),
+        Ignored(
+            r"vocab_projector\.weight",
+            "the tied token embedding",
+            "distilbert.embeddings.word_embeddings.weight",
+        ),
+    ),
+    structure={
+        **BERT.structure,
+        "num_token_types": 0,
+        "norm_eps": 1e-12,
+        "pooler_activation": "relu",
+    },
+    fields={
+        "vocab_size": ("vocab_size", REQUIRED),
+        "d_model": ("dim", REQUIRED),
+        "num_layers": ("n_layers", REQUIRED),
+        "num_heads": ("n_heads", REQUIRED),
+        "d_ff": ("hidden_dim", REQUIRED),
+        "max_seq_len": ("max_position_embeddings", 512),
+        "activation": ("activation", "gelu"),
+        "tie_embeddings": ("tie_word_embeddings", True),
+    },
+    dropout=("dropout", "attention_dropout"),
+    demands={"is_decoder": False},
+    # sinusoidal_pos_embds says how stored positions were first filled.
+    harmless="qa_dropout seq_classif_dropout sinusoidal_pos_embds tie_weights_",
+    pooled_heads=("sequence_classification",),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -18,6 +19,12 @@ from jaxlm.models import param_shapes
 
 Leaves = dict[str, Any]
 SHOWN = 8  # faults that an error lists one by one
+# What puts a prefix before the names of a model inside it.
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "torch's DataParallel",
+    "base_model.": "PEFT",
+}
 
 
 @runtime_checkable
@@ -60,6 +67,7 @@ def import_tensors(
     family = family or family_of(config)
     shapes = leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
+    check_wrappers(tensors, family, {row.theirs for row in rows})
     sources = source_names(tensors, family, {row.theirs for row in rows}, faults)
     for row in rows:
         if row.theirs not in sources:
@@ -81,6 +89,8 @@ def import_tensors(
         tensor = tensors.read(sources[row.theirs])
         if not np.isfinite(tensor).all():
             faults.append(f"{row.theirs} holds values that are not finite")
+        elif not fits(tensor, placement.dtype):
+            faults.append(f"{row.theirs} holds values too large for {placement.dtype}")
         for path, part in zip(row.ours, row.layout.read(tensor), strict=True):
             leaves[path] = placement.put(path, part)
     refuse(faults, summary)
@@ -100,14 +110,16 @@ def exported(
     config: ModelConfig,
     dtype: Any = np.float32,
     others: Mapping[str, Any] = MappingProxyType({}),
+    family: Family | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each tensor of a model with its Hugging Face name, converted one at a time.
 
     `others` gives the types, by name, of tensors that differ from `dtype`.
 
-    Raises: JaxlmError, before the first tensor, where the params do not fit the config.
+    Raises: JaxlmError, before the first tensor, where the params do not fit the config, and at a
+    tensor with a value that is not finite in its type.
     """
-    family, shapes = family_of(config), leaf_shapes(config)
+    family, shapes = family or family_of(config), leaf_shapes(config)
     rows, faults = rows_for(family, config, shapes)
     leaves: Leaves = flatten_dict(params, sep="/")
     faults += [f"{path} is missing" for path in shapes if path not in leaves]
@@ -121,7 +133,44 @@ def exported(
     for row in rows:
         name = row.theirs.removeprefix(family.prefix) if bare else row.theirs
         tensor = row.layout.write([np.asarray(leaves[path]) for path in row.ours])
-        yield name, np.ascontiguousarray(tensor, others.get(name, dtype))
+        kind = np.dtype(others.get(name, dtype))
+        written = np.ascontiguousarray(cast(tensor, kind))
+        if not np.isfinite(written).all():
+            if np.isfinite(tensor).all():
+                most = float(np.abs(tensor).max())
+                raise JaxlmError(f"{name} reaches {most:.4g}, too large for {kind}: take float32")
+            raise JaxlmError(f"{name} holds values that are not finite")
+        yield name, written
+
+
+def cast(tensor: np.ndarray, kind: Any) -> np.ndarray:
+    """The tensor in a type; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return tensor.astype(kind, copy=False)
+
+
+def fits(tensor: np.ndarray, kind: Any) -> bool:
+    """Whether finite values stay finite in a type."""
+    if jnp.finfo(tensor.dtype).max <= jnp.finfo(kind).max:
+        return True
+    return bool(np.isfinite(cast(tensor, kind)).all())
+
+
+def check_wrappers(tensors: Tensors, family: Family, wanted: set[str]) -> None:
+    """Raise JaxlmError where all names differ by one prefix from ours, with what puts it there."""
+    names = list(tensors.keys())
+    known = wanted | {name.removeprefix(family.prefix) for name in wanted}
+    if any(name in known for name in names):
+        return
+    for name in names[:100]:
+        inner = max((k for k in known if name.endswith(f".{k}")), key=len, default=None)
+        prefix = name.removesuffix(inner) if inner else ""
+        if prefix and all(other.startswith(prefix) for other in names):
+            by = next((by for part, by in WRAPPERS.items() if part in prefix), "something")
+            raise JaxlmError(
+                f"the names of all tensors begin with {prefix!r}, such as {name}: {by} puts that "
+                "there; save the model that is inside it"
+            )
 
 
 def leaf_shapes(config: ModelConfig) -> Leaves:

@@ -9,16 +9,10 @@ from typing import Any
 
 import numpy as np
 
-REQUIRED = object()  # in place of a default: their config must have the attribute
+from jaxlm.config.model import POOLED_HEADS
 
-# Attributes of their config that do not change the model's outputs.
-HARMLESS = (
-    "_name_or_path architectures auto_map bos_token_id chunk_size_feed_forward "
-    "classifier_dropout dtype eos_token_id gradient_checkpointing id2label initializer_range "
-    "label2id model_type num_labels output_attentions output_hidden_states output_past "
-    "pad_token_id problem_type return_dict sep_token_id task_specific_params tokenizer_class "
-    "torch_dtype transformers_version use_cache "
-)
+NO_MARK = r"(?!)"  # a pattern that matches nothing
+REQUIRED = object()  # in place of a default: their config must have the attribute
 
 
 @dataclass(frozen=True)
@@ -73,16 +67,18 @@ class Family:
     """How the tensors and the config of one model family convert, in both directions.
 
     Tensors: `prefix` begins their names, except in the class without a head; `rows` and `ignored`
-    cover all of them. Model: `heads` maps a head of ours to their class; `structure` holds the
-    ModelConfig fields that make the family (None: the derived value), and fields named nowhere
-    here have their defaults. Config: `fields` maps a field of ours to their attribute and its
-    default; `dropout` lists the attributes that equal our one rate; `demands` gives attributes
-    that must have this value (a list: in every element); `harmless` names attributes that do not
-    change the model's outputs.
+    cover all of them; a tensor that `mark` finds is in this family and in none after it in the list
+    of families. Model: `heads` maps a head of ours to their class; `structure` holds the
+    ModelConfig fields that make the family (None: the derived value), `pooled_heads` those with a
+    pooler in an encoder, and fields named nowhere here have their defaults. Config: `fields` maps a
+    field of ours to their attribute and its default; `dropout` lists the attributes that equal our
+    one rate; `demands` gives attributes that must have this value; `harmless` names attributes that
+    do not change the model's outputs.
     """
 
     name: str
     prefix: str
+    mark: str
     heads: Mapping[str, str]
     rows: tuple[TensorRow, ...]
     ignored: tuple[Ignored, ...]
@@ -91,6 +87,12 @@ class Family:
     dropout: tuple[str, ...]
     demands: Mapping[str, object]
     harmless: str
+    # The default of sliding_window, where there is one; a switch: only if use_sliding_window.
+    window: int | None = None
+    window_switch: bool = False
+    # Positions are counted from the row after the padding id, which by default is this.
+    first_pad_id: int | None = None
+    pooled_heads: tuple[str, ...] = POOLED_HEADS
 
 
 def dense(

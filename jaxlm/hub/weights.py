@@ -91,7 +91,15 @@ class WeightFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._shapes
+
     def read(self, name: str) -> np.ndarray:
+        if self.dtypes[name] not in DTYPES.values():
+            raise WeightsError(
+                f"{name} has the type {self.dtypes[name]}, not {', '.join(DTYPES.values())}: "
+                "quantized weights are not read"
+            )
         return self._readers[name]()
 
 
@@ -102,14 +110,45 @@ def weight_files(folder: Path) -> list[Path]:
         raise WeightsError(f"{folder} holds no weights: there is no {', '.join(NAMES[::2])}")
     if found.suffix != ".json":
         return [found]
-    try:
-        shards = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{found} is not an index of shards: {error}") from None
+    index = read_json(found).get("weight_map")
+    shards = list(index.values()) if isinstance(index, dict) else []
+    if not shards or not all(isinstance(name, str) for name in shards):
+        raise WeightsError(f"{found} is not an index of shards: its weight_map names no files")
+    shards = sorted(set(shards))
+    for name in shards:
+        # Links within the folder may lead out of it, as in the hub's cache; names may not.
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise WeightsError(f"{found} names {name!r}, which is not in its folder")
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         raise WeightsError(f"{folder} lacks the shards {', '.join(missing)} that its index names")
     return [folder / name for name in shards]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises: FileNotFoundError, WeightsError where it is no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        check_pointer(path)
+        raise WeightsError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} must hold a JSON mapping")
+    return content
+
+
+def check_pointer(path: Path) -> None:
+    """Raise WeightsError for what Git LFS leaves where it did not fetch the file itself."""
+    with path.open("rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise WeightsError(f"{path} is a pointer of Git LFS: fetch the file with git lfs pull")
 
 
 Entry = tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]
@@ -139,6 +178,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
+        check_pointer(path)
         raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -146,6 +186,10 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 def torch_entries(path: Path) -> Iterator[Entry]:
     """The same for PyTorch's .bin; nothing but tensors is unpickled."""
+    try:
+        check_pointer(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
         import torch
     except ImportError:
@@ -164,8 +208,11 @@ def torch_entries(path: Path) -> Iterator[Entry]:
         raise WeightsError(
             f"{path} holds more than tensors, perhaps code that would run; it is not read"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged pickle raises anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} cannot be read: {reason}") from None
+    if not isinstance(tensors, Mapping):
+        raise WeightsError(f"{path} must hold tensors by name, it holds a {type(tensors).__name__}")
 
     def reader(tensor: Any) -> Callable[[], np.ndarray]:
         half = tensor.dtype == torch.bfloat16  # unknown to NumPy

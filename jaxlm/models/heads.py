@@ -17,11 +17,15 @@ TRUNKS: dict[str, type[Trunk]] = {"decoder": Decoder, "encoder": Encoder}
 
 
 class Pooler(ConfiguredModule):
-    """A dense layer and tanh on the vector that stands for a sequence (Devlin et al. 2018)."""
+    """A dense layer on the vector that stands for a sequence, tanh or relu after it.
+
+    Devlin et al. 2018; relu: Sanh et al. 2019.
+    """
 
     @nn.compact
     def __call__(self, vector: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return nn.tanh(Dense(self.config, self.config.d_model, True, name="dense")(vector))
+        activation = nn.tanh if self.config.pooler_activation == "tanh" else nn.relu
+        return activation(Dense(self.config, self.config.d_model, True, name="dense")(vector))
 
 
 class MaskedLM(AttendingModule):

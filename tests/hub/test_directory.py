@@ -145,7 +145,7 @@ def test_a_run_becomes_a_directory_and_a_run_again(tmp_path):
     jaxlm.export(first, tmp_path / "theirs")
     second = jaxlm.load(tmp_path / "theirs")
     assert_same(second.params, params)
-    assert second.config == config
+    assert second.config == config.resolved()
 
 
 def test_a_structure_that_their_format_lacks_is_refused_and_nothing_is_written(tmp_path):
@@ -155,6 +155,140 @@ def test_a_structure_that_their_format_lacks_is_refused_and_nothing_is_written(t
     with pytest.raises(JaxlmError, match="positions = 'sinusoidal'"):
         jaxlm.export(loaded, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def edit(path, **changes):
+    theirs = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(theirs | changes))
+
+
+def through_a_run(theirs, tmp_path):
+    """The directory that an imported and exported model is written to."""
+    assert main(["import", str(theirs), str(tmp_path / "run"), "--json"]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "again"), "--json"]) == 0
+    return tmp_path / "again"
+
+
+GENERATION = {"eos_token_id": [3, 5], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "kept"),
+    [
+        ([4, 6], None, [4, 6]),
+        (4, None, [4]),
+        (4, GENERATION, [3, 5]),
+        ([4, 6], {"temperature": 0.6}, [4, 6]),
+        (None, {"eos_token_id": 7}, [7]),
+        (None, None, []),
+    ],
+)
+def test_the_ids_that_end_a_text_are_kept(theirs, tmp_path, config, generation, kept):
+    edit(theirs / "config.json", eos_token_id=config)
+    if generation is not None:
+        edit(theirs / "generation_config.json", **generation)
+    loaded = jaxlm.load(theirs)
+    assert loaded.origin["eos_token_ids"] == kept
+    assert loaded.origin.get("generation_config") == generation
+    again = through_a_run(theirs, tmp_path)
+    assert jaxlm.load(tmp_path / "run").origin["eos_token_ids"] == kept
+    assert jaxlm.load(again).origin["eos_token_ids"] == kept
+    written = json.loads((again / "generation_config.json").read_text())
+    assert written.items() >= (generation or {}).items()
+    if kept:
+        one_or_list = kept[0] if len(kept) == 1 else kept
+        assert json.loads((again / "config.json").read_text())["eos_token_id"] == one_or_list
+
+
+@pytest.mark.parametrize("name", ["mistral", "XLMRobertaForMaskedLM", "CamembertForMaskedLM"])
+def test_a_family_that_is_like_another_stays_itself(name, tmp_path):
+    record = recorded(name)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    save_file(record.weights, theirs / "model.safetensors")
+    (theirs / "config.json").write_text(json.dumps(record.theirs))
+    written = json.loads((through_a_run(theirs, tmp_path) / "config.json").read_text())
+    assert written["model_type"] == record.theirs["model_type"]
+    assert written["architectures"] == record.theirs["architectures"]
+
+
+def test_a_classifying_decoder_is_written_with_a_padding_token(tmp_path):
+    heads = {"head": "sequence_classification", "labels": ("no", "yes")}
+    config = tiny_config("rotary", qkv_bias=False, **heads)
+    params = params_of(make_model(config), random_ids(1, 1))
+    tokenizer = train_tokenizer("char", ["今天天气"], specials=["<s>", "<unk>"])
+    assert tokenizer.pad_id is None
+    jaxlm.export(Loaded(make_model(config), params, tokenizer, config), tmp_path / "out")
+    theirs, words = (
+        json.loads((tmp_path / "out" / name).read_text())
+        for name in ("config.json", "tokenizer_config.json")
+    )
+    assert words["pad_token"] == "<unk>"
+    assert theirs["pad_token_id"] == tokenizer.unk_id
+
+
+def test_a_value_too_large_for_the_type_is_told_and_nothing_is_written(theirs, tmp_path):
+    loaded = jaxlm.load(theirs)
+    params = jax.tree.map(lambda leaf: leaf, loaded.params)
+    tokens = params["backbone"]["embed"]["tokens"]
+    params["backbone"]["embed"]["tokens"] = tokens.at[0, 0].set(1e5)
+    large = Loaded(loaded.model, params, loaded.tokenizer, loaded.config)
+    with pytest.raises(
+        JaxlmError, match=r"transformer.wte.weight reaches 1e\+05, too large for flo"
+    ):
+        jaxlm.export(large, tmp_path / "half", "float16")
+    assert not (tmp_path / "half").exists()
+    jaxlm.export(large, tmp_path / "brain", "bfloat16")
+    jaxlm.export(large, tmp_path / "whole")
+    with pytest.raises(JaxlmError, match=r"wte.weight holds values too large for float16"):
+        jaxlm.load(tmp_path / "whole", dtype="float16")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int8", bool, "complex64", "float8_e4m3fn", "x", None])
+def test_a_type_that_holds_no_weights_is_refused(theirs, tmp_path, dtype):
+    write_run(jaxlm.load(theirs), tmp_path / "run")
+    for path in (theirs, tmp_path / "run"):
+        with pytest.raises(JaxlmError, match="dtype must be one of float32, bfloat16, float16"):
+            jaxlm.load(path, dtype=dtype)
+
+
+def test_an_unknown_attribute_is_accepted_by_name_on_the_command_line(theirs, tmp_path, capsys):
+    edit(theirs / "config.json", mystery=3)
+    assert main(["import", str(theirs), str(tmp_path / "run")]) == 2
+    assert "mystery (3) is unknown to us" in capsys.readouterr().err
+    assert main(["import", str(theirs), str(tmp_path / "run"), "--accept", "mystery"]) == 0
+    with pytest.raises(JaxlmError, match="accept is for directories of Hugging Face's"):
+        jaxlm.load(tmp_path / "run", accept=["mystery"])
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("BertForQuestionAnswering", "question_answering"),
+        ("BertForTokenClassification", "token_classification"),
+        ("RobertaForSequenceClassification", "sequence_classification"),
+        ("GPT2ForTokenClassification", "token_classification"),
+        ("LlamaForSequenceClassification", "sequence_classification"),
+        ("DistilBertForSequenceClassification", "sequence_classification"),
+        ("DistilBertForMaskedLM", "lm"),
+        ("DistilBertModel", "none"),
+    ],
+)
+def test_heads_are_found_by_their_tensors(name, head, tmp_path):
+    record = recorded(name)
+    save_file(record.weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(record.theirs | {"architectures": None}))
+    loaded = jaxlm.load(tmp_path)
+    assert loaded.config.head == head
+    assert_same(loaded.params, record.params)
+
+
+def test_a_head_that_tensors_do_not_tell_is_asked_for(tmp_path):
+    record = recorded("BertForSequenceClassification")
+    save_file(record.weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(record.theirs | {"architectures": None}))
+    with pytest.raises(JaxlmError, match="name the class in the architectures"):
+        jaxlm.load(tmp_path)
 
 
 def test_a_place_that_holds_something_is_left_alone(theirs, tmp_path, capsys):

@@ -10,8 +10,9 @@ import pytest
 import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.cli.export import logits_difference
+from jaxlm.hub.configs import ACTIVATIONS
 from jaxlm.models import make_model
-from tests.fixtures.reference import DECODERS, HEADS, MODELS, recorded
+from tests.fixtures.reference import DECODERS, HEADS, LIVE_HEADS, MODELS, recorded
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 pytestmark = pytest.mark.parity
@@ -32,7 +33,7 @@ def reload(path):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", MODELS + HEADS)
+@pytest.mark.parametrize("name", MODELS + HEADS + LIVE_HEADS)
 def test_an_exported_directory_gives_the_same_answers(name, tmp_path):
     from scripts.reference_models import reference_model
 
@@ -190,3 +191,42 @@ def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(tmp_path)
     chances = dict(zip(("no", "yes"), logits.softmax(-1)[0].tolist(), strict=True))
     assert model.config.id2label == {0: "no", 1: "yes"}
     assert answer["probabilities"] == pytest.approx(chances, abs=1e-5)
+
+
+def test_a_classifying_decoder_without_padding_takes_batches_in_transformers(tmp_path):
+    """Two rows of unlike lengths, by the tokenizer that was written."""
+    import torch
+    import transformers
+
+    from jaxlm.tokenizer import train_tokenizer
+
+    heads = {"head": "sequence_classification", "labels": ("no", "yes")}
+    config = dataclasses.replace(tiny_config("rotary", qkv_bias=False, **heads), max_seq_len=17)
+    params = params_of(make_model(config), random_ids(1, 1))
+    tokenizer = train_tokenizer("char", ["今天天气真好"], specials=["<s>", "<unk>"])
+    loaded = Loaded(make_model(config), params, tokenizer, config)
+    jaxlm.export(loaded, tmp_path / "out")
+    assert logits_difference(jaxlm.load(tmp_path / "out"), tmp_path / "out") < 1e-4
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    rows = ["今天天气", "好"]
+    batch = theirs(rows, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = reload(tmp_path / "out")(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+    for row, logits in zip(rows, found.numpy(), strict=True):
+        ids = np.array([tokenizer.encode(row)])
+        expected = loaded.model.apply({"params": params}, jnp.asarray(ids))[0]
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_the_same_name(name):
+    import torch
+    from transformers.activations import ACT2FN
+
+    from jaxlm.nn import layers
+
+    x = np.linspace(-6, 6, 101, dtype=np.float32)
+    ours = layers.ACTIVATIONS[ACTIVATIONS[name]](jnp.asarray(x))
+    np.testing.assert_allclose(ours, ACT2FN[name](torch.tensor(x)).numpy(), atol=2e-6)
