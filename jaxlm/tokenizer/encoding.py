@@ -13,7 +13,8 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_tokenizer_config
+from jaxlm.tokenizer.classes import END_OF_TEXT, token_text
+from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
 
 # Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
 # Ideographs, with the compatibility block and everything from U+20000 on.
@@ -74,8 +75,7 @@ class Tokenizer:
     def special_token(self, role: str) -> str | None:
         """The text of a special token by its role in tokenizer_config.json, such as eos_token."""
         token = self.config.get(role)
-        # Older files write a token as a mapping with its whitespace rules.
-        return token["content"] if isinstance(token, dict) else token
+        return None if token is None else token_text(token)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens around it.
@@ -161,32 +161,28 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        defaults = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-        }
-        config = json.dumps(defaults | self.config, ensure_ascii=False, indent=2)
+        config = {"tokenizer_class": PLAIN_CLASS, "clean_up_tokenization_spaces": False}
+        for name, value in self.config.items():
+            mapped = name.endswith("_token") and isinstance(value, dict)
+            config[name] = value | {"__type": "AddedToken"} if mapped else value
+        text = json.dumps(config, ensure_ascii=False, indent=2)
         write_file(directory / "tokenizer.json", self.backend.to_str(pretty=True))
-        write_file(directory / "tokenizer_config.json", config + "\n")
+        write_file(directory / "tokenizer_config.json", text + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer.json, a BERT vocab.txt, or a folder that holds one.
+    def load(cls, path: str | Path, max_size: int | None = None) -> "Tokenizer":
+        """Read a tokenizer.json, or a folder that holds one or the older files of a tokenizer.
 
-        The folder may be a run directory, or hold GPT-2's vocab.json and merges.txt instead.
+        These are BERT's vocab.txt, vocab.json beside merges.txt, and Llama's tokenizer.model. Ids
+        are those of transformers' AutoTokenizer. Special tokens that the vocabulary lacks are added
+        while it has fewer than `max_size`.
 
         Raises: TokenizerError if there is none or it is damaged.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        # For a file of another name, the files beside it may belong to another tokenizer.
-        config = (
-            read_tokenizer_config(file.parent)
-            if file.name in ("tokenizer.json", "vocab.txt")
-            else {}
-        )
         try:
-            backend = read_backend(file, config)
+            return cls(*read_tokenizer_files(file, max_size))
         except FileNotFoundError:
             raise TokenizerError(
                 f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one, "
@@ -195,8 +191,8 @@ class Tokenizer:
         except TokenizerError:
             raise
         except Exception as error:
-            raise TokenizerError(f"{path} is not a tokenizer that can be read: {error}") from None
-        return cls(backend, config)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise TokenizerError(f"{path} is not a tokenizer that can be read: {reason}") from None
 
 
 class AbsentTokenizer(Tokenizer):
