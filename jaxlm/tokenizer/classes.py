@@ -111,8 +111,8 @@ def token_text(value: Any) -> str:
 
 def in_bytes(backend: Backend) -> bool:
     """Whether the tokens are written in bytes, as GPT-2's are."""
-    step: Any = backend.pre_tokenizer
-    steps = list(step) if isinstance(step, pre_tokenizers.Sequence) else [step]
+    first: Any = backend.pre_tokenizer
+    steps: Any = first if isinstance(first, pre_tokenizers.Sequence) else [first]
     return any(isinstance(step, pre_tokenizers.ByteLevel) for step in steps)
 
 

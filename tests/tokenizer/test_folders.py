@@ -73,9 +73,7 @@ def test_an_id_that_the_vocabulary_would_not_give_is_told(tmp_path):
     listed = {str(SIZE + 7): token("<|user|>")}
     files = bpe_files() | named("Qwen2Tokenizer", added_tokens_decoder=listed)
     with pytest.raises(TokenizerError, match=f"have the id {SIZE + 7}, but would be {SIZE} in"):
-        Tokenizer.load(
-            write(tmp_path, bpe_files() | named("Qwen2Tokenizer", added_tokens_decoder=listed))
-        )
+        Tokenizer.load(write(tmp_path, files))
 
 
 def llama_pieces(folder):
