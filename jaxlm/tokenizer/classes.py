@@ -14,7 +14,7 @@ QWEN_WORDS = (
 Fields = Mapping[str, Any]  # those of tokenizer_config.json
 
 
-class Rules(NamedTuple):
+class TokenizerRules(NamedTuple):
     """How a class splits text, what it puts around one, and its special tokens by role."""
 
     split: Callable[[Backend, Fields], None]
@@ -123,21 +123,21 @@ def roles(bos: str, eos: str, unk: str, **others: str) -> dict[str, str]:
 
 AROUND = roles("<s>", "</s>", "<unk>", sep="</s>", pad="<pad>", cls="<s>", mask="<mask>")
 BERT_TOKENS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
-GPT2 = Rules(split_as_gpt2, None, roles(END_OF_TEXT, END_OF_TEXT, END_OF_TEXT))
-QWEN = Rules(
+GPT2 = TokenizerRules(split_as_gpt2, None, roles(END_OF_TEXT, END_OF_TEXT, END_OF_TEXT))
+QWEN = TokenizerRules(
     split_as_qwen,
     None,
     {f"{name}_token": END_OF_TEXT for name in ("eos", "unk", "pad")},
 )
-LLAMA = Rules(split_as_llama, None, roles("<s>", "</s>", "<unk>"))
-ROBERTA = Rules(split_as_gpt2, surround_as_roberta, AROUND)
-BERT = Rules(
+LLAMA = TokenizerRules(split_as_llama, None, roles("<s>", "</s>", "<unk>"))
+ROBERTA = TokenizerRules(split_as_gpt2, surround_as_roberta, AROUND)
+BERT = TokenizerRules(
     split_as_bert,
     surround_as_bert,
     {f"{name}_token": text for name, text in BERT_TOKENS.items()},
 )
-PLAIN = Rules(split_as_told, None, {})
-AROUND_AS_TOLD = Rules(split_as_told, None, AROUND)
+PLAIN = TokenizerRules(split_as_told, None, {})
+AROUND_AS_TOLD = TokenizerRules(split_as_told, None, AROUND)
 RULES = {
     "GPT2Tokenizer": GPT2,
     "RobertaTokenizer": ROBERTA,

@@ -55,6 +55,7 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.config = dict(config or {})
+        self.templates: dict[str, Any] = {}  # chat templates in use, by their text
         self._vocab = backend.get_vocab()
         self.vocab_size = max(self._vocab.values(), default=-1) + 1
         self.eos_id = self._role_id("eos_token")
@@ -77,12 +78,32 @@ class Tokenizer:
         token = self.config.get(role)
         return None if token is None else token_text(token)
 
+    def special_tokens(self) -> dict[str, str]:
+        """The texts of all special tokens that the config names, by their roles."""
+        named = [name for name in self.config if name.endswith("_token") and self.config[name]]
+        texts = {name: self.special_token(name) for name in named if not name.startswith("add_")}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens around it.
 
         Raises: TokenizerError if the vocabulary lacks a character.
         """
         return self.encode_batch([text])[0]
+
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of a text that follows another, without the space that some put before a text."""
+        for before in "\n.a。" if self.opens_with_space else "":
+            first, both = self.encode_batch([before, before + text])
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self.encode(text)
+
+    @cached_property
+    def opens_with_space(self) -> bool:
+        """Whether a text begins with a mark of space, as each word does, that it does not have."""
+        ids = self.backend.encode("a", add_special_tokens=False).ids
+        return bool(ids) and (self.backend.id_to_token(ids[0]) or "").startswith(("▁", "Ġ"))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, computed in parallel."""

@@ -20,7 +20,7 @@ from jaxlm.tokenizer.classes import (
     ROBERTA,
     RULES,
     Fields,
-    Rules,
+    TokenizerRules,
     in_bytes,
     surround_as_asked,
     token_text,
@@ -48,7 +48,9 @@ def read_tokenizer_files(file: Path, max_size: int | None = None) -> tuple[Backe
     """
     # For a file of another name, the files beside it may belong to another tokenizer.
     if file.name not in FOLDER_FILES:
-        return Backend.from_file(str(readable(file))), {}
+        if not file.is_file():
+            raise FileNotFoundError(file)
+        return Backend.from_file(str(file)), {}
     config = read_tokenizer_config(file.parent)
     kind = tokenizer_class(file.parent, config)
     whole = file.name == "tokenizer.json" and file.is_file()
@@ -72,12 +74,6 @@ def read_tokenizer_files(file: Path, max_size: int | None = None) -> tuple[Backe
     return backend, config
 
 
-def readable(file: Path) -> Path:
-    if not file.is_file():
-        raise FileNotFoundError(file)
-    return file
-
-
 def tokenizer_class(folder: Path, config: Fields) -> str:
     """The class that a file of the folder names, else the one named like the model's type."""
     model = read_mapping(folder / "config.json")
@@ -91,7 +87,7 @@ def named_class(config: Fields) -> str:
     return str(config.get("tokenizer_class") or "").removesuffix("Fast")
 
 
-def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, Rules]:
+def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, TokenizerRules]:
     """A tokenizer without tokenizer.json: byte-level BPE, a list of words, or SentencePiece's."""
     vocab, merges, words, pieces = (
         file.parent / name for name in ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
