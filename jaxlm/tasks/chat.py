@@ -136,7 +136,8 @@ def turn_text(where: str, content: Any) -> str:
     parts = content if isinstance(content, list) else [content]
     texts = []
     for part in parts:
-        text = part.get("text", part) if isinstance(part, Mapping) else part
+        is_mapping = isinstance(part, Mapping) and part.get("type", "text") == "text"
+        text = part.get("text") if is_mapping else part
         if not isinstance(text, str):
             raise DataError(f"{where} holds {part!r} where the text of a turn should be")
         texts.append(text)

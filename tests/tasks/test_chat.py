@@ -95,7 +95,7 @@ def test_null_is_empty_and_parts_are_joined():
 
 
 @pytest.mark.parametrize(
-    "content", [7, True, {"text": "a"}, [{"type": "image_url", "image_url": "x.png"}], [["a"]]]
+    "content", [7, True, {"url": "a"}, [{"type": "image_url", "image_url": "x.png"}], [["a"]]]
 )
 def test_what_is_no_text_is_told_with_its_row(content):
     with pytest.raises(DataError, match=r"row 1 holds .* where the text of a turn should be"):
