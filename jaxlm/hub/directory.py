@@ -72,7 +72,7 @@ def read_directory(
     head = None if theirs.get("architectures") else guess(files, family)
     config = config_from_reference(theirs, head, files.shapes(), accept)
     config = without_missing_pooler(config, files)
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_tokenizer(path, config.vocab_size)
     if is_present(tokenizer) and tokenizer.vocab_size > config.vocab_size:
         raise ExchangeError(
             f"the tokenizer of {path} has {tokenizer.vocab_size} tokens, but the model only "
@@ -143,9 +143,9 @@ def without_missing_pooler(config: ModelConfig, files: WeightFiles) -> ModelConf
     return config
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     try:
-        return Tokenizer.load(path)
+        return Tokenizer.load(path, vocab_size)
     except TokenizerError as error:
         if any(path.glob("tokenizer.json")) or any(path.glob("vocab.*")):
             raise  # there is a tokenizer, but a damaged one

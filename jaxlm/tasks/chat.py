@@ -13,10 +13,11 @@ from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item, field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
-from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.chat import dialogue_ids, reply_ids, with_dialogues
+from jaxlm.tokenizer import Tokenizer, TokenizerError
+from jaxlm.tokenizer.chat import chat_template, dialogue_with_replies, with_dialogues
 
 ROLES = ("user", "assistant")
+USUAL_COLUMNS = ("turns", "messages")  # usual names of the column of dialogues
 
 
 def reply_losses(outputs: Outputs, batch: Arrays) -> Sums:
@@ -33,6 +34,7 @@ class ChatTask(RowTask):
 
     def __init__(self, tokenizer: Tokenizer, limit: int, *args: Any, **keywords: Any):
         super().__init__(with_dialogues(tokenizer), limit, *args, **keywords)
+        chat_template(self.tokenizer)  # told now if there is none to use
 
     def make_objective(self) -> RowObjective:
         # Padding stands behind a row's tokens, where none of them looks: no mask is needed.
@@ -47,33 +49,33 @@ class ChatTask(RowTask):
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
         """Turns as texts, of which the user says the first, or as messages with their roles."""
-        value = field_of(where, row, data.text_column, "text_column")
+        column = data.text_column
+        if column in USUAL_COLUMNS and column not in row:
+            column = next((name for name in USUAL_COLUMNS if name in row), column)
+        value = field_of(where, row, column, "text_column")
         if not isinstance(value, list):
             raise DataError(
-                f"{where} holds {value!r} in column {data.text_column!r} where a list of turns "
-                "should be"
+                f"{where} holds {value!r} in column {column!r} where a list of turns should be"
             )
-        turns = []
-        for i, turn in enumerate(value):
-            if isinstance(turn, str):
-                turn = {"role": ROLES[i % 2], "content": turn}
-            if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-                raise DataError(f"{where} holds {turn!r} where a turn should be")
-            turns.append({"role": str(turn["role"]), "content": str(turn["content"])})
+        turns = [read_turn(where, i, turn) for i, turn in enumerate(value)]
         if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
             return None
         return Item(where, tuple(turn["content"] for turn in turns), turns)
+
+    @classmethod
+    def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
+        return (data.text_column, *USUAL_COLUMNS)
 
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
         examples = []
         for i, item in enumerate(items):
             turns = item.label
-            ids, learned = self._tokens(turns)
+            ids, learned = self._tokens(item.where, turns)
             self.notes["dialogues_cut"] += len(ids) > self.limit + 1
             # The oldest turns go first; then the end.
-            while len(ids) > self.limit + 1 and len(turns) > 3:
-                turns = turns[2:] if turns[0]["role"] != "system" else [turns[0], *turns[3:]]
-                ids, learned = self._tokens(turns)
+            while len(ids) > self.limit + 1 and (shorter := without_oldest(turns)):
+                turns = shorter
+                ids, learned = self._tokens(item.where, turns)
             ids, learned = ids[: self.limit + 1], learned[: self.limit + 1]
             if not any(learned[1:]):
                 self.notes["dialogues_without_reply"] += 1
@@ -86,17 +88,14 @@ class ChatTask(RowTask):
             examples.append(Example(arrays, {}, i))
         return examples
 
-    def _tokens(self, turns: Sequence[Mapping[str, str]]) -> tuple[list[int], list[bool]]:
+    def _tokens(
+        self, where: str, turns: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[int], list[bool]]:
         """All tokens of a dialogue, and which of them belong to replies."""
-        ids: list[int] = []
-        learned: list[bool] = []
-        for i, turn in enumerate(turns):
-            if turn["role"] == "assistant":
-                before = dialogue_ids(self.tokenizer, turns[:i])
-                reply = reply_ids(self.tokenizer, turns[: i + 1])
-                learned += [False] * (len(before) - len(ids)) + [True] * len(reply)
-                ids = before + reply
-        return ids, learned
+        try:
+            return dialogue_with_replies(self.tokenizer, turns)
+        except TokenizerError as error:
+            raise DataError(f"{where}: {error}") from None
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
@@ -115,3 +114,39 @@ class ChatTask(RowTask):
         first = (self.rows.val or self.rows.train)[0]
         prompts = sample.prompts or (first.content[0],)
         return [(prompt, "".join(Chat(loaded, **options).reply(prompt))) for prompt in prompts]
+
+
+def read_turn(where: str, i: int, turn: Any) -> dict[str, Any]:
+    """A turn with its role and its text, and what else a message says, such as its tool calls."""
+    if isinstance(turn, str):
+        return {"role": ROLES[i % 2], "content": turn}
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
+        raise DataError(f"{where} holds {turn!r} where a turn should be")
+    if not isinstance(turn["role"], str):
+        raise DataError(f"{where} holds {turn['role']!r} where the role of a turn should be")
+    others = {k: v for k, v in turn.items() if k not in ("role", "content") and v is not None}
+    return {"role": turn["role"], "content": turn_text(where, turn["content"]), **others}
+
+
+def turn_text(where: str, content: Any) -> str:
+    """The text of a turn: null is empty, parts are joined. DataError for what is no text."""
+    if content is None:
+        return ""
+    parts = content if isinstance(content, list) else [content]
+    texts = []
+    for part in parts:
+        is_mapping = isinstance(part, Mapping) and part.get("type", "text") == "text"
+        text = part.get("text") if is_mapping else part
+        if not isinstance(text, str):
+            raise DataError(f"{where} holds {part!r} where the text of a turn should be")
+        texts.append(text)
+    return "".join(texts)
+
+
+def without_oldest(turns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The turns from the user's second one on, after a system's; none if no reply is among them."""
+    first = int(turns[0]["role"] == "system")
+    users = (i for i in range(first + 1, len(turns)) if turns[i]["role"] == "user")
+    rest = turns[next(users, len(turns)) :]
+    replied = any(turn["role"] == "assistant" for turn in rest)
+    return [*turns[:first], *rest] if replied else []

@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -125,18 +126,22 @@ class Joiner:
     def _pair(self) -> tuple[list[int], list[int], list[int], int]:
         """The special tokens before, between and after two texts, and the second one's type."""
         backend = self.tokenizer.backend
-        if backend.post_processor is None:
-            try:
-                return [], self.tokenizer.encode("\n"), [], 1
-            except TokenizerError:
-                return [], [], [], 1
-        encoding = backend.encode("a", "a")
-        first = [i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 0]
-        second = [i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
-        ids = encoding.ids
-        between = ids[first[-1] + 1 : second[0]]
-        kind = encoding.type_ids[second[0]]
-        return ids[: first[0]], between, ids[second[-1] + 1 :], kind
+        before: list[int] = []
+        between: list[int] = []
+        after: list[int] = []
+        kind = 1
+        if backend.post_processor is not None:
+            encoding = backend.encode("a", "a")
+            ids = encoding.ids
+            first = [i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 0]
+            second = [i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
+            before, after = ids[: first[0]], ids[second[-1] + 1 :]
+            between = ids[first[-1] + 1 : second[0]]
+            kind = encoding.type_ids[second[0]]
+        if not between:  # as of a decoder, whose template may only trim offsets
+            with suppress(TokenizerError):
+                between = self.tokenizer.encode_after("\n")
+        return before, between, after, kind
 
     @property
     def before(self) -> int:

@@ -70,8 +70,8 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
     run = tuning_run(loaded)
     limit = config.max_seq_len if run is None else run.data.seq_len
     options = None if run is None else run.task
-    types = config.num_token_types
-    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options)
+    types, trunk = config.num_token_types, config.architecture
+    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
 
 
 def tuning_run(loaded: Loaded) -> Config | None:

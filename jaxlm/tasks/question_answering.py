@@ -136,11 +136,11 @@ class QuestionAnsweringTask(RowTask):
             sums = np.where(allowed > 0, sums, -np.inf)
             a, b = np.unravel_index(int(sums.argmax()), sums.shape)
             if sums[a, b] > best[i][0]:
-                first = offsets[a][0]
-                best[i] = (float(sums[a, b]), context[first : offsets[b][1]], first)
+                text, first = without_edges(context[offsets[a][0] : offsets[b][1]], offsets[a][0])
+                best[i] = (float(sums[a, b]), text, first)
         answers = []
         for (score, text, start), none in zip(best, nothing, strict=True):
-            found = score > none
+            found = score > none and text
             answers.append(
                 {
                     "answer": text if found else "",
@@ -153,6 +153,12 @@ class QuestionAnsweringTask(RowTask):
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         truth = [[place.text for place in item.label] for item in items]
         return answer_scores(truth, [answer["answer"] for answer in answers])
+
+
+def without_edges(text: str, start: int) -> tuple[str, int]:
+    """A passage without the blanks at its edges, and where it starts then."""
+    inner = INNER.fullmatch(text)
+    return (inner[1], start + inner.start(1)) if inner else (text, start)
 
 
 def span_target(start: int, end: int) -> dict[str, Any]:
@@ -212,7 +218,7 @@ def place_of(where: str, text: str, start: Any, context: str) -> AnswerPlace:
         whole = False
     if not whole:
         raise DataError(f"{where}: answer_start is {start!r}, which is no whole number")
-    inner = INNER.fullmatch(text)
-    if place < 0 or not context.startswith(text, place) or not inner or not inner[1]:
+    inner, first = without_edges(text, place)
+    if place < 0 or not context.startswith(text, place) or not inner:
         raise DataError(f"{where}: the answer {text!r} does not stand in the context there")
-    return AnswerPlace(inner[1], place + inner.start(1))
+    return AnswerPlace(inner, first)

@@ -64,10 +64,12 @@ class RowTask(RowReader, Task):
         problem: str = "single_label",
         num_token_types: int = 0,
         options: TaskConfig | None = None,
+        architecture: str | None = None,
     ):
         self.tokenizer, self.limit, self.labels = tokenizer, limit, labels
         self.problem, self.num_token_types = problem, num_token_types
         self.options = options or TaskConfig()
+        self.trunk = architecture or self.architecture
         self.notes: Counter[str] = Counter()
         self.joiner = Joiner(tokenizer, limit)
         self.row_objective = self.make_objective()
@@ -109,7 +111,15 @@ class RowTask(RowReader, Task):
         rows = read_splits(cls, config, known)
         tokenizer = learn_tokenizer(config.data, rows) if source is None else source.tokenizer
         model, limit = config.model, config.data.seq_len
-        task = cls(tokenizer, limit, rows.labels, model.problem, model.num_token_types, config.task)
+        task = cls(
+            tokenizer,
+            limit,
+            rows.labels,
+            model.problem,
+            model.num_token_types,
+            config.task,
+            model.architecture,
+        )
         task.learn_from(config, rows, source)
         return task
 
@@ -222,7 +232,8 @@ class RowTask(RowReader, Task):
         items = []
         for i, text in enumerate(texts, 1):
             first, second = text if isinstance(text, tuple) else (text, None)
-            columns = DataConfig(text_column="text", pair_column=None if second is None else "pair")
+            pair = None if second is None else "pair"
+            columns = DataConfig(text_column="text", pair_column=pair, normalize=normalize)
             self._check_pair(i, second)
             row = {"text": first, "pair": second}
             exact = self.exact(columns)

@@ -2,12 +2,14 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlm.config import DataConfig
+from jaxlm.data import clean
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item, field_of
@@ -17,17 +19,23 @@ from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 IS_CHINESE = re.compile(f"[{IDEOGRAPHS}]")
-# Of running text: a Chinese character, other letters and digits together, or a punctuation mark.
-WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+|[^\\w\\s]")
+# Of running text: a Chinese character, a full-width mark, or what else stands between spaces.
+MARKS = "\u2014\u2026\u201c\u201d\u3000-\u303f\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+RUN = re.compile(f"[{IDEOGRAPHS}{MARKS}]|[^\\s{IDEOGRAPHS}{MARKS}]+")
+ABBREVIATION = re.compile(r"([^\W\d_]\.)+")  # whose last full stop is its own
 
 
 def tag_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """Cross-entropy at the first token of each word."""
+    """Cross-entropy at the token that is read of each word."""
     return target_sums(outputs, batch["targets"], batch["weights"])
 
 
 class TokenClassificationTask(RowTask):
-    """Tagging of words, each by the first of its tokens; long texts go through in several parts."""
+    """Tagging of words; long texts go through in several parts.
+
+    An encoder is read at the first token of a word, a decoder at the last: before that it has not
+    seen the word.
+    """
 
     heads = ("token_classification",)
     columns = ("tokens", None, "tags")
@@ -47,9 +55,14 @@ class TokenClassificationTask(RowTask):
     def read(
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
+        """Words with their tags; without, a text's words, with their characters as the label."""
         value = field_of(where, row, data.text_column, "text_column")
+        if not labelled and isinstance(value, str):
+            places = word_places(value)
+            words = tuple(clean(value[a:b], data.normalize) for a, b in places)
+            return Item(where, words, places) if words else None
         if not labelled:
-            words = texts_in(where, value) if isinstance(value, list) else words_of(str(value))
+            words = texts_in(where, value)
             return Item(where, tuple(words), None) if words else None
         words = texts_in(where, value)
         if not words:
@@ -62,6 +75,11 @@ class TokenClassificationTask(RowTask):
         return Item(where, tuple(words), tuple(tags))
 
     @classmethod
+    def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
+        # Of a text without tags the answer counts the characters.
+        return (data.text_column,) if data.label_column is None else ()
+
+    @classmethod
     def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
         return data.text_column, data.label_column
 
@@ -70,7 +88,9 @@ class TokenClassificationTask(RowTask):
         return item.label or ()
 
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
-        texts = [text for item in items for text in spaced(item.content)]
+        # Where every text begins with a mark of space, so does every word.
+        own = self.tokenizer.opens_with_space
+        texts = [text for i in items for text in (i.content if own else spaced(i.content))]
         pieces = iter(self.tokenizer.encode_batch(texts))
         unknown = [self.tokenizer.unk_id or 0]
         room = self.joiner.room()
@@ -93,31 +113,44 @@ class TokenClassificationTask(RowTask):
         self, i: int, item: Item, part: list[tuple[int, list[int]]], labelled: bool
     ) -> Example:
         joined = self.joiner.one([token for _, ids in part for token in ids])
-        starts = self.joiner.before + np.cumsum([0, *(len(ids) for _, ids in part[:-1])])
+        ends = self.joiner.before + np.cumsum([len(ids) for _, ids in part])
+        lengths = np.array([len(ids) for _, ids in part])
+        read = ends - 1 if self.trunk == "decoder" else ends - lengths
         words = [word for word, _ in part]
         arrays = self.tokens(joined.ids, joined.types)
         if labelled:
             targets, weights = np.zeros(len(joined.ids), np.int32), np.zeros(len(joined.ids))
-            targets[starts] = [self.labels.index(item.label[word]) for word in words]
-            weights[starts] = 1
+            targets[read] = [self.labels.index(item.label[word]) for word in words]
+            weights[read] = 1
             arrays |= {"targets": targets, "weights": weights.astype(np.float32)}
-        return Example(arrays, {}, i, note=(words, starts))
+        return Example(arrays, {}, i, note=(words, read))
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """The `words`, their `tags`, and where the tags are those of entities, `entities`."""
+        """The `words`, their `tags`, and where the tags are those of entities, `entities`.
+
+        A text's words also have their `offsets`, the characters where each starts and ends.
+        """
         tags = [[""] * len(item.content) for item in items]
+        chances = [np.zeros(len(item.content)) for item in items]
         for example, logits in outputs:
-            words, starts = example.note
-            best = np.asarray(logits)[starts].argmax(axis=-1)
-            for word, label in zip(words, best, strict=True):
+            words, read = example.note
+            scores = np.asarray(logits, np.float64)[read]
+            best = scores.argmax(axis=-1)
+            parts = np.exp(scores - scores.max(axis=-1, keepdims=True)).sum(axis=-1)
+            for word, label, part in zip(words, best, parts, strict=True):
                 tags[example.item][word] = self.labels[label]
+                chances[example.item][word] = 1 / part
         answers = []
-        for item, found in zip(items, tags, strict=True):
+        for item, found, sure in zip(items, tags, chances, strict=True):
+            # The label of a text without tags is where its words stand.
+            places = item.label if isinstance(item.label, list) else None
             answer: dict[str, Any] = {"words": list(item.content), "tags": found}
+            if places is not None:
+                answer["offsets"] = [list(place) for place in places]
             if are_entities(self.labels):
-                answer["entities"] = entities(item.content, found)
+                answer["entities"] = entities(item.content, found, sure.tolist(), places)
             answers.append(answer)
         return answers
 
@@ -142,10 +175,27 @@ def texts_in(where: str, value: Any) -> list[str]:
     return [str(text) for text in value]
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text without tags: between spaces, as training has them, if not Chinese."""
-    apart = text.split()
-    return apart if len(apart) > 1 and not IS_CHINESE.search(text) else WORD.findall(text)
+def word_places(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text start and end, with the punctuation at their edges apart."""
+    places = []
+    for run in RUN.finditer(text):
+        start, end = run.span()
+        while start < end and is_mark(text[start]):
+            places.append((start, start + 1))
+            start += 1
+        behind = []
+        while (
+            start < end and is_mark(text[end - 1]) and not ABBREVIATION.fullmatch(text, start, end)
+        ):
+            end -= 1
+            behind.append((end, end + 1))
+        places += [(start, end)] * (start < end) + behind[::-1]
+    return places
+
+
+def is_mark(character: str) -> bool:
+    """Whether a character is punctuation or a sign."""
+    return unicodedata.category(character)[0] in "PS"
 
 
 def spaced(words: Sequence[str]) -> list[str]:
@@ -160,8 +210,17 @@ def spaced(words: Sequence[str]) -> list[str]:
     return texts
 
 
-def entities(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]:
-    """The entities that B-, I-, E- and S- tags mark, with their type and text."""
+def entities(
+    words: Sequence[str],
+    tags: Sequence[str],
+    chances: Sequence[float],
+    places: Sequence[tuple[int, int]] | None = None,
+) -> list[dict[str, Any]]:
+    """The entities that B-, I-, E- and S- tags mark: `type`, `text` and `score`.
+
+    The score is the mean of the `chances` of their words' tags. With the `places` of the words in a
+    text also the characters where an entity starts and ends.
+    """
     found: list[tuple[str, list[int]]] = []
     open_kind = None
     for i, tag in enumerate(tags):
@@ -171,7 +230,10 @@ def entities(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]:
         if kind:
             found[-1][1].append(i)
         open_kind = kind if mark in ("B", "I") else None
-    return [
-        {"type": kind, "text": "".join(spaced([words[i] for i in places]))}
-        for kind, places in found
-    ]
+    rows = []
+    for kind, inside in found:
+        row: dict[str, Any] = {"type": kind, "text": "".join(spaced([words[i] for i in inside]))}
+        if places is not None:
+            row |= {"start": places[inside[0]][0], "end": places[inside[-1]][1]}
+        rows.append(row | {"score": round(float(np.mean([chances[i] for i in inside])), 6)})
+    return rows

@@ -13,7 +13,8 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.formats import END_OF_TEXT, TokenizerError, read_backend, read_tokenizer_config
+from jaxlm.tokenizer.classes import END_OF_TEXT, token_text
+from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
 
 # Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
 # Ideographs, with the compatibility block and everything from U+20000 on.
@@ -54,6 +55,7 @@ class Tokenizer:
         backend.no_truncation()
         self.backend = backend
         self.config = dict(config or {})
+        self.templates: dict[str, Any] = {}  # chat templates in use, by their text
         self._vocab = backend.get_vocab()
         self.vocab_size = max(self._vocab.values(), default=-1) + 1
         self.eos_id = self._role_id("eos_token")
@@ -74,8 +76,13 @@ class Tokenizer:
     def special_token(self, role: str) -> str | None:
         """The text of a special token by its role in tokenizer_config.json, such as eos_token."""
         token = self.config.get(role)
-        # Older files write a token as a mapping with its whitespace rules.
-        return token["content"] if isinstance(token, dict) else token
+        return None if token is None else token_text(token)
+
+    def special_tokens(self) -> dict[str, str]:
+        """The texts of all special tokens that the config names, by their roles."""
+        named = [name for name in self.config if name.endswith("_token") and self.config[name]]
+        texts = {name: self.special_token(name) for name in named if not name.startswith("add_")}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens around it.
@@ -83,6 +90,20 @@ class Tokenizer:
         Raises: TokenizerError if the vocabulary lacks a character.
         """
         return self.encode_batch([text])[0]
+
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of a text that follows another, without the space that some put before a text."""
+        for before in "\n.a。" if self.opens_with_space else "":
+            first, both = self.encode_batch([before, before + text])
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self.encode(text)
+
+    @cached_property
+    def opens_with_space(self) -> bool:
+        """Whether a text begins with a mark of space, as each word does, that it does not have."""
+        ids = self.backend.encode("a", add_special_tokens=False).ids
+        return bool(ids) and (self.backend.id_to_token(ids[0]) or "").startswith(("▁", "Ġ"))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, computed in parallel."""
@@ -161,32 +182,28 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        defaults = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-        }
-        config = json.dumps(defaults | self.config, ensure_ascii=False, indent=2)
+        config = {"tokenizer_class": PLAIN_CLASS, "clean_up_tokenization_spaces": False}
+        for name, value in self.config.items():
+            mapped = name.endswith("_token") and isinstance(value, dict)
+            config[name] = value | {"__type": "AddedToken"} if mapped else value
+        text = json.dumps(config, ensure_ascii=False, indent=2)
         write_file(directory / "tokenizer.json", self.backend.to_str(pretty=True))
-        write_file(directory / "tokenizer_config.json", config + "\n")
+        write_file(directory / "tokenizer_config.json", text + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer.json, a BERT vocab.txt, or a folder that holds one.
+    def load(cls, path: str | Path, max_size: int | None = None) -> "Tokenizer":
+        """Read a tokenizer.json, or a folder that holds one or the older files of a tokenizer.
 
-        The folder may be a run directory, or hold GPT-2's vocab.json and merges.txt instead.
+        These are BERT's vocab.txt, vocab.json beside merges.txt, and Llama's tokenizer.model. Ids
+        are those of transformers' AutoTokenizer. Special tokens that the vocabulary lacks are added
+        while it has fewer than `max_size`.
 
         Raises: TokenizerError if there is none or it is damaged.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        # For a file of another name, the files beside it may belong to another tokenizer.
-        config = (
-            read_tokenizer_config(file.parent)
-            if file.name in ("tokenizer.json", "vocab.txt")
-            else {}
-        )
         try:
-            backend = read_backend(file, config)
+            return cls(*read_tokenizer_files(file, max_size))
         except FileNotFoundError:
             raise TokenizerError(
                 f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one, "
@@ -195,8 +212,8 @@ class Tokenizer:
         except TokenizerError:
             raise
         except Exception as error:
-            raise TokenizerError(f"{path} is not a tokenizer that can be read: {error}") from None
-        return cls(backend, config)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise TokenizerError(f"{path} is not a tokenizer that can be read: {reason}") from None
 
 
 class AbsentTokenizer(Tokenizer):

@@ -2,9 +2,13 @@ import itertools
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
 from jaxlm.data import DataError
-from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
+from jaxlm.tasks.examples import Joiner
+from jaxlm.tokenizer import Tokenizer, train_tokenizer
+from tests.tasks.fixtures import TEXT, bert_tokenizer, columns, gpt_tokenizer, make_task, read
+from tests.tokenizer.folders import llama
 
 TASK = "question_answering"
 DATA = columns("question", "context", "answers")
@@ -166,3 +170,41 @@ def test_a_context_keeps_its_characters_where_half_a_pair_stands():
     (item,) = read(TASK, [row() | {"context": f"\ud800 {CONTEXT}", "answers": "Rome"}], DATA)
     assert item.content[1] == f"\ufffd {CONTEXT}"
     make_task(TASK, bert_tokenizer()).encode([item])
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [gpt_tokenizer(), Tokenizer(llama()), train_tokenizer("unigram", TEXT, 340), bert_tokenizer()],
+)
+def test_an_answer_begins_at_its_first_letter(tokenizer):
+    task = make_task(TASK, tokenizer, limit=200)
+    context = "the cat sat in Paris, the dog in Rome"
+    row = {"question": "the dog", "context": context, "answers": "Rome"}
+    items = read(TASK, [row], DATA)
+    (example,) = task.encode(items)
+    logits = np.zeros((2, len(example)))
+    logits[0, example.row["start"]] = logits[1, example.row["end"]] = 3.0
+    (answer,) = task.answer(items, [(example, tuple(logits))])
+    assert (answer["answer"], answer["start"]) == ("Rome", context.index("Rome"))
+
+
+def test_blanks_alone_are_no_answer():
+    task = make_task(TASK, gpt_tokenizer(), limit=64)
+    items = read(TASK, [{"question": "a", "context": "b\n\nc", "answers": ""}], DATA)
+    (example,) = task.encode(items)
+    logits = np.zeros((2, len(example)))
+    logits[:, example.note[0] + 1] = 3.0
+    (answer,) = task.answer(items, [(example, tuple(logits))])
+    assert (answer["answer"], answer["start"]) == ("", -1)
+
+
+def test_something_stands_between_the_texts_of_a_pair_whatever_the_post_processor():
+    plain, trimming = gpt_tokenizer(), gpt_tokenizer()
+    trimming.backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    template = gpt_tokenizer()
+    template.backend.post_processor = processors.TemplateProcessing("$A", "$A $B:1", [])
+    left, right = plain.encode("the cat"), plain.encode("the dog")
+    expected = Joiner(plain, 64).two(left, right)
+    assert plain.decode(expected.ids) == "the cat\nthe dog"
+    for tokenizer in (trimming, template):
+        assert Joiner(tokenizer, 64).two(left, right) == expected

@@ -99,10 +99,10 @@ def test_word_rules_that_two_files_do_not_tell_are_refused(tmp_path):
     for name, content in {
         "vocab.json": '{"a": 0}',
         "merges.txt": "",
-        "tokenizer_config.json": '{"tokenizer_class": "Qwen2Tokenizer"}',
+        "tokenizer_config.json": '{"tokenizer_class": "CodeGenTokenizer"}',
     }.items():
         (tmp_path / name).write_text(content)
-    with pytest.raises(TokenizerError, match="holds a Qwen2Tokenizer"):
+    with pytest.raises(TokenizerError, match="holds a CodeGenTokenizer"):
         Tokenizer.load(tmp_path)
 
 

@@ -1,0 +1,136 @@
+"""Chat templates rendered by a process of its own, which has only so much time and memory.
+
+A template is a program out of a downloaded file. `chat.ChatTemplate` starts this file as a script;
+so it imports nothing of jaxlm. What templates see is what transformers 5 gives them.
+"""
+
+import json
+import re
+import resource
+import signal
+import sys
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+LIMITS = {
+    "seconds": 5.0,  # of a processor, for one text
+    "memory": 1 << 30,  # bytes
+    "output": 10_000_000,  # characters of one text
+}
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+def make_environment() -> Any:
+    """A Jinja environment in which no template reaches the machine, with transformers' names."""
+    import jinja2
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` blocks: what the assistant writes, whose places are noted."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("note"), [], [], body).set_lineno(line)
+
+        def note(self, caller: Any) -> str:
+            text, start = caller(), sum(map(len, environment.pieces))
+            environment.spans.append((start, start + len(text)))
+            return text
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
+    environment: Any = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def render(environment: Any, template: Any, names: dict[str, Any], most: int) -> dict[str, Any]:
+    """The `text` of a template, of so many characters, and the `spans` of its generation blocks."""
+    environment.pieces, environment.spans = [], []
+    size = 0
+    for piece in template.generate(**names):
+        size += len(piece)
+        if size > most:
+            raise ValueError(f"it writes more than {most:,} characters")
+        environment.pieces.append(piece)
+    return {"text": "".join(environment.pieces), "spans": environment.spans}
+
+
+def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose reasoning, of whatever name, has the name that templates read."""
+    found = next((message[key] for key in REASONING if message.get(key) is not None), None)
+    if found is None:
+        return message
+    return {"thinking": found, **message, "reasoning_content": found}
+
+
+def told(error: BaseException) -> str:
+    """What went wrong in a template, and at which of its lines."""
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    line = getattr(error, "lineno", None)
+    step = error.__traceback__
+    while step is not None:
+        line = step.tb_lineno if step.tb_frame.f_code.co_filename == "<template>" else line
+        step = step.tb_next
+    kind = type(error).__name__
+    reason = " ".join(str(error).split())[:300] or kind
+    if kind not in ("TemplateError", "UndefinedError", "TemplateSyntaxError", "ValueError"):
+        reason = reason if reason == kind else f"{kind}: {reason}"
+    return f"{reason} (line {line} of the template)" if line else reason
+
+
+def answer_requests() -> None:
+    given = json.loads(sys.stdin.readline())
+    limits = given["limits"]
+    with suppress(ValueError, OSError):  # macOS knows no limit of addresses
+        resource.setrlimit(resource.RLIMIT_AS, (limits["memory"],) * 2)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever it is doing
+    sys.path[:] = given["path"]
+    environment: Any = None
+    template: Any = None
+    for line in sys.stdin:
+        answers: list[Any] = []
+        for request in json.loads(line):
+            signal.setitimer(signal.ITIMER_PROF, limits["seconds"])
+            try:
+                environment = environment or make_environment()
+                template = template or environment.from_string(given["template"])
+                request["messages"] = [with_reasoning(m) for m in request["messages"]]
+                names = {**given["specials"], **request, "tools": None, "documents": None}
+                answers.append(render(environment, template, names, limits["output"]))
+            except Exception as error:
+                answers.append({"error": told(error)})
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(answers), flush=True)
+
+
+if __name__ == "__main__":
+    answer_requests()

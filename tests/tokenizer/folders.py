@@ -1,0 +1,309 @@
+"""Forms in which tokenizers come, each written as a small folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+TEXTS = [
+    "hello world",
+    " Hello  WORLD café 今天",
+    "hello <mask> world<|user|> hello<pad>a",
+    "<s> hello</s>world [MASK]he [CLS] <|endoftext|> hello",
+    "",
+]
+BPE_MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ġ hello"]
+USER = AddedToken("<|user|>", normalized=False, special=True)
+END = "<|endoftext|>"
+ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] he ##llo hello world Hello cafe café 今 天 a user < > | #"
+PIECES = ["▁", *"abcdefghijklmnopqrstuvwxyzHW", "he", "ll", "hell", "hello", "▁hello", "▁w", "or"]
+PIECES += ["▁wor", "ld", "▁world"]
+PIECE_MERGES = ["h e", "l l", "he ll", "hell o", "▁ hello", "▁ w", "o r", "▁w or", "l d", "▁wor ld"]
+KNOWN = Path(__file__).parents[1] / "fixtures" / "tokenizer_ids.json"
+Files = dict[str, Any]  # contents by name: texts, or what JSON writes
+
+
+def token(text: str, special: bool = True, **rules: bool) -> dict[str, Any]:
+    flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+    return {"content": text, **flags, **rules, "special": special}
+
+
+def bpe(first: list[str] | None = None) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [tuple(pair.split()) for pair in BPE_MERGES]
+    tokens = [*(first or []), *alphabet, *("".join(pair) for pair in merges)]
+    return {text: i for i, text in enumerate(tokens)}, merges
+
+
+def bpe_files(first: list[str] | None = None) -> Files:
+    vocab, merges = bpe(first)
+    lines = "\n".join(["#version: 0.2", *map(" ".join, merges)])
+    return {"vocab.json": vocab, "merges.txt": lines + "\n"}
+
+
+def saved(backend: tokenizers.Tokenizer, added: list[Any] = ()) -> Files:
+    backend.add_tokens(list(added))
+    return {"tokenizer.json": backend.to_str()}
+
+
+def byte_level(first: list[str] | None = None, prefix: bool = False) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE(*bpe(first)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    backend.add_special_tokens(list(first or []))
+    return backend
+
+
+def roberta() -> tokenizers.Tokenizer:
+    backend = byte_level(ROBERTA)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return backend
+
+
+def bert(lowercase: bool = True) -> tokenizers.Tokenizer:
+    vocab = {word: i for i, word in enumerate(WORDS.split())}
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    backend.add_special_tokens(WORDS.split()[:5])
+    return backend
+
+
+def qwen() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE(*bpe()))
+    backend.normalizer = normalizers.NFC()
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    backend.add_tokens([AddedToken(END, normalized=False, special=True), USER])
+    return backend
+
+
+def llama() -> tokenizers.Tokenizer:
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *PIECES]
+    vocab = {text: i for i, text in enumerate(tokens)}
+    merges: list[Any] = [tuple(pair.split()) for pair in PIECE_MERGES]
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    backend.post_processor = processors.TemplateProcessing(
+        "<s> $A", "<s> $A <s>:1 $B:1", [("<s>", 1)]
+    )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return backend
+
+
+def xlm_roberta() -> tokenizers.Tokenizer:
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *PIECES, "<mask>"]
+    backend = tokenizers.Tokenizer(models.Unigram([(t, -(len(t) ** -1.0)) for t in tokens], 3))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), "▁")]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", "<s> $A </s> </s> $B </s>", [("<s>", 0), ("</s>", 2)]
+    )
+    backend.add_special_tokens([*ROBERTA[:4], AddedToken("<mask>", lstrip=True)])
+    return backend
+
+
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+
+
+def named(kind: str, **fields: Any) -> Files:
+    return {CONFIG: {"tokenizer_class": kind, **fields}}
+
+
+def model(kind: str, **fields: Any) -> Files:
+    return {"config.json": {"model_type": kind, **fields}}
+
+
+def words() -> Files:
+    return {"vocab.txt": "\n".join(WORDS.split()) + "\n"}
+
+
+def decoder(first: int) -> dict[str, Any]:
+    return {str(first): token("<|user|>"), str(first + 1): token("<think>", special=False)}
+
+
+SIZE = len(bpe()[0])
+GPT, LLAMA, FAST = "GPT2Tokenizer", "LlamaTokenizer", "PreTrainedTokenizerFast"
+MASK = token("<mask>", lstrip=True)
+TYPED_MASK = {**MASK, "__type": "AddedToken"}
+FORMS: dict[str, Callable[[], Files]] = {
+    "gpt: two files": lambda: bpe_files([END]) | model("gpt2"),
+    "gpt: without its end": lambda: bpe_files() | model("gpt2"),
+    "gpt: prefix space": lambda: bpe_files() | named(GPT, add_prefix_space=True),
+    "gpt: added_tokens.json": lambda: (
+        bpe_files() | {ADDED: {"<|user|>": SIZE + 1, END: SIZE}} | model("gpt2")
+    ),
+    "gpt: added and named special": lambda: (
+        bpe_files()
+        | {ADDED: {END: SIZE, "<|user|>": SIZE + 1}, MAP: {"pad_token": "<|user|>"}}
+        | model("gpt2")
+    ),
+    "gpt: added_tokens_decoder": lambda: (
+        bpe_files() | named(GPT, added_tokens_decoder=decoder(SIZE))
+    ),
+    "gpt: special_tokens_map": lambda: (
+        bpe_files([END]) | {MAP: {"pad_token": "<pad>"}} | model("gpt2")
+    ),
+    "gpt: map over null": lambda: (
+        bpe_files([END]) | {MAP: {"pad_token": token("<pad>")}} | named(GPT, pad_token=None)
+    ),
+    "gpt: decoder over map": lambda: (
+        bpe_files()
+        | {MAP: {"pad_token": "<pad>"}}
+        | named(GPT, pad_token=None, added_tokens_decoder={str(SIZE): token(END)})
+    ),
+    "gpt: additional tokens": lambda: (
+        bpe_files([END]) | named(GPT, additional_special_tokens=["<|user|>", "<pad>"])
+    ),
+    "gpt: bos asked": lambda: bpe_files([END]) | named(GPT, add_bos_token=True),
+    "gpt: whole file": lambda: saved(byte_level([END])) | model("gpt2"),
+    "gpt: whole file, prefix space": lambda: (
+        saved(byte_level([END])) | named("GPT2TokenizerFast", add_prefix_space=True)
+    ),
+    "gpt: whole file, prefix space denied": lambda: (
+        saved(byte_level([END], prefix=True)) | named(GPT, add_prefix_space=False)
+    ),
+    "gpt: whole file, bos asked": lambda: saved(byte_level([END])) | named(GPT, add_bos_token=True),
+    "fast: prefix space": lambda: saved(byte_level([END])) | named(FAST, add_prefix_space=True),
+    "fast: lacks tokens": lambda: (
+        saved(byte_level([END])) | named(FAST, added_tokens_decoder=decoder(SIZE + 1))
+    ),
+    "fast: lacks its pad": lambda: (
+        saved(byte_level([END])) | named(FAST, pad_token="<pad>", eos_token=END)
+    ),
+    "fast: lacks added_tokens.json": lambda: (
+        saved(byte_level([END])) | {ADDED: {"<|user|>": SIZE + 1}} | named(FAST)
+    ),
+    "fast: case": lambda: saved(bert(lowercase=True)) | named(FAST, do_lower_case=False),
+    "fast: named by nothing": lambda: saved(bert()),
+    "roberta: two files": lambda: bpe_files(ROBERTA) | model("roberta"),
+    "roberta: named": lambda: bpe_files(ROBERTA) | named("RobertaTokenizer"),
+    "roberta: mask in config": lambda: (
+        bpe_files(ROBERTA) | named("RobertaTokenizer", mask_token=TYPED_MASK)
+    ),
+    "roberta: mask in map": lambda: (
+        bpe_files(ROBERTA) | {MAP: {"mask_token": MASK}} | model("roberta")
+    ),
+    "roberta: mask in decoder": lambda: (
+        bpe_files(ROBERTA) | named("RobertaTokenizer", added_tokens_decoder={"4": MASK})
+    ),
+    "roberta: prefix space, no class": lambda: (
+        bpe_files(ROBERTA) | {CONFIG: {"add_prefix_space": True}} | model("roberta")
+    ),
+    "roberta: whole file": lambda: (
+        saved(roberta()) | named("RobertaTokenizerFast", mask_token=TYPED_MASK)
+    ),
+    "roberta: whole file, no class": lambda: saved(roberta()) | model("roberta"),
+    "roberta: whole file of no class's rules": lambda: (
+        saved(byte_level(ROBERTA)) | named("RobertaTokenizer", add_prefix_space=True)
+    ),
+    "bert: word list": lambda: words() | model("bert"),
+    "bert: cased": lambda: words() | named("BertTokenizer", do_lower_case=False),
+    "bert: accents and characters": lambda: (
+        words() | named("BertTokenizer", strip_accents=False, tokenize_chinese_chars=False)
+    ),
+    "bert: cased against the whole file": lambda: (
+        saved(bert()) | named("BertTokenizer", do_lower_case=False)
+    ),
+    "bert: lower against the whole file": lambda: (
+        saved(bert(False)) | named("BertTokenizerFast", do_lower_case=True)
+    ),
+    "bert: case untold": lambda: saved(bert(False)) | named("BertTokenizer"),
+    "bert: added_tokens.json": lambda: (
+        words() | {ADDED: {"<|user|>": 20, "<Think>": 21}} | named("BertTokenizer")
+    ),
+    "bert: decoder": lambda: (
+        words() | named("BertTokenizer", added_tokens_decoder={"20": token("<|user|>")})
+    ),
+    "bert: own names": lambda: (
+        words() | {MAP: {"cls_token": "a", "sep_token": "user"}} | named("BertTokenizer")
+    ),
+    "bert: another model's": lambda: words() | model("distilbert"),
+    "bert: config names the class": lambda: (
+        words() | model("electra", tokenizer_class="BertTokenizer")
+    ),
+    "qwen: two files": lambda: (
+        bpe_files()
+        | named("Qwen2Tokenizer", added_tokens_decoder={str(SIZE): token(END)})
+        | model("qwen2")
+    ),
+    "qwen: newer model": lambda: bpe_files() | {ADDED: {END: SIZE}} | model("qwen3"),
+    "qwen: whole file": lambda: saved(qwen()) | named("Qwen2Tokenizer") | model("qwen2"),
+    "llama: whole file": lambda: saved(llama()) | named("LlamaTokenizerFast") | model("llama"),
+    "llama: legacy": lambda: saved(llama()) | named(LLAMA, legacy=True) | model("llama"),
+    "llama: not legacy": lambda: saved(llama()) | named(LLAMA, legacy=False) | model("llama"),
+    "llama: no prefix": lambda: (
+        saved(llama()) | named(LLAMA, add_prefix_space=False) | model("llama")
+    ),
+    "llama: end asked": lambda: (
+        saved(llama()) | named(LLAMA, add_eos_token=True, add_bos_token=False) | model("llama")
+    ),
+    "llama: lacks its pad": lambda: (
+        saved(llama()) | {MAP: {"pad_token": "<pad>"}} | named(LLAMA) | model("llama")
+    ),
+    "llama: bytes": lambda: (
+        saved(byte_level([END]), [USER]) | named("LlamaTokenizerFast") | model("llama")
+    ),
+    "mistral: whole file": lambda: saved(llama()) | named(LLAMA) | model("mistral"),
+    "xlm: whole file": lambda: (
+        saved(xlm_roberta())
+        | named("XLMRobertaTokenizer", mask_token=TYPED_MASK)
+        | model("xlm-roberta")
+    ),
+}
+
+
+def write(folder: Path, files: Files) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def reference(folder: Path) -> dict[str, Any]:
+    """What transformers makes of a folder: the ids of TEXTS, and those of the special tokens."""
+    import transformers
+
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    roles = {role: getattr(theirs, f"{role}_token_id") for role in ROLES}
+    return {"ids": [theirs(text)["input_ids"] for text in TEXTS], "roles": roles}
+
+
+if __name__ == "__main__":  # writes what the tests without transformers compare with
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as root:
+        forms = enumerate(FORMS.items())
+        found = {name: reference(write(Path(root, str(i)), make())) for i, (name, make) in forms}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(ids)}" for name, ids in found.items())
+    KNOWN.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
