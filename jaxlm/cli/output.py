@@ -44,7 +44,7 @@ def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()
     if not path.exists():
         return
     if path.is_dir():
-        raise WriteError(f"{path} is a folder; give the name of a file")
+        raise WriteError(f"cannot write {path}: it is a folder")
     if any(source.exists() and path.samefile(source) for source in sources):
         raise WriteError(f"{path} is what is read from; choose another place to write to")
     if not overwrite and not was_written(path):

@@ -129,8 +129,9 @@ class Trainer:
                     self.checkpoints.wait()
                     again = "the same command"
                     again += " without --run.overwrite" if self.config.run.overwrite else ""
-                    self.console.say(f"saved at step {step}; {again} goes on from there")
-                    raise KeyboardInterrupt
+                    told = f"saved at step {step}; {again} goes on from there"
+                    self.console.say(told)
+                    raise KeyboardInterrupt(told)
             if self._saved_step < step:
                 self._save(step)
 
