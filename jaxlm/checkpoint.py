@@ -1,10 +1,16 @@
-"""Checkpoints with Orbax, saved asynchronously, the last and the best kept; the lock of a run."""
+"""Checkpoints with Orbax, saved asynchronously, the last and the best kept.
 
-import fcntl
+Each file of a checkpoint has a hash, compared when it is read.
+"""
+
 import json
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +18,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config import JaxlmError
+from jaxlm.files import WriteError, file_hash, sync, sync_tree
 
 STATE, PARAMS, META = "state", "params", "meta"
+HASHES = "hashes.json"
+UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a step that is being written
 
 
 class CheckpointError(JaxlmError):
     """A checkpoint that is missing or cannot be read."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint that is not as it was written."""
 
 
 class Checkpoints:
@@ -25,7 +38,7 @@ class Checkpoints:
 
     A step holds `params` (those to evaluate with), `state` (the rest that training needs) and
     `meta` (JSON: config, tokenizer, data fingerprint, val loss, and `merit`, the score by which
-    the best checkpoint is chosen).
+    the best checkpoint is chosen). A new one is on disk before an older one is deleted.
     """
 
     def __init__(self, folder: Path):
@@ -33,57 +46,120 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
-        self._args = ocp.args
+        logging.getLogger("absl").addFilter(not_of_orbax)
+        self._args, self._folder = ocp.args, folder
         best = managers.BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
-            ),
-        )
+        with self._writing():
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
+                    cleanup_tmp_directories=True,
+                    enable_async_checkpointing=True,
+                    temporary_path_class=sealing_path(),
+                ),
+            )
 
     def save(self, step: int, params: Any, state: Any, meta: dict[str, Any]) -> None:
-        """Start to write a checkpoint; the arrays may be donated as soon as this returns."""
+        """Start to write a checkpoint; the arrays may be donated as soon as this returns.
+
+        Raises: WriteError, also for the checkpoint before.
+        """
         params, state = jax.tree.map(jnp.copy, (params, state))
         items = self._args.Composite(
             params=self._args.StandardSave(params),
             state=self._args.StandardSave(state),
-            meta=self._args.JsonSave(meta),
+            meta=self._args.JsonSave(meta | {"hashed": True}),
         )
         worth = meta.get("merit")
-        self._manager.save(step, args=items, metrics=None if worth is None else {"merit": worth})
-
-    def restore(self, step: int, params: Any, state: Any) -> tuple[Any, Any]:
-        """The saved (params, state) with the shapes, types and shardings of the given trees.
-
-        Raises: CheckpointError.
-        """
-        items = self._args.Composite(
-            params=self._args.StandardRestore(params), state=self._args.StandardRestore(state)
-        )
-        with restore_errors(f"step {step} of the run"):
-            restored = self._manager.restore(step, args=items)
-        return restored["params"], restored["state"]
+        metrics = None if worth is None else {"merit": worth}
+        with self._writing():
+            self._manager.save(step, args=items, metrics=metrics)
 
     def wait(self) -> None:
-        """Block until what was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Block until what was saved is on disk. Raises: WriteError."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        """Wait, and end the threads that write. Raises: WriteError."""
+        with self._writing():
+            self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell in one sentence what Orbax raises when it cannot write, and free what it wrote."""
+        try:
+            yield
+        except Exception as error:
+            for path in self._folder.glob(f"*{UNFINISHED}*"):
+                shutil.rmtree(path, ignore_errors=True)
+            raise WriteError(
+                f"cannot write a checkpoint to {self._folder}: {write_reason(error)}; the "
+                "checkpoint before it is kept, and the same command goes on from there"
+            ) from None
+
+
+def write_reason(error: BaseException) -> str:
+    """What the system said, out of an exception of Orbax or TensorStore."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    found = re.search(r"\[OS error \d+: [A-Z_0-9]* ?([^\]]+)\]", str(error))
+    return found[1] if found else first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def not_of_orbax(record: logging.LogRecord) -> bool:
+    """False for records of Orbax, which logs a traceback of what is raised as well."""
+    return "orbax" not in record.pathname
+
+
+def sealing_path() -> Any:
+    """Orbax's class for the folder in which a step is written, which seals it before it counts."""
+    from orbax.checkpoint.path import atomicity
+
+    class SealingPath(atomicity.AtomicRenameTemporaryPath):
+        async def finalize(self) -> None:
+            final = Path(self.get_final())
+            if not final.name.isdigit():  # a part of a step
+                await super().finalize()
+                return
+            if self._checkpoint_metadata_store is not None:
+                self._checkpoint_metadata_store.wait_until_finished()
+            seal(Path(self.get()))
+            os.rename(self.get(), final)
+            sync(final.parent)
+
+    return SealingPath
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the hash of each file of a checkpoint beside them, and wait until all is on disk."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    hashes = {path.relative_to(checkpoint).as_posix(): file_hash(path) for path in files}
+    (checkpoint / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    sync_tree(checkpoint)
 
 
 def merit(metrics: dict[str, float]) -> float:
     return metrics["merit"]
 
 
-def saved_steps(folder: Path) -> list[int]:
-    """The steps of the finished checkpoints in a folder, in order; does not import Orbax."""
+def step_folders(folder: Path) -> list[Path]:
+    """The folders of steps that hold anything, whole or not, in order of the steps."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and is_checkpoint(p))
+    found = [path for path in folder.iterdir() if re.fullmatch(r"\d+", path.name, re.ASCII)]
+    found = [path for path in found if path.is_dir() and any(path.iterdir())]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the finished checkpoints in a folder, in order; does not import Orbax."""
+    return [int(path.name) for path in step_folders(folder) if is_checkpoint(path)]
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -93,29 +169,121 @@ def is_checkpoint(folder: Path) -> bool:
 
 def is_imported(folder: Path) -> bool:
     """Whether the last checkpoint in a folder was imported, and has no state to resume from."""
-    return not (folder / str(saved_steps(folder)[-1]) / STATE).is_dir()
+    last = step_folders(folder)[-1]
+    with suppress(DamagedError):
+        return not (last / STATE).is_dir() and "origin" in read_meta(last)
+    return False
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
     """The JSON saved with a checkpoint.
 
-    Raises: CheckpointError.
+    Raises: DamagedError.
     """
     try:
-        return json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint} is not a readable checkpoint: {error}") from None
+        meta = json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
+        if "config" not in meta:
+            raise ValueError("it lacks the config")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {error}") from None
+    if reason := damage(checkpoint, (META,), meta):
+        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
+    return meta
 
 
-def read_params(checkpoint: Path, target: Any) -> Any:
-    """The params of one checkpoint; `target` is a tree of ShapeDtypeStructs with shardings.
+def damage(checkpoint: Path, items: tuple[str, ...], meta: dict[str, Any]) -> str | None:
+    """What is wrong with the files of some items of a checkpoint, by their hashes; None if nothing.
 
-    Raises: CheckpointError.
+    A checkpoint of a version that kept no hashes is taken as it is.
+    """
+    file = checkpoint / HASHES
+    try:
+        hashes = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in hashes.items():
+            if name.partition("/")[0] in items and file_hash(checkpoint / name) != value:
+                return f"{name} is not as it was written"
+    except FileNotFoundError as error:
+        missing = Path(error.filename)
+        if missing != file or meta.get("hashed"):
+            return f"{missing.relative_to(checkpoint)} is missing"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except (ValueError, AttributeError):
+        return f"{HASHES} is not as it was written"
+    return None
+
+
+def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
+    """The items of one checkpoint, with the shapes, types and shardings of the given trees.
+
+    The hashes are compared beside the reading. Raises: CheckpointError, DamagedError.
     """
     import orbax.checkpoint as ocp
 
-    with restore_errors(str(checkpoint)):
-        return ocp.StandardCheckpointer().restore((checkpoint / PARAMS).absolute(), target)
+    logging.getLogger("absl").addFilter(not_of_orbax)
+    meta = read_meta(checkpoint)
+    with ThreadPoolExecutor(1) as beside:
+        hashed = beside.submit(damage, checkpoint, tuple(targets), meta)
+        found, problem = {}, None
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                for name, target in targets.items():
+                    found[name] = checkpointer.restore((checkpoint / name).absolute(), target)
+        except Exception as error:
+            problem = error
+        reason = hashed.result()
+    if reason is not None:
+        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
+    if problem is None:
+        return found
+    if isinstance(problem, MemoryError) or "RESOURCE_EXHAUSTED" in str(problem):
+        raise CheckpointError(f"there is too little memory to load {checkpoint}")
+    if meta.get("hashed") or "tree structures do not match" in str(problem):
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
+            "where it was trained with an optimizer or objective of your own, give the same again"
+        )
+    raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(problem)}")
+
+
+def restore_newest(
+    folder: Path, targets: dict[str, Any], check: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The items and the meta of the newest checkpoint that is whole; `check` looks at the meta.
+
+    Damaged ones are set aside and told. Raises: CheckpointError where none is whole.
+    """
+    folders, damaged = step_folders(folder), {}
+    while True:
+        try:
+            meta = read_meta(folders[-1])
+            check(meta)
+            items = read_items(folders[-1], targets)
+            break
+        except DamagedError as error:
+            damaged[folders.pop()] = str(error)
+            if not folders:
+                raise CheckpointError(f"{error}, and no other of the run is whole") from None
+    for older in folders[:-1]:  # Orbax reads their merits
+        try:
+            if reason := damage(older, ("metrics",), read_meta(older)):
+                damaged[older] = f"the checkpoint {older} is damaged: {reason}"
+        except DamagedError as error:
+            damaged[older] = str(error)
+    for path, reason in damaged.items():
+        print(f"{reason}; it is kept as {set_aside(path).name}")
+    return items, meta
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that it counts no longer and nothing of it is lost."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    if aside.exists():
+        shutil.rmtree(aside)
+    with suppress(OSError):
+        checkpoint.rename(aside)
+        sync(aside.parent)
+    return aside
 
 
 def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
@@ -126,39 +294,6 @@ def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((checkpoint / PARAMS).absolute(), params)
     (checkpoint / META).mkdir()
-    (checkpoint / META / "metadata").write_text(json.dumps(meta), encoding="utf-8")
-
-
-@contextmanager
-def restore_errors(what: str) -> Iterator[None]:
-    """Raise CheckpointError, in one sentence, for what Orbax raises on a damaged checkpoint."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if "tree structures do not match" in str(error):
-            raise CheckpointError(
-                f"the checkpoint {what} is of another model or optimizer than the config's; where "
-                "it was trained with an optimizer or objective of your own, give the same again"
-            ) from None
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"the checkpoint {what} is damaged: {reason}") from None
-
-
-class RunLock:
-    """An exclusive lock on a run directory; the system releases it however the process ends.
-
-    Raises: CheckpointError where another process holds it.
-    """
-
-    def __init__(self, folder: Path):
-        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise CheckpointError(
-                f"another process is training in {folder}; wait for it or choose another run.dir"
-            ) from None
-
-    def release(self) -> None:
-        os.close(self._file)
+    text = json.dumps(meta | {"hashed": True})
+    (checkpoint / META / "metadata").write_text(text, encoding="utf-8")
+    seal(checkpoint)

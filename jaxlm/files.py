@@ -1,13 +1,24 @@
 """Files and folders written whole or not at all, however the process ends."""
 
+import errno
+import fcntl
+import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from jaxlm.config import JaxlmError
+
+Row = dict[str, Any]
+
+TEMPORARY = re.compile(r"\.jaxlm-[0-9a-f]{16}(\..*)?")
 
 
 class WriteError(JaxlmError):
@@ -43,6 +54,7 @@ def file_in_place(path: str | Path) -> Iterator[Path]:
             temporary.chmod(mode)
             sync(temporary)
             os.replace(temporary, path)
+            sync(temporary.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -61,16 +73,51 @@ def folder_in_place(path: str | Path) -> Iterator[Path]:
     with write_errors(path):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise WriteError(f"{path} is there already and not empty; choose another place")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+        make_folder(temporary.parent)
+        remove_remains(temporary.parent)
+        lock = make_locked(temporary)
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    sync(file)
+            sync_tree(temporary)
             os.replace(temporary, path)
+            sync(temporary.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            os.close(lock)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents so that they outlive a power cut."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        sync(folder.parent)
+
+
+def make_locked(folder: Path) -> int:
+    """Make a new folder, locked until the descriptor returned is closed or the process ends."""
+    while True:
+        folder.mkdir()
+        descriptor = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.exists():  # else another process took it for remains, before it was locked
+            return descriptor
+        os.close(descriptor)
+
+
+def remove_remains(folder: Path) -> None:
+    """Delete temporary folders that processes left in a folder when they were killed."""
+    for path in folder.glob(".jaxlm-*"):
+        if not TEMPORARY.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+            continue
+        with suppress(OSError):  # locked: its process is alive; or it has gone meanwhile
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def check_parent(path: str | Path) -> None:
@@ -98,7 +145,108 @@ def write_errors(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def sync(file: Path) -> None:
-    """Wait until a file is on disk: after a power cut a rename may outlive the data."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk.
+
+    After a power cut a rename may outlive the data, and a file its name.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that syncs no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all that a folder holds is on disk."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+def file_hash(path: Path) -> str:
+    """The XXH3 hash of a file's content: it tells damage, not forgery.
+
+    Raises: OSError.
+    """
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+class RowFile:
+    """A .jsonl file that rows are added to, each with its `step`; a hash tells later changes.
+
+    Raises: WriteError.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._size, self._digest = -1, xxhash.xxh3_128()  # -1: not read yet
+
+    def append(self, row: Row) -> None:
+        """Add a row; it outlives this process from here on, and a power cut after `mark`."""
+        self._read()
+        line = to_json(row, indent=None).encode()
+        with write_errors(self.path), self.path.open("ab") as file:
+            file.write(line)
+        self._digest.update(line)
+        self._size += len(line)
+
+    def mark(self) -> list:
+        """Size and hash of what is there, which is on disk from here on."""
+        self._read()
+        if self._size:
+            with write_errors(self.path):
+                sync(self.path)
+                sync(self.path.parent)
+        return [self._size, self._digest.hexdigest()]
+
+    def rewind(self, step: int, mark: list | None) -> list[Row]:
+        """Cut what came after a step, and return the rows left.
+
+        Where the file is not as it was at `mark`, this is told, and lines that are no rows are
+        dropped.
+        """
+        content = self.path.read_bytes() if self.path.exists() else b""
+        size, value = mark or (0, None)
+        whole = value is not None and xxhash.xxh3_128_hexdigest(content[:size]) == value
+        found, dropped = read_rows_of(content[:size] if whole else content)
+        found = [row for row in found if row["step"] <= step]
+        if not whole and (mark or dropped):
+            lost = f"; {dropped} lines that are no rows are dropped" if dropped else ""
+            print(f"{self.path} is not as it was at step {step}{lost}")
+        write_file(self.path, "".join(to_json(row, indent=None) for row in found))
+        self._size = -1
+        return found
+
+    def _read(self) -> None:
+        if self._size < 0:
+            content = self.path.read_bytes() if self.path.exists() else b""
+            self._size, self._digest = len(content), xxhash.xxh3_128(content)
+
+
+def read_rows_of(content: bytes) -> tuple[list[Row], int]:
+    """The rows of a .jsonl file of a run, and how many of its lines are none.
+
+    A last line that a crash tore is left out.
+    """
+    rows, lines = [], content.split(b"\n")[:-1]
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows, len(lines) - len(rows)

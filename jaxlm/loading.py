@@ -1,8 +1,8 @@
 """Open a run, a checkpoint or a Hugging Face directory as a Loaded, and write one as either."""
 
-import dataclasses
 import json
 import re
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tokenizers
+import xxhash
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from jaxlm import checkpoint
 from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement
-from jaxlm.checkpoint import CheckpointError, is_checkpoint, read_meta, read_params, saved_steps
+from jaxlm.checkpoint import (
+    PARAMS,
+    CheckpointError,
+    DamagedError,
+    is_checkpoint,
+    read_items,
+    read_meta,
+    saved_steps,
+    step_folders,
+)
 from jaxlm.config import (
     Config,
     DataConfig,
@@ -27,7 +37,7 @@ from jaxlm.config import (
     to_mapping,
     to_yaml,
 )
-from jaxlm.config.schema import build_section, fields_with_role
+from jaxlm.config.schema import fields_with_role
 from jaxlm.files import WriteError, folder_in_place
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.weights import download, save_tensors
@@ -38,6 +48,7 @@ from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 
 OwnModel = nn.Module | Callable[[ModelConfig], nn.Module] | None
 
+BASE_DTYPES = ("float32", "bfloat16", "float16")  # those that a base may be loaded in
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
@@ -93,22 +104,43 @@ def load_placed(
     steps = saved_steps(folder)
     if not steps:
         what = "has no checkpoint yet" if (path / "config.yaml").exists() else "holds no model"
+        what = "has no checkpoint that is whole" if step_folders(folder) else what
         raise CheckpointError(
             f"{path} {what}; give a run directory, a checkpoint in one, or a directory with a "
             "config.json of Hugging Face's"
         )
-    if step is None:
-        step = best_step(folder, steps)
-    if step not in steps:
+    if step is not None and step not in steps:
         raise CheckpointError(f"{path} has no step {step}; it has {', '.join(map(str, steps))}")
-    return load_checkpoint(folder / str(step), placement, model)
+    wanted = best_first(folder, steps) if step is None else [step]
+    while True:
+        try:
+            return load_checkpoint(folder / str(wanted[0]), placement, model)
+        except DamagedError as error:
+            if len(wanted) == 1:
+                raise
+            wanted.pop(0)
+            print(f"{error}; step {wanted[0]} is loaded in its place", file=sys.stderr)
 
 
-def best_step(folder: Path, steps: list[int]) -> int:
-    """The step with the most merit; the last one where none was measured."""
-    merits = {step: read_meta(folder / str(step)).get("merit") for step in steps}
+def best_first(folder: Path, steps: list[int]) -> list[int]:
+    """The steps, that with the most merit first, then the newest; damaged ones are left out.
+
+    Raises: DamagedError where none is whole, as far as meta tells.
+    """
+    merits: dict[int, float | None] = {}
+    problem = None
+    for step in reversed(steps):
+        try:
+            merits[step] = read_meta(folder / str(step)).get("merit")
+        except DamagedError as error:
+            problem = problem or error
+    if problem is not None:
+        if not merits:
+            raise problem
+        print(f"{problem}; step {next(iter(merits))} is there", file=sys.stderr)
     measured = {step: merit for step, merit in merits.items() if merit is not None}
-    return max(measured, key=measured.__getitem__) if measured else steps[-1]
+    best = [max(reversed(measured), key=measured.__getitem__)] if measured else []
+    return best + [step for step in merits if step not in best]
 
 
 def load_checkpoint(path: Path, placement: Placement, model: OwnModel = None) -> Loaded:
@@ -121,6 +153,9 @@ def load_checkpoint(path: Path, placement: Placement, model: OwnModel = None) ->
         backend = tokenizers.Tokenizer.from_str(tokenizer["backend"])
         tokenizer = Tokenizer(backend, tokenizer["config"])
     if model is None:
+        own = next((part for part in run.run.own if part.startswith("model ")), None)
+        if own is not None:
+            raise CheckpointError(f"{path} was trained with an own {own}; give it as model")
         module = make_model(config)
     else:
         module = model if isinstance(model, nn.Module) else model(config)
@@ -153,7 +188,7 @@ def read_saved(
         name: jax.ShapeDtypeStruct(leaf.shape, placement.dtype, sharding=placement.of(name))
         for name, leaf in leaves.items()
     }
-    return read_params(checkpoint, unflatten_dict(target, sep="/"))
+    return read_items(checkpoint, {PARAMS: unflatten_dict(target, sep="/")})[PARAMS]
 
 
 def write_trained(run: str | Path, file: str | Path, step: int | None = None) -> None:
@@ -166,7 +201,7 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
     steps = saved_steps(folder)
     if not steps:
         raise CheckpointError(f"{run} has no checkpoint; give a run directory")
-    checkpoint = folder / str(best_step(folder, steps) if step is None else step)
+    checkpoint = folder / str(best_first(folder, steps)[0] if step is None else step)
     meta = read_meta(checkpoint)
     if meta.get("trained") is None:
         raise CheckpointError(f"{run} trained all of its weights: export it whole")
@@ -177,12 +212,24 @@ def write_trained(run: str | Path, file: str | Path, step: int | None = None) ->
         for name, leaf in leaves.items()
         if name in meta["trained"] or is_adapter(name)
     }
+    base = {name: leaf for name, leaf in leaves.items() if name not in kept}
     told = {
-        "model": json.dumps(dataclasses.asdict(config.model)),
+        "config": json.dumps(meta["config"]),
+        "base": json.dumps({dtype: weights_hash(base, dtype) for dtype in BASE_DTYPES}),
+        "step": json.dumps(meta.get("step")),
         "tokenizer_config": json.dumps(meta["tokenizer"]["config"]),
         "init_from": str(config.finetune.init_from),
     }
     save_tensors(kept, Path(file), told)
+
+
+def weights_hash(leaves: dict[str, Any], dtype: str) -> str:
+    """A hash of weights by path, in a type."""
+    digest = xxhash.xxh3_128()
+    for name in sorted(leaves):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(np.asarray(leaves[name]).astype(dtype)).view(np.uint8))
+    return digest.hexdigest()
 
 
 def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
@@ -191,22 +238,29 @@ def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
         with safe_open(file, "numpy") as opened:
             told = opened.metadata() or {}
             kept = {name: placement.put(name, opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
-        config = build_section(ModelConfig, json.loads(told["model"]))
+        run = build_config(json.loads(told["config"]))
+        hashes, step = json.loads(told["base"]), json.loads(told["step"])
+        tokenizer_config = json.loads(told["tokenizer_config"])
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{file} is no file of trained weights: {error}") from None
-    leaves: dict[str, Any] = flatten_dict(base.params, sep="/") | kept
+    config = run.model
+    leaves: dict[str, Any] = flatten_dict(base.params, sep="/")
     shapes: dict[str, Any] = flatten_dict(param_shapes(config), sep="/")
-    wrong = [n for n, leaf in shapes.items() if n not in leaves or leaves[n].shape != leaf.shape]
+    under = {name: leaves.get(name) for name in shapes if name not in kept}
+    wrong = [n for n, leaf in under.items() if leaf is None or leaf.shape != shapes[n].shape]
     fields = fields_with_role(ModelConfig, "structure")  # what fine-tuning does not change
     wrong += [f"model.{n}" for n in fields if getattr(config, n) != getattr(base.config, n)]
+    dtype = placement.dtype.name
+    if not wrong and dtype in hashes and weights_hash(under, dtype) != hashes[dtype]:
+        wrong = ["a weight"]
     if wrong:
         raise CheckpointError(
             f"{file} was trained on {told['init_from']}, not on this model: {wrong[0]} differs"
         )
-    adapted = {name: x for name, x in leaves.items() if name in shapes or name in kept}
-    tokenizer = Tokenizer(base.tokenizer.backend, json.loads(told["tokenizer_config"]))
-    params = merge_lora(unflatten_dict(adapted, sep="/"))
-    return Loaded(make_model(config), params, tokenizer, config, base.origin)
+    tokenizer = Tokenizer(base.tokenizer.backend, tokenizer_config)
+    params = merge_lora(unflatten_dict(under | kept, sep="/"))
+    origin = {**base.origin, "source": run.run.name, "step": step}
+    return Loaded(make_model(config), params, tokenizer, config, origin, run)
 
 
 def export(loaded: Loaded, directory: str | Path, dtype: str | None = None) -> None:

@@ -6,15 +6,20 @@ JAX is imported where it is needed, so that a command can be interrupted while i
 
 import ctypes
 import os
+import platform
 import re
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from jaxlm.config import JaxlmError
 
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 INTERRUPTED = 130  # the exit status that shells give a command ended by Ctrl-C
 
@@ -108,6 +113,14 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def memory_limit() -> int:
+    """Bytes of memory that the first device has; on a CPU, that the machine has."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_flops() -> float | None:
     """Peak FLOP/s of all devices together in bf16; None where it is unknown, as on a CPU."""
     import jax
@@ -117,6 +130,46 @@ def peak_flops() -> float | None:
     found = (peak for name, peak in PEAK_FLOPS.items() if re.fullmatch(name, kind))
     peak = next(found, None)
     return None if peak is None else peak * len(devices)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the source's commit: what a number in the run may depend on."""
+    import jax
+
+    from jaxlm import __version__
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "jaxlm": __version__,
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        **source_version(Path(__file__).parent),
+    }
+
+
+def source_version(package: Path) -> dict[str, Any]:
+    """The commit of a package's checkout, and whether its tree differs; null without a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=20
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A package may also be installed inside the checkout of something else.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return {"commit": None, "changed": None}
+    changed = (
+        git("status", "--porcelain", "--untracked-files=no"),
+        git("status", "--porcelain", "."),
+    )
+    return {"commit": git("rev-parse", "HEAD"), "changed": any(changed)}
 
 
 @contextmanager

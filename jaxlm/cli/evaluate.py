@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.output import Verb, show
+from jaxlm.cli.output import Verb, check_output, declare_overwrite, show, source_files
 from jaxlm.config import JaxlmError
-from jaxlm.files import check_parent
 from jaxlm.runtime import keep_compiled_programs
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("--label-column", metavar="NAME", help="column of the labels; default: the run's or task's")
     add("--dialogues", action="store_true", help="the rows are dialogues: the loss of the replies")
     add("--png", metavar="FILE", help="draw the confusion matrix into this file")
+    declare_overwrite(parser, "--png")
     add("--json", action="store_true", help="one JSON object")
 
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from jaxlm.tasks.inference import evaluate_text, writes_text
 
     if args.png:
-        check_parent(args.png)
+        check_output(args.png, args.overwrite, source_files(args.data))
     keep_compiled_programs()
     loaded = load(args.source)
     if args.dialogues or not writes_text(loaded):

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.output import Verb, show
+from jaxlm.cli.output import Verb, check_output, declare_overwrite, show
 from jaxlm.config import JaxlmError
-from jaxlm.files import check_parent
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +18,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     trained = "write what the run trained alone, such as its adapters, as DEST.safetensors"
     add("--adapters", action="store_true", help=trained)
     add("--step", type=int, metavar="N", help="the checkpoint to take; default: the best")
+    declare_overwrite(parser, "--adapters")
     declare_proof(parser)
 
 
@@ -41,7 +41,7 @@ def export_adapters(args: argparse.Namespace) -> None:
     file = Path(args.target)
     if file.suffix != ".safetensors":
         file = file.with_name(f"{file.name}.safetensors")
-    check_parent(file)
+    check_output(file, args.overwrite)
     steps = saved_steps(Path(args.source) / "checkpoints")
     if steps and args.step not in (None, *steps):
         there = ", ".join(map(str, steps))

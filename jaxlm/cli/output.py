@@ -5,10 +5,16 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlm.files import write_file
+import xxhash
+
+from jaxlm.config import ConfigError, JaxlmError, read_yaml
+from jaxlm.files import WriteError, check_parent, file_hash, write_file
+from jaxlm.runtime import user_cache
 
 BLANKS = str.maketrans("\t\r\n", "   ")
 
@@ -19,6 +25,67 @@ class Verb(NamedTuple):
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+
+
+def declare_overwrite(parser: argparse.ArgumentParser, option: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=f"replace the file of {option}")
+
+
+def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()) -> None:
+    """Check, before anything is computed, that a file may be written.
+
+    Raises: WriteError where a file is there that no verb wrote as a table and `overwrite` is false,
+    and, whatever that is, for one of the `sources` and for a file of a run.
+    """
+    path = Path(path)
+    check_parent(path)
+    if is_of_run(path):
+        raise WriteError(f"{path} is a file of a run; choose another place")
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise WriteError(f"cannot write {path}: it is a folder")
+    if any(source.exists() and path.samefile(source) for source in sources):
+        raise WriteError(f"{path} is what is read from; choose another place to write to")
+    if not overwrite and not was_written(path):
+        raise WriteError(f"{path} is there already; --overwrite replaces it")
+
+
+def source_files(source: str) -> list[Path]:
+    """The files that a source of rows names; none where it names no files."""
+    from jaxlm.data.sources import find_files
+
+    with suppress(JaxlmError):  # told when it is read
+        return [] if source.startswith("hf:") else find_files(source)
+    return []
+
+
+def is_of_run(path: Path) -> bool:
+    """Whether a path is one that training writes in a run directory."""
+    path = path.absolute()
+    for folder in path.parents:
+        if not (folder / "config.yaml").is_file():
+            continue
+        from jaxlm.training.run_directory import CHECKPOINTS, FILES
+
+        with suppress(ConfigError):
+            name = path.relative_to(folder).parts[0]
+            if name in (*FILES, CHECKPOINTS) and "run_format" in read_yaml(folder / "config.yaml"):
+                return True
+    return False
+
+
+def note_of(path: Path) -> Path:
+    """Where it is noted what a verb wrote to a path."""
+    name = xxhash.xxh3_128_hexdigest(str(path.absolute()).encode("utf-8", "surrogateescape"))
+    return user_cache() / "written" / name
+
+
+def was_written(path: Path) -> bool:
+    """Whether a file is a table as a verb wrote it there, so that nothing of a user's is lost."""
+    with suppress(OSError):
+        return note_of(path).read_text() == file_hash(path)
+    return False
 
 
 def show(args: argparse.Namespace, title: str, values: Mapping[str, Any]) -> None:
@@ -77,6 +144,10 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         sys.stdout.write(content.decode("utf-8"))
         return
     write_file(path, content)
+    with suppress(OSError, WriteError):  # without a note, the next time asks for --overwrite
+        note = note_of(Path(path))
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_file(note, file_hash(Path(path)))
     print(f"{path}: {len(rows)} rows")
 
 

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxlm.cli.evaluate import declare_columns
-from jaxlm.cli.output import Verb, with_answers, write_table
+from jaxlm.cli.output import (
+    Verb,
+    check_output,
+    declare_overwrite,
+    source_files,
+    with_answers,
+    write_table,
+)
 from jaxlm.config import JaxlmError
-from jaxlm.files import check_parent
 from jaxlm.runtime import keep_compiled_programs
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "name of a column of the input is written as predicted_NAME"
     )
     add("--output", metavar="FILE", help=help_output)
+    declare_overwrite(parser, "--output; needless for a table that this wrote")
     declare_columns(parser)
 
 
@@ -42,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if kind not in (".jsonl", ".csv", ".tsv"):
         raise JaxlmError(f"--output must end in .jsonl, .csv or .tsv, got {args.output}")
     if args.output:
-        check_parent(args.output)
+        check_output(args.output, args.overwrite, source_files(args.input))
     keep_compiled_programs()
     loaded = load(args.source)
     task = row_task_of(loaded)

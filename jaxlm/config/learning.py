@@ -171,7 +171,7 @@ class OptimConfig(Section):
     )
     beta1: float = option(0.9, "decay of the first moment", "in [0, 1)")
     beta2: float = option(0.95, "decay of the second moment", "in [0, 1)")
-    eps: float = option(1e-8, "Adam's epsilon", "at least 0")
+    eps: float = option(1e-8, "Adam's epsilon", "positive")
     momentum: float = option(0.95, "muon: decay of the momentum", "in [0, 1)")
     ema_decay: float | None = option(
         None, "evaluate an exponential moving average of weights", "in (0, 1)"

@@ -34,6 +34,9 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     run = section_fields("run", sections.get("run"))
     if run.get("name") is None:
         run["name"] = path.stem
+    if "run_format" in sections and (path.parent / "environment.json").is_file():
+        # The config of a run, which may have been moved or copied: the run is where it stands.
+        run["dir"] = parse_overrides(overrides).get("run", {}).get("dir", str(path.parent))
     return build_config(sections | {"run": run})
 
 

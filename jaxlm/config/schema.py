@@ -73,7 +73,11 @@ class Section:
         for field in dataclasses.fields(self):
             value, rule = getattr(self, field.name), field.metadata["rule"]
             if value is not None and rule is not None:
-                require(RULES[rule](value), f"{self.title}.{field.name}", rule, value)
+                name = f"{self.title}.{field.name}"
+                require(RULES[rule](value), name, rule, value)
+                # What counts on a device is of 32 bits.
+                small = not isinstance(value, int) or value < 2**31 or "2**32" in rule
+                require(small, name, "below 2**31", value)
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

@@ -33,6 +33,9 @@ class RunConfig(Section):
         role="place",
     )
     overwrite: bool = option(False, "delete what run.dir holds and start anew", role="place")
+    own: tuple[str, ...] = option(
+        (), "own parts that fit was given, such as an objective: a run records their names"
+    )
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,14 @@ class Config:
             "task.class_weights",
             f"none with model.problem {self.model.problem}",
             self.task.class_weights,
+        )
+        require(
+            self.optim.warmup_steps <= self.train.steps
+            or self.train.epochs is not None
+            or not self.gives("optim", "warmup_steps"),
+            "optim.warmup_steps",
+            f"at most train.steps ({self.train.steps})",
+            self.optim.warmup_steps,
         )
         if self.finetune.init_from is None:
             self.model.resolved()  # else finetune.init_from tells what is left out here

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -125,7 +126,9 @@ def prepare(
     folder = (cache_dir or user_cache()) / "tokens" / key
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is one
+        if folder.exists():
+            print(f"the tokens in {folder} are damaged and are made anew", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
         corpus, failure = read_corpus(config), ""
         try:
             build(config, corpus, seed, folder, tokenizer, specials)
@@ -167,12 +170,12 @@ def cache_key(
 
 def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
     """The stores in a folder of the cache; None if one is missing or damaged."""
-    train, val = open_store(folder / "train"), open_store(folder / "val")
-    if train is None or val is None:
-        return None
     try:
         tokenizer = tokenizer or Tokenizer.load(folder)
     except TokenizerError:
+        return None
+    train, val = (open_store(folder / name, tokenizer) for name in ("train", "val"))
+    if train is None or val is None:
         return None
     prints = [tokenizer.fingerprint, train.fingerprint, val.fingerprint]
     fingerprint = hashlib.sha256(" ".join(prints).encode()).hexdigest()[:16]

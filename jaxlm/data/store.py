@@ -5,15 +5,19 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xxhash
 from jaxtyping import Int, Integer, UInt
 
+from jaxlm.files import file_hash
 from jaxlm.tokenizer import Tokenizer
 
-# To be raised whenever the same config comes to give other tokens.
-STORE_FORMAT = 3
+# To be raised whenever the same config comes to give other tokens, or a store has other files.
+STORE_FORMAT = 4
 # Encodings take about a hundred bytes a token on their way, so they are made in batches.
 BATCH_CHARACTERS = 1 << 20
 
@@ -40,11 +44,11 @@ def write_store(
     """Encode documents into a new folder, each followed by the token `end` unless it is None.
 
     Writes tokens.bin (uint16 up to 65,536 tokens in the vocabulary, else uint32), documents.npy
-    (int64 starts) and meta.json.
+    (int64 starts) and meta.json, which has a hash of both and of itself.
     """
     folder.mkdir(parents=True)
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    starts, count, num_bytes, digest = [], 0, 0, hashlib.sha256()
+    starts, count, num_bytes, largest, digest = [], 0, 0, -1, hashlib.sha256()
     with (folder / "tokens.bin").open("wb") as file:
         for pieces in batch_pieces(documents, tokenizer):
             encoded = tokenizer.encode_batch([text for text, _, _ in pieces])
@@ -57,7 +61,8 @@ def write_store(
                 num_bytes += len(text.encode())
             tokens = np.fromiter(itertools.chain.from_iterable(encoded), dtype)
             digest.update(tokens.data)
-            tokens.tofile(file)
+            largest = max(largest, int(tokens.max(initial=0)))
+            file.write(tokens.data)  # unlike tofile, it tells why it fails
     document_starts = np.array(starts, np.int64)
     digest.update(document_starts.data)
     np.save(folder / "documents.npy", document_starts)
@@ -69,8 +74,16 @@ def write_store(
         "num_bytes": num_bytes,
         "fingerprint": digest.hexdigest()[:16],
         "tokenizer_fingerprint": tokenizer.fingerprint,
+        "largest_id": largest,
+        "hashes": {name: file_hash(folder / name) for name in ("tokens.bin", "documents.npy")},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(meta | {"hash": meta_hash(meta)}, indent=2) + "\n"
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+
+
+def meta_hash(meta: dict[str, Any]) -> str:
+    """A hash of what meta.json says, but for its own hash."""
+    return xxhash.xxh3_128_hexdigest(json.dumps({**meta, "hash": None}, sort_keys=True).encode())
 
 
 def batch_pieces(
@@ -89,20 +102,42 @@ def batch_pieces(
     yield batch
 
 
-def open_store(folder: Path) -> TokenStore | None:
-    """The store in a folder, its tokens memory-mapped; None if it is missing or damaged."""
+def open_store(folder: Path, tokenizer: Tokenizer | None = None) -> TokenStore | None:
+    """The store in a folder, its tokens memory-mapped; None if it is missing or damaged.
+
+    Its files are compared with their hashes once a process, as long as they stay as they are, and
+    its ids are those of `tokenizer`, if that is given.
+    """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["store_format"] != STORE_FORMAT or meta["hash"] != meta_hash(meta):
+            return None
+        if any(hash_once(folder / n, state_of(folder / n)) != h for n, h in meta["hashes"].items()):
+            return None
+        if tokenizer is not None and (
+            meta["tokenizer_fingerprint"] != tokenizer.fingerprint
+            or meta["largest_id"] >= tokenizer.vocab_size
+        ):
+            return None
         tokens, dtype = folder / "tokens.bin", np.dtype(meta["dtype"])
         starts = np.load(folder / "documents.npy")
-        size = meta["num_tokens"] * dtype.itemsize
-        if meta["store_format"] != STORE_FORMAT or tokens.stat().st_size != size:
-            return None
         # No file of length zero can be mapped.
         mapped = np.memmap(tokens, dtype, "r") if meta["num_tokens"] else np.zeros(0, dtype)
         return TokenStore(mapped.view(np.ndarray), starts, meta["num_bytes"], meta["fingerprint"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def state_of(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written again."""
+    stat = file.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def hash_once(file: Path, state: tuple[int, ...]) -> str:
+    """The hash of a file, computed once for each state of it."""
+    return file_hash(file)
 
 
 def witten_bell(

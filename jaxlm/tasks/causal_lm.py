@@ -54,6 +54,8 @@ class RunningTextTask(Task):
         if self.data.val is None:
             return {}
         scores = mean_scores(self.objective, model, params, self.eval_batches())
+        if self.own_objective:
+            return scores  # a perplexity is of the cross-entropy alone
         return scores | {"perplexity": perplexity(scores["loss"] - scores.get("next_loss", 0.0))}
 
 
@@ -114,7 +116,7 @@ class CausalLMTask(RunningTextTask):
 
     def evaluate(self, model: nn.Module, params: Params) -> Scores:
         scores, val = super().evaluate(model, params), self.data.val
-        if val is not None:
+        if val is not None and not self.own_objective:
             scores["bits_per_byte"] = scores["loss"] / math.log(2) * len(val) / val.num_bytes
         return scores
 
@@ -142,9 +144,12 @@ class CausalLMTask(RunningTextTask):
         return "\n" if "\n" in tokenizer.decode(range(tokenizer.vocab_size)) else first
 
     def summary(self, best: Loaded) -> dict[str, Any]:
-        """The losses of Witten-Bell n-grams on the same split, in nats a token, as `baselines`."""
+        """The losses of Witten-Bell n-grams on the same split, in nats a token, as `baselines`.
+
+        None where there is nothing to compare: no validation, too many tokens, another loss.
+        """
         train, val = self.data.train, self.data.val
-        if val is None or len(train) > BASELINE_TOKENS:
+        if val is None or len(train) > BASELINE_TOKENS or self.own_objective:
             return {"baselines": None}
         losses = witten_bell(train.tokens, val.tokens, vocab_size=self.tokenizer.vocab_size)
         return {"baselines": {str(order): round(loss, 4) for order, loss in losses.items()}}

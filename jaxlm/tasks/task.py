@@ -41,6 +41,7 @@ class Task(ABC):
     tokenizer: Tokenizer
     objective: Objective
     step_tokens: float  # tokens of a step, or their mean
+    own_objective: bool = False  # whether the loss is another than the task's
     fingerprint: str = ""  # a hash of data and tokenizer: a run is resumed with the same only
     description: str = ""  # the data in a phrase
     best_by: str = "loss"  # the score that the best checkpoint has most of, or loss (least)

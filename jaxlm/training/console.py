@@ -1,6 +1,9 @@
-"""What a run shows while it trains: a progress bar on a terminal, lines elsewhere."""
+"""What a run shows: while it trains a progress bar on a terminal, lines elsewhere; its result."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -48,3 +51,39 @@ class TrainingConsole:
             if not self.console.is_terminal and time.monotonic() - self._told > QUIET_SECONDS:
                 self._told = time.monotonic()
                 self.say(f"step {step} of {self._steps}: {numbers}")
+
+
+def memory_line(memory: Mapping[str, int], num_params: int) -> str:
+    """How many of the parameters are trained, and what this takes, from `memory_report`."""
+    trained = memory["num_trained"]
+    sizes = (memory[f"{name}_bytes"] / 1e6 for name in ("weights", "gradients", "optimizer"))
+    return f"training {trained:,} of them ({trained / num_params:.2%}): " + (
+        "{:.1f} MB weights, {:.1f} MB gradients, {:.1f} MB optimizer".format(*sizes)
+    )
+
+
+def closing_line(summary: Mapping[str, Any], path: Path) -> str:
+    """The result in a sentence, beside the n-grams that come nearest above and below it."""
+    line = f"{path}: {summary['steps']} steps in {summary['seconds']:.0f} s"
+    best = summary["best_val_loss"]
+    if best is None:
+        return line
+    line += f", best val loss {best:.4f}"
+    if summary.get("metric", "loss") != "loss" and summary.get("best_val_metric") is not None:
+        line += f", best val {summary['metric']} {summary['best_val_metric']:.4f}"
+    for name, value in summary.get("test", {}).items():
+        line += f", test {name} {value:.4f}"
+    grams = [(loss, order) for order, loss in (summary.get("baselines") or {}).items()]
+    told = {
+        "better than": min(filter(lambda gram: gram[0] > best, grams), default=None),
+        "worse than": max(filter(lambda gram: gram[0] <= best, grams), default=None),
+    }
+    words = [f"{how} a {g[1]}-gram table's {g[0]:.3f}" for how, g in told.items() if g]
+    if words:
+        learned = ": it has learned little" if told["better than"] is None else ""
+        line += f" ({', '.join(words)}{learned})"
+    return line
+
+
+def indent(text: str) -> str:
+    return "\n".join(f"  | {line}" for line in text.strip("\n").split("\n"))

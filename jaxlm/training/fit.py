@@ -1,7 +1,9 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,11 +11,10 @@ import optax
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
-from jaxlm.checkpoint import saved_steps
-from jaxlm.config import Config, ModelConfig
+from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.runtime import interruption, refuse_late_determinism
+from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.optimizers import make_optimizer, make_schedule
@@ -21,7 +22,7 @@ from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainable import scale_by_depth
-from jaxlm.training.trainer import Trainer, Update
+from jaxlm.training.trainer import Trainer, TrainingError, Update
 
 MakeModel = Callable[[ModelConfig], nn.Module]
 
@@ -45,9 +46,11 @@ def fit(
     """
     if config.train.deterministic:
         refuse_late_determinism()
+    own = own_parts(task=task, model=model, optimizer=optimizer, objective=objective)
+    config = with_own_parts(config, own)
     if task is not None:
         config = config.replace({"task": {"name": "own"}})
-    with RunDirectory(config) as run:
+    with RunDirectory(config) as run, exhaustion_told():
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
@@ -60,14 +63,82 @@ def fit(
         first = task.train_batch(0)
         state, update = compile_and_start(config, module, task.objective, first, optimizer, given)
         trainer = Trainer(run, config, task, state, update)
-        if todo == "start":
-            run.start(config, task.tokenizer)
-        else:
-            trainer.restore(saved_steps(run.checkpoints)[-1])
-        with interruption() as interrupted:
-            trainer.train(interrupted)
-        trainer.finish()
+        try:
+            if todo == "start":
+                run.start(config, task.tokenizer)
+            else:
+                trainer.restore()
+                tell_lengthening(run, config, int(trainer.state.step))
+                run.resume(config, task.tokenizer)
+            with interruption() as interrupted:
+                trainer.train(interrupted)
+            trainer.finish()
+        finally:
+            trainer.close()
     return load(run.path, model=model)
+
+
+def own_parts(**parts: Any) -> tuple[str, ...]:
+    """The parts given to `fit` by name, as a run records them."""
+    given = {kind: part for kind, part in parts.items() if part is not None}
+    return tuple(
+        f"{kind} {getattr(part, '__name__', type(part).__name__)}" for kind, part in given.items()
+    )
+
+
+def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:
+    """The config with the own parts recorded; ConfigError where it was recorded with others."""
+    if config.run.own and config.run.own != own:
+        raise ConfigError(
+            f"run.own says that fit was given {', '.join(config.run.own)}, but now it is given "
+            f"{', '.join(own) or 'none'}: give the same own parts, or leave run.own out"
+        )
+    return config.replace({"run": {"own": own}})
+
+
+def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
+    """Say what more steps than the run was begun with do to its learning rate."""
+    then, optim = run.steps_recorded(), config.optim
+    if then == config.train.steps:
+        return
+    told = f"{run.path} is lengthened from {then} to {config.train.steps} steps"
+    if any(part.startswith("optimizer ") for part in config.run.own):
+        print(told)
+        return
+    before, after = (
+        float(make_schedule(optim, steps, optim.learning_rate)(step))
+        for steps in (then, config.train.steps)
+    )
+    rate = f"goes from {before:.3g} to {after:.3g}" if before != after else f"stays {after:.3g}"
+    print(
+        f"{told}: the schedule {optim.schedule} now runs over all of them, and at step {step} the "
+        f"learning rate {rate}"
+    )
+
+
+@contextmanager
+def exhaustion_told() -> Iterator[None]:
+    """TrainingError, in one sentence, for a device that runs out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TrainingError(
+            "the device has too little memory for a step; lower train.batch_size, raise "
+            "train.accumulate_steps, or take a smaller model"
+        ) from None
+
+
+def refuse_too_large(shapes: TrainState) -> None:
+    """ConfigError where the weights and the optimizer's state alone exceed the memory."""
+    need = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    held = memory_limit()
+    if need > held:
+        raise ConfigError(
+            f"the model's weights and the state of the optimizer take {need / 1e9:,.1f} GB, but "
+            f"there are {held / 1e9:,.1f} GB of memory; lower the sizes of the model section"
+        )
 
 
 def compile_and_start(
@@ -108,6 +179,7 @@ def compile_and_start(
     )
     key = jax.random.key(config.run.seed)
     shapes = init.eval_shape(key, given)
+    refuse_too_large(shapes)
     step = jax.jit(train_step, donate_argnums=0)
     compiled: dict[tuple, Update] = {}
 

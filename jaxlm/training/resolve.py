@@ -52,7 +52,7 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
             check_model(kind, asked, config)
         task = kind.from_config(config, source)
     if objective is not None:
-        task.objective = objective
+        task.objective, task.own_objective = objective, True
     config = config.replace(task.config_fields())
     config = with_vocabulary(config, task.tokenizer)
     model = config.model.resolved()

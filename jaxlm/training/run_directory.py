@@ -1,20 +1,17 @@
 """The run directory: what is written where, and whether a command starts, resumes or is done."""
 
 import dataclasses
+import fcntl
 import json
 import os
-import platform
+import re
 import shutil
-import subprocess
 from collections.abc import Iterator
-from importlib import metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
-from jaxlm import __version__
-from jaxlm.checkpoint import RunLock, is_imported, saved_steps
+from jaxlm.checkpoint import UNFINISHED, is_imported, saved_steps, step_folders
 from jaxlm.config import (
     Config,
     JaxlmError,
@@ -26,11 +23,25 @@ from jaxlm.config import (
 )
 from jaxlm.config.schema import fields_with_role
 from jaxlm.config.sections import section_kinds
-from jaxlm.files import write_file
+from jaxlm.files import TEMPORARY, RowFile, temporary_path, to_json, write_file
+from jaxlm.runtime import environment
 from jaxlm.tokenizer import Tokenizer
 
 MetricsRow = dict[str, Any]
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
+ROWS = ("metrics.jsonl", "samples.jsonl")
+FILES = (
+    "config.yaml",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "environment.json",
+    "summary.json",
+    "loss.png",
+    *ROWS,
+)
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
+STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
+# A run that differs in these alone, and has less of them, is lengthened.
+LENGTHS = ("train.steps", "train.epochs")
 
 
 class RunError(JaxlmError):
@@ -43,36 +54,44 @@ class RunDirectory:
     def __init__(self, config: Config):
         self.path = Path(config.resolved().run.dir)
         self.config = config
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"run.dir {self.path} is a file; choose another run.dir")
-        self._created = not self.path.exists()
+        self.checkpoints = self.path / CHECKPOINTS
+        self.rows = {name: RowFile(self.path / name) for name in ROWS}
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"run.dir {self.path} is a file; choose another run.dir")
+            self._created = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = RunLock(self.path)
-        except OSError as error:
-            raise RunError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
-        self.checkpoints = self.path / "checkpoints"
+        except (OSError, ValueError) as error:  # ValueError: a null character
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RunError(f"cannot write to run.dir {self.path}: {reason}") from None
 
     def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
         """Give the lock back; a directory that this run made and never filled goes away."""
-        if error is not None and self._created and not (self.path / "config.yaml").exists():
-            shutil.rmtree(self.path)
+        if error is not None and self._created:
+            with suppress(OSError):
+                if [path.name for path in self.path.iterdir()] == [LOCK]:
+                    (self.path / LOCK).unlink()
+                    self.path.rmdir()
         self._lock.release()
 
     def decide(self) -> Literal["start", "resume", "finished"]:
         """What this command is to do here; RunError where it would harm what is there."""
         run = self.config.run
-        strangers = [p.name for p in self.path.iterdir() if p.name not in (".lock", "config.yaml")]
         if not (self.path / "config.yaml").exists():
-            if strangers:
-                raise RunError(f"{self.path} holds other files; choose an empty run.dir")
+            if found := [name for name in self.names() if name != LOCK]:
+                raise RunError(
+                    f"{self.path} holds other files ({found[0]}) and no config.yaml of a run; "
+                    "choose an empty run.dir"
+                )
             if run.resume == "must":
                 raise RunError(f"run.resume is must, but {self.path} holds no run")
             return "start"
         if run.overwrite:
+            self._refuse_strangers()
             print(f"overwriting {self.path}: what it held is deleted")
             return "start"
         if run.resume == "never":
@@ -80,58 +99,156 @@ class RunDirectory:
                 f"{self.path} holds a run and run.resume is never; "
                 "choose another run.dir or --run.overwrite true"
             )
-        finished = (self.path / "summary.json").exists()
-        if not finished and not saved_steps(self.checkpoints):
+        finished = self._is_finished()
+        if not finished and not step_folders(self.checkpoints):
+            self._refuse_strangers()
             return "start"
         if not finished and is_imported(self.checkpoints):
             raise RunError(
                 f"{self.path} holds an imported model, which has nothing to go on training from; "
                 "choose another run.dir"
             )
-        self._refuse_changes()
-        return "finished" if finished else "resume"
+        lengthened = self._compare_configs()
+        if finished and not lengthened:
+            return "finished"
+        if not saved_steps(self.checkpoints):
+            raise RunError(
+                f"none of the checkpoints in {self.checkpoints} is whole; bring them back from a "
+                "copy, choose another run.dir, or --run.overwrite true to start anew"
+            )
+        return "resume"
 
-    def _refuse_changes(self) -> None:
-        """RunError where the config would take other steps than the run that is here."""
+    def names(self) -> list[str]:
+        """What the directory holds, sorted, without what writing left when it was cut off."""
+        return sorted(p.name for p in self.path.iterdir() if not TEMPORARY.fullmatch(p.name))
+
+    def _refuse_strangers(self) -> None:
+        """RunError unless all that is here was written by a run, and may be deleted."""
+        if "run_format" not in read_yaml(self.path / "config.yaml"):
+            raise RunError(
+                f"the config.yaml in {self.path} was not written by a run, and is not overwritten; "
+                "choose another run.dir"
+            )
+        for name in self.names():
+            path = self.path / name
+            ours = path.is_file() and not path.is_symlink() and name in (*FILES, LOCK)
+            if not ours and not (name == CHECKPOINTS and path.is_dir()):
+                raise RunError(
+                    f"{self.path} holds {name}, which no run wrote; move it, or choose another "
+                    "run.dir"
+                )
+        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+            if not STEP.fullmatch(path.name) or path.is_symlink():
+                raise RunError(
+                    f"{self.checkpoints} holds {path.name}, which no run wrote; move it, or choose "
+                    "another run.dir"
+                )
+
+    def _is_finished(self) -> bool:
+        """Whether a summary stands there, whole: it is the last that a run writes."""
+        try:
+            json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _compare_configs(self) -> bool:
+        """Whether the config only lengthens the run that is here.
+
+        RunError where it would take other steps.
+        """
         then = dict(flat(to_mapping(build_config(read_yaml(self.path / "config.yaml")))))
         now = dict(flat(to_mapping(self.config.resolved())))
         passed_over = not_compared() | open_fields(self.config)
-        changes = [
-            f"{name}: {then.get(name)} -> {now.get(name)}"
+        changed = [
+            name
             for name in {**now, **then}
             if name not in passed_over and now.get(name) != then.get(name)
         ]
-        if changes:
+        lengthened = [n for n in changed if n in LENGTHS and (now[n] or 0) > (then[n] or 0)]
+        if changed != lengthened:
+            changes = "; ".join(f"{name}: {then.get(name)} -> {now.get(name)}" for name in changed)
             raise RunError(
-                f"{self.path} holds a run with another config ({'; '.join(changes)}); "
+                f"{self.path} holds a run with another config ({changes}); "
                 "choose another run.dir, or --run.overwrite true to delete it"
             )
+        return bool(lengthened)
 
     def start(self, config: Config, tokenizer: Tokenizer) -> None:
-        """Empty the directory and write what a run begins with."""
-        for old in self.path.iterdir():
-            if old.name != ".lock":
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-        self.write("config.yaml", to_yaml(recorded(config)))
-        tokenizer.save(self.path)
+        """Delete what an earlier run wrote, and nothing else, and write what a run begins with."""
+        # What tells how far a run got goes first: cut off here, the rest is a run not begun.
+        for name in ("summary.json", *ROWS):
+            (self.path / name).unlink(missing_ok=True)
+        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+            trash = temporary_path(path)
+            path.rename(trash)
+            shutil.rmtree(trash)
+        (self.path / "loss.png").unlink(missing_ok=True)
+        self.describe(config, tokenizer)
         self.write("environment.json", to_json(environment()))
 
-    def rewind(self, step: int) -> list[MetricsRow]:
-        """Cut metrics and samples after a step, and a torn last line; return the metrics left."""
-        rows = {}
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            rows[name] = [r for r in read_metrics(self.path / name) if r["step"] <= step]
-            self.write(name, "".join(to_json(row, indent=None) for row in rows[name]))
+    def resume(self, config: Config, tokenizer: Tokenizer) -> None:
+        """Write config and tokenizer as they are to go on: the run may have been lengthened."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        self.describe(config, tokenizer)
+
+    def steps_recorded(self) -> int:
+        """train.steps of the run that is here."""
+        return build_config(read_yaml(self.path / "config.yaml")).train.steps
+
+    def describe(self, config: Config, tokenizer: Tokenizer) -> None:
+        """Write the config and the tokenizer, the config first: it makes a directory a run's."""
+        for path in (*self.path.glob(".jaxlm-*"), *self.checkpoints.glob(".jaxlm-*")):
+            if TEMPORARY.fullmatch(path.name):  # what writing left when it was cut off
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.write("config.yaml", to_yaml(recorded(config)))
+        tokenizer.save(self.path)
+
+    def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
+        """Cut metrics and samples after a step; return the metrics left.
+
+        `marks` are those of the step's checkpoint.
+        """
+        rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
 
+    def marks(self) -> dict[str, list]:
+        """What tells that metrics and samples are as they are now; they are on disk from here."""
+        return {name: file.mark() for name, file in self.rows.items()}
+
     def append(self, name: str, row: MetricsRow) -> None:
-        """Add one line to a .jsonl file; it outlives this process from here on."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(to_json(row, indent=None))
+        """Add a row to a .jsonl file; it outlives this process from here on."""
+        self.rows[name].append(row)
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
         write_file(self.path / name, text)
+
+
+class RunLock:
+    """An exclusive lock on a run directory; the system releases it however the process ends.
+
+    Raises: RunError where another process holds it.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise RunError(
+                f"another process is training in {folder}; wait for it or choose another run.dir"
+            ) from None
+        except OSError as error:
+            os.close(self._file)
+            raise RunError(
+                f"{folder} is on a file system that locks no files ({error.strerror}), which a run "
+                "needs; choose another run.dir"
+            ) from None
+
+    def release(self) -> None:
+        os.close(self._file)
 
 
 def not_compared() -> set[str]:
@@ -167,46 +284,9 @@ def recorded(config: Config) -> Config:
     return dataclasses.replace(config, run=run)
 
 
-def read_metrics(path: Path) -> list[MetricsRow]:
-    """The rows of a .jsonl file; a last line that a crash tore is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def to_json(value: Any, indent: int | None = 2) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
-
-
 def flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
-
-
-def environment() -> dict[str, Any]:
-    """Versions, devices and the source's commit: what a number in the run may depend on."""
-    source = Path(__file__).parent
-    git = shutil.which("git")
-    commit = (
-        git
-        and subprocess.run(
-            [git, "-C", str(source), "log", "-1", "--format=%H", "--", "."],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    )
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "jaxlm": __version__,
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-        "devices": [device.device_kind for device in jax.devices()],
-        "processes": jax.process_count(),
-        "commit": commit or None,
-    }

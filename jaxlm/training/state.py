@@ -170,3 +170,20 @@ def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> Train
     ema = None if state.ema is None else averaged
     changes = {"params": averaged, "frozen": frozen} | rest
     return dataclasses.replace(state, **changes, ema=ema)
+
+
+@jax.jit
+def worst_value(params: Any, opt_state: Any) -> Any:
+    """0, or what is no number: among the params also infinity, which an optimizer may hold."""
+
+    def worst(leaf: Any) -> Any:
+        return jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), dtype=jnp.float32)
+
+    def nan(leaf: Any) -> Any:
+        return jnp.where(jnp.isnan(leaf).any(), jnp.nan, 0.0)
+
+    def floats(tree: Any) -> list[Any]:
+        return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+
+    found = [*map(worst, floats(params)), *map(nan, floats(opt_state))]
+    return sum(found, jnp.zeros(()))

@@ -4,34 +4,33 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxlm.artifact import Loaded
-from jaxlm.checkpoint import Checkpoints, read_meta
+from jaxlm.checkpoint import PARAMS, STATE, Checkpoints, restore_newest
 from jaxlm.config import Config, JaxlmError, to_mapping
+from jaxlm.files import WriteError, to_json
 from jaxlm.loading import load
 from jaxlm.models.parameters import flops_per_token, merge_lora
 from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
-from jaxlm.training.console import TrainingConsole
+from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line
 from jaxlm.training.plots import plot_losses
-from jaxlm.training.run_directory import (
-    MetricsRow,
-    RunDirectory,
-    RunError,
-    recorded,
-    to_json,
-)
+from jaxlm.training.run_directory import MetricsRow, RunDirectory, RunError, recorded
 from jaxlm.training.state import (
     Metrics,
     TrainState,
     evaluation_params,
     from_items,
     to_items,
+    worst_value,
 )
 from jaxlm.training.trainable import memory_report
 
@@ -75,22 +74,26 @@ class Trainer:
 
     @property
     def scores(self) -> list[float]:
-        """The score of each evaluation so far: more is better."""
-        return [self.task.score(row) for row in self.rows if row["split"] == "val"]
+        """The score of each evaluation so far: more is better; -inf where it is no number."""
+        found = [self.task.score(row) for row in self.rows if row["split"] == "val"]
+        return [-math.inf if x is None or math.isnan(x) else x for x in found]
 
-    def restore(self, step: int) -> None:
-        """Take the state of a checkpoint, and cut what the run wrote after it."""
-        meta = read_meta(self.run.checkpoints / str(step))
+    def restore(self) -> None:
+        """Take the state of the newest checkpoint that is whole, and cut what came after it."""
+        params, rest = to_items(self.state)
+        targets = {PARAMS: params, STATE: rest}
+        items, meta = restore_newest(self.run.checkpoints, targets, self._refuse_other_data)
+        self.state = from_items(self.state, items[PARAMS], items[STATE])
+        self._saved_step = int(self.state.step)
+        self.rows = self.run.rewind(self._saved_step, meta.get("rows", {}))
+        self._seconds_before = meta["seconds"]
+
+    def _refuse_other_data(self, meta: dict[str, Any]) -> None:
         if meta["data"] != self.task.fingerprint:
             raise RunError(
-                f"the data or tokenizer of {self.run.path} has changed since step {step}; "
+                f"the data or tokenizer of {self.run.path} has changed since step {meta['step']}; "
                 "restore it, choose another run.dir, or --run.overwrite true to start anew"
             )
-        items = self.checkpoints.restore(step, *to_items(self.state))
-        self.state = from_items(self.state, *items)
-        self.rows = self.run.rewind(step)
-        self._seconds_before = meta["seconds"]
-        self._saved_step = step
 
     def train(self, interrupted: Callable[[], bool]) -> None:
         """Run to the last step or to early stopping; KeyboardInterrupt after saving."""
@@ -98,7 +101,7 @@ class Trainer:
         step = int(self.state.step)
         if step == train.steps or self._out_of_patience():
             return
-        batch = self.task.train_batch(step)
+        batch = self._batch(step)
         self._clock, self._clock_step = time.perf_counter(), step
         with TrainingConsole(train.steps, step) as self.console:
             self._introduce(step)
@@ -107,8 +110,10 @@ class Trainer:
                 step += 1
                 if self._checkpoints is None:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
-                    threading.Thread(target=import_orbax, daemon=True).start()
-                batch = self.task.train_batch(step)
+                    threading.Thread(
+                        target=import_module, args=("orbax.checkpoint",), daemon=True
+                    ).start()
+                batch = self._batch(step)
                 self.console.advance(step)
                 ending = step == train.steps
                 if step % train.log_every == 0 or ending:
@@ -124,10 +129,17 @@ class Trainer:
                     self.checkpoints.wait()
                     again = "the same command"
                     again += " without --run.overwrite" if self.config.run.overwrite else ""
-                    self.console.say(f"saved at step {step}; {again} goes on from there")
-                    raise KeyboardInterrupt
+                    told = f"saved at step {step}; {again} goes on from there"
+                    self.console.say(told)
+                    raise KeyboardInterrupt(told)
             if self._saved_step < step:
                 self._save(step)
+
+    def close(self) -> None:
+        """Wait for what is being saved, as when the run ends early."""
+        if self._checkpoints is not None:
+            with suppress(WriteError):
+                self._checkpoints.close()
 
     def finish(self) -> None:
         """Wait for the last checkpoint, draw loss.png; writing summary.json ends the run."""
@@ -150,8 +162,8 @@ class Trainer:
             **own,
         }
         if "metric" in own and self.scores:
-            best = max(self.scores)
-            summary["best_val_metric"] = -best if own["metric"] == "loss" else best
+            best = -max(self.scores) if own["metric"] == "loss" else max(self.scores)
+            summary["best_val_metric"] = best if math.isfinite(best) else None
         self.run.write("summary.json", to_json(summary))
         print(closing_line(summary, self.run.path))
 
@@ -160,14 +172,8 @@ class Trainer:
             f"{self.config.run.name}: {self.num_params:,} parameters, {self.task.description}, "
             f"vocabulary {self.config.model.vocab_size:,}, {jax.devices()[0].device_kind}"
         )
-        trained = self.memory["num_trained"]
-        if trained < self.num_params:
-            share = trained / self.num_params
-            sizes = (self.memory[f"{n}_bytes"] / 1e6 for n in ("weights", "gradients", "optimizer"))
-            self.console.say(
-                f"training {trained:,} of them ({share:.2%}): "
-                "{:.1f} MB weights, {:.1f} MB gradients, {:.1f} MB optimizer".format(*sizes)
-            )
+        if self.memory["num_trained"] < self.num_params:
+            self.console.say(memory_line(self.memory, self.num_params))
         self.console.say(
             f"resuming {self.run.path} at step {step}" if step else f"writing {self.run.path}"
         )
@@ -183,13 +189,31 @@ class Trainer:
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
         row["epoch"] = self.task.epochs_at(step)
+        self._refuse_divergence(f"the loss became {values['loss']}", step, values["loss"])
         self._record(row)
         self.console.advance(step, values["loss"], speed)
-        if not math.isfinite(values["loss"]):
+
+    def _refuse_divergence(self, what: str, step: int, value: float) -> None:
+        """TrainingError unless the value is finite: nothing of such a step is saved."""
+        if not math.isfinite(value):
+            kept = f"the checkpoint of step {self._saved_step} is the last good one"
+            kept = kept if self._saved_step >= 0 else "no checkpoint was saved before it"
             raise TrainingError(
-                f"the loss became {values['loss']} at step {step}; "
-                "lower optim.learning_rate or lengthen optim.warmup_steps"
+                f"{what} at step {step}, and {kept}; lower optim.learning_rate or lengthen "
+                "optim.warmup_steps"
             )
+
+    def _batch(self, step: int) -> Arrays:
+        """The batch of a step. TrainingError for an id that is no token."""
+        batch = self.task.train_batch(step)
+        ids, size = batch.get("ids"), self.config.model.vocab_size
+        if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise TrainingError(
+                f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids from 0 "
+                f"to {size - 1}; look at the tokenizer and model.vocab_size"
+            )
+        return batch
 
     def _evaluate(self, step: int) -> bool:
         """Write the row of the whole validation split; whether it is the best so far."""
@@ -197,6 +221,7 @@ class Trainer:
         if not measured:
             return False
         row = {"step": step, "split": "val"} | measured
+        self._refuse_divergence(f"the validation loss is {row['loss']}", step, row["loss"])
         improved = self.task.score(row) > max(self.scores, default=-math.inf)
         self._record(row | {"tokens": self._tokens(step)})
         told = {f"val {name}": value for name, value in measured.items() if name in self.task.shown}
@@ -216,7 +241,10 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         params, rest = to_items(self.state)
+        worst = float(worst_value((params, rest.get("params")), rest["opt_state"]))
+        self._refuse_divergence(f"a weight became {worst}", step, worst)
         vals = [row for row in self.rows if row["split"] == "val" and row["step"] == step]
+        merit = self.task.score(vals[-1]) if vals else None
         tokenizer = self.task.tokenizer
         meta = {
             "step": step,
@@ -224,7 +252,8 @@ class Trainer:
             "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
             "data": self.task.fingerprint,
             "val_loss": vals[-1]["loss"] if vals else None,
-            "merit": self.task.score(vals[-1]) if vals else None,
+            "merit": merit if merit is not None and math.isfinite(merit) else None,
+            "rows": self.run.marks(),
             "seconds": self._seconds(),
             # Where all are trained there is no need to tell them apart.
             "trained": sorted(flatten_dict(self.state.params, sep="/"))
@@ -236,8 +265,10 @@ class Trainer:
 
     def _record(self, row: MetricsRow) -> None:
         row["seconds"] = round(self._seconds(), 3)
-        self.rows.append(row)
-        self.run.append("metrics.jsonl", row)
+        # What is no number is null: JSON has no other word for it.
+        lost = {k: None for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+        self.rows.append(row | lost)
+        self.run.append("metrics.jsonl", row | lost)
 
     def _seconds(self) -> float:
         """Wall seconds of the run, those of earlier processes that it resumed included."""
@@ -251,33 +282,3 @@ class Trainer:
 
     def _tokens(self, step: int) -> int:
         return round(step * self.task.step_tokens)
-
-
-def closing_line(summary: MetricsRow, path: Path) -> str:
-    """The result in a sentence, beside the n-gram that comes nearest below it."""
-    line = f"{path}: {summary['steps']} steps in {summary['seconds']:.0f} s"
-    best = summary["best_val_loss"]
-    if best is None:
-        return line
-    line += f", best val loss {best:.4f}"
-    if summary.get("metric", "loss") != "loss":
-        line += f", best val {summary['metric']} {summary['best_val_metric']:.4f}"
-    for name, value in summary.get("test", {}).items():
-        line += f", test {name} {value:.4f}"
-    grams = (summary.get("baselines") or {}).items()
-    beaten = [(loss, order) for order, loss in grams if loss > best]
-    if beaten:
-        loss, order = min(beaten)
-        line += f" (better than a {order}-gram table's {loss:.3f})"
-    elif grams:
-        loss, order = max((loss, order) for order, loss in grams)
-        line += f" (worse than a {order}-gram table's {loss:.3f}: it has learned little)"
-    return line
-
-
-def import_orbax() -> None:
-    import orbax.checkpoint  # noqa: F401
-
-
-def indent(text: str) -> str:
-    return "\n".join(f"  | {line}" for line in text.strip("\n").split("\n"))

@@ -124,6 +124,7 @@ def test_training_is_one_command_under_two_names(tmp_path, command):
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(sections_of(tmp_path), allow_unicode=True), encoding="utf-8")
     words = ["--config", str(config), "--train.steps", "1", "--sample.every", "0"]
+    words += ["--optim.warmup_steps", "1"]
     for mistake, status in ([], 0), (["--train.stps", "1"], 2):
         done = subprocess.run(
             [sys.executable, *command, *words, *mistake], cwd=ROOT, capture_output=True, text=True

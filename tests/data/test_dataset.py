@@ -6,6 +6,7 @@ import pytest
 
 from jaxlm.config import DataConfig
 from jaxlm.data import DataError, dataset, prepare, read_corpus
+from jaxlm.files import make_locked
 from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, TokenizerError, train_tokenizer
 
 TOY = "写代码的中年人天天写代码"
@@ -142,6 +143,34 @@ def test_a_damaged_cache_is_made_anew(tmp_path, cache, name):
     file.write_bytes(file.read_bytes()[:-3])
     assert prepare(config).fingerprint == first.fingerprint
     assert file.is_file()
+
+
+@pytest.mark.parametrize("damage", ["zeros in the tokens", "a word of the tokenizer"])
+def test_damage_that_keeps_the_size_is_told_and_mended(tmp_path, cache, capsys, damage):
+    config = text_file(tmp_path, TOY * 10)
+    first = prepare(config)
+    tokens = first.train.tokens.copy()
+    if damage == "zeros in the tokens":
+        (file,) = cache.glob("tokens/*/train/tokens.bin")
+        file.write_bytes(bytes(file.stat().st_size))
+    else:
+        (file,) = cache.glob("tokens/*/tokenizer.json")
+        file.write_text(file.read_text(encoding="utf-8").replace("写", "读"), encoding="utf-8")
+    second = prepare(config)
+    assert "are damaged and are made anew" in capsys.readouterr().err
+    assert second.fingerprint == first.fingerprint
+    assert (second.train.tokens == tokens).all()
+
+
+def test_remains_of_a_killed_build_are_removed_and_one_that_goes_on_is_not(tmp_path, cache):
+    dead = cache / "tokens" / ".jaxlm-0123456789abcdef" / "train"
+    dead.mkdir(parents=True)
+    alive = cache / "tokens" / ".jaxlm-fedcba9876543210"
+    descriptor = make_locked(alive)
+    prepare(text_file(tmp_path, TOY * 10))
+    assert not dead.parent.exists()
+    assert alive.exists()
+    os.close(descriptor)
 
 
 def test_another_process_may_be_faster_with_the_same(tmp_path, cache, monkeypatch):

@@ -1,12 +1,14 @@
 import json
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxlm.config import DataConfig
 from jaxlm.data import read_corpus
-from jaxlm.data.store import open_store, write_store
+from jaxlm.data.store import meta_hash, open_store, write_store
+from jaxlm.files import file_hash
 from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
 
 POEMS = read_corpus(DataConfig(source="sample:songci", max_documents=200)).documents
@@ -55,13 +57,16 @@ def test_meta_tells_what_is_stored(tmp_path, tokenizer):
     meta = json.loads((tmp_path / "store" / "meta.json").read_text())
     store = open_store(tmp_path / "store")
     assert meta == {
-        "store_format": 3,
+        "store_format": 4,
         "vocab_size": tokenizer.vocab_size,
         "dtype": "uint16",
         "num_tokens": len(store),
         "num_bytes": store.num_bytes,
         "fingerprint": store.fingerprint,
         "tokenizer_fingerprint": tokenizer.fingerprint,
+        "largest_id": int(store.tokens.max()),
+        "hashes": {n: file_hash(tmp_path / "store" / n) for n in ("tokens.bin", "documents.npy")},
+        "hash": meta_hash(meta),
     }
 
 
@@ -69,10 +74,28 @@ def cut(file):
     file.write_bytes(file.read_bytes()[:-2])
 
 
+def zero(file):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    place = content.find(b"num_bytes") + 12 if file.suffix == ".json" else len(content) // 2
+    content[place] ^= 1  # in meta.json a digit becomes another
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", ["tokens.bin", "documents.npy", "meta.json"])
-@pytest.mark.parametrize("damage", [cut, lambda file: file.unlink()], ids=["cut", "gone"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink, zero, flip])
 def test_a_damaged_store_does_not_open(tmp_path, tokenizer, name, damage):
     write_store(tmp_path / "store", POEMS, tokenizer)
     assert open_store(tmp_path / "store") is not None
     damage(tmp_path / "store" / name)
     assert open_store(tmp_path / "store") is None
+
+
+def test_a_store_of_another_tokenizer_does_not_open(tmp_path, tokenizer):
+    write_store(tmp_path / "store", POEMS, tokenizer)
+    assert open_store(tmp_path / "store", tokenizer) is not None
+    smaller = train_tokenizer("char", POEMS[:3], specials=[END_OF_TEXT])
+    assert open_store(tmp_path / "store", smaller) is None

@@ -40,9 +40,9 @@ def sections_of(folder: Path) -> dict[str, dict[str, Any]]:
 def tiny(folder: Path, **sections: dict[str, Any]) -> Config:
     """The config of `sections_of` with fields replaced, section by section."""
     base = sections_of(folder)
-    return build_config(
-        {name: base.get(name, {}) | sections.get(name, {}) for name in {*base, *sections}}
-    )
+    whole = {name: base.get(name, {}) | sections.get(name, {}) for name in {*base, *sections}}
+    warmup = min(whole["optim"]["warmup_steps"], whole["train"]["steps"])
+    return build_config(whole | {"optim": whole["optim"] | {"warmup_steps": warmup}})
 
 
 def rows(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

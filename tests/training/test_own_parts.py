@@ -86,7 +86,7 @@ def test_an_own_task_trains_and_resumes_exactly(tmp_path, monkeypatch):
         patch.setattr(Trainer, "_evaluate", stop_at_8)
         with pytest.raises(KeyboardInterrupt):
             fit(config("cut"), task=CopyTask(8))
-    with pytest.raises(JaxlmError, match="task object given to fit"):
+    with pytest.raises(JaxlmError, match=r"run\.own says that fit was given task CopyTask, but"):
         fit(load_config(tmp_path / "cut" / "config.yaml", ["--run.dir", str(tmp_path / "other")]))
     fit(config("cut"), task=CopyTask(8))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")

@@ -6,10 +6,11 @@ from pathlib import Path
 import optax
 import pytest
 
-from jaxlm.checkpoint import RunLock, saved_steps
+from jaxlm.checkpoint import saved_steps
 from jaxlm.config import JaxlmError, build_config, read_yaml
 from jaxlm.loading import load, write_run
 from jaxlm.training import fit
+from jaxlm.training.run_directory import RunLock
 from jaxlm.training.trainer import Trainer
 from tests.training.runs import TEXT, assert_same_run, contents, rows, tiny
 
@@ -76,8 +77,10 @@ def test_another_optimizer_of_ones_own_is_told_when_resuming(tmp_path: Path):
         interrupt_at(4, patch)
         with pytest.raises(KeyboardInterrupt):
             fit(tiny(tmp_path), optimizer=optax.sgd(0.1))
-    with pytest.raises(JaxlmError, match="of another model or optimizer than the config's"):
+    with pytest.raises(JaxlmError, match=r"run\.own: \('optimizer GradientTr.*',\) -> \(\)"):
         fit(tiny(tmp_path))
+    with pytest.raises(JaxlmError, match="of another model or optimizer than the config's"):
+        fit(tiny(tmp_path), optimizer=optax.adam(0.1))
 
 
 def test_masks_and_sentence_pairs_resume_exactly(tmp_path: Path):
@@ -137,7 +140,7 @@ def test_a_run_without_a_checkpoint_starts_again(tmp_path: Path, undisturbed: Pa
     run = tmp_path / "run"
     (run / "summary.json").unlink()
     for step in saved_steps(run / "checkpoints"):
-        (run / "checkpoints" / str(step)).rename(run / f"gone{step}")
+        (run / "checkpoints" / str(step)).rename(tmp_path / f"gone{step}")
     fit(tiny(tmp_path))
     assert_same_run(run, undisturbed)
 
