@@ -10,7 +10,7 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item, field_of
+from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
 from jaxlm.tasks.metrics import are_entities, tag_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
@@ -54,7 +54,10 @@ class TokenClassificationTask(RowTask):
         words = texts_in(where, value)
         if not words:
             return None
-        tags = texts_in(where, field_of(where, row, data.label_column, "label_column"))
+        value_of_tags = field_of(where, row, data.label_column, "label_column")
+        if is_gap(value_of_tags):
+            return Item(where, tuple(words), None)
+        tags = [str(as_label(tag)) for tag in texts_in(where, as_label(value_of_tags))]
         if isinstance(value, str) and len(words) != len(tags):
             words = [c for c in value if not c.isspace()]  # a tag for each character
         if len(words) != len(tags):
