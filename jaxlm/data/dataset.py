@@ -117,7 +117,7 @@ def prepare(
     cache_dir: Path | None = None,
     tokenizer: Tokenizer | None = None,
     specials: tuple[str, ...] = (),
-    any_length: bool = False,
+    whole: bool = False,
 ) -> Dataset:
     """Open the token stores that the config asks for, made first if the cache has none.
 
@@ -125,25 +125,26 @@ def prepare(
     is trained gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE,
     else ~/.cache/jaxlm; the contents of the files are part of its key, so it is never stale (a Hub
     data set is taken not to change).
-    With `any_length` the text need not fill a window.
+    With `whole` rows keep their order and the text need not fill a window: it is to be scored.
     Raises DataError or TokenizerError on whatever is wrong with the text or the config.
     """
     if tokenizer is None and config.tokenizer not in KINDS:
         tokenizer = load_tokenizer(config.tokenizer)
-    key = cache_key(config, seed, tokenizer, specials)
+    order = None if whole else seed
+    key = cache_key(config, order, tokenizer, specials)
     folder = (cache_dir or user_cache()) / "tokens" / key
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
         shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is one
         corpus, failure = read_corpus(config), ""
         try:
-            build(config, corpus, seed, folder, tokenizer, specials)
+            build(config, corpus, order, folder, tokenizer, specials)
         except WriteError as error:  # unless another process has written the same meanwhile
             failure = str(error)
         dataset = open_dataset(folder, tokenizer)
         if dataset is None:
             raise DataError(f"{failure}; set JAXLM_CACHE to a folder that can be written")
-    if not any_length:
+    if not whole:
         check_lengths(dataset, config)
     return dataset
 
@@ -156,7 +157,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def cache_key(
-    config: DataConfig, seed: int, tokenizer: Tokenizer | None, specials: tuple[str, ...]
+    config: DataConfig, seed: int | None, tokenizer: Tokenizer | None, specials: tuple[str, ...]
 ) -> str:
     """A hash of all that the stores depend on, window length apart."""
     hub = config.source.startswith("hf:")
@@ -194,7 +195,7 @@ def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
 def build(
     config: DataConfig,
     corpus: Corpus,
-    seed: int,
+    seed: int | None,
     folder: Path,
     tokenizer: Tokenizer | None,
     specials: tuple[str, ...],
@@ -235,15 +236,18 @@ def ending(tokenizer: Tokenizer) -> int | None:
 
 
 def split_corpus(
-    corpus: Corpus, val_fraction: float, seed: int, group: bool = True
+    corpus: Corpus, val_fraction: float, seed: int | None, group: bool = True
 ) -> tuple[list[str], list[str]]:
     """Training and validation documents: the last characters of plain text, or shuffled rows.
 
-    With `group` a text that repeats stands on one side only, that of its first place.
+    With `group` a text that repeats stands on one side only, that of its first place. Without a
+    seed rows keep their order.
     """
     documents = corpus.documents
     if not corpus.plain_text:
-        order = np.random.default_rng(seed).permutation(len(documents)).tolist()
+        order = list(range(len(documents)))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(documents)).tolist()
         cut = int(len(documents) * (1 - val_fraction))
         if group:
             places: dict[str, int] = {}

@@ -182,7 +182,7 @@ def read_document(file: Path) -> str:
 def text_of_page(page: str, file: Path) -> str:
     try:
         import trafilatura  # pyright: ignore[reportMissingImports], an extra
-        from lxml import etree, html  # pyright: ignore[reportMissingImports]
+        from lxml import etree, html  # pyright: ignore
     except ImportError:
         raise DataError(
             f'{file} is a web page, which takes the data extra: pip install "jaxlm[data]"'

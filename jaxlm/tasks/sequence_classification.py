@@ -12,7 +12,13 @@ from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap, text_field
-from jaxlm.tasks.metrics import multi_label_scores, number_scores, single_label_scores
+from jaxlm.tasks.metrics import (
+    baseline_answers,
+    multi_class_scores,
+    multi_label_scores,
+    number_scores,
+    single_label_scores,
+)
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
@@ -135,6 +141,28 @@ class SequenceClassificationTask(RowTask):
         if self.problem != "single_label":
             return None
         return [item.label for item in items], [answer["label"] for answer in answers]
+
+    def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
+        if self.problem != "multi_label":
+            return super().by_class(items, answers)
+        found = [answer["labels"] for answer in answers]
+        return multi_class_scores([item.label for item in items], found, self.labels)
+
+    def baselines(self, items: Sequence[Item]) -> dict[str, Scores]:
+        if self.problem == "regression":
+            return {}
+        learned, several = self.rows.train, self.problem == "multi_label"
+        texts, others = (["\n".join(i.content) for i in part] for part in (learned, items))
+        labels = [self.labels_in(item) for item in learned]
+        if not any(labels):
+            return {}
+        answers = baseline_answers(texts, labels, others, several)
+        return {
+            name: self.score_answers(
+                items, [{"labels": list(row), "label": row[0] if row else ""} for row in rows]
+            )
+            for name, rows in answers.items()
+        }
 
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         truth = [item.label for item in items]

@@ -11,7 +11,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
 from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
-from jaxlm.tasks.metrics import are_entities, tag_scores
+from jaxlm.tasks.metrics import are_entities, entity_scores, tag_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
@@ -129,6 +129,12 @@ class TokenClassificationTask(RowTask):
     ) -> tuple[list[str], list[str]] | None:
         truth = [tag for item in items for tag in item.label]
         return truth, [tag for answer in answers for tag in answer["tags"]]
+
+    def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
+        """By type of entity where the tags are those of entities, else by tag."""
+        if not are_entities(self.labels):
+            return super().by_class(items, answers)
+        return entity_scores([i.label for i in items], [answer["tags"] for answer in answers])
 
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return tag_scores(

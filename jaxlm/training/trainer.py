@@ -264,6 +264,9 @@ def closing_line(summary: MetricsRow, path: Path) -> str:
         line += f", best val {summary['metric']} {summary['best_val_metric']:.4f}"
     for name, value in summary.get("test", {}).items():
         line += f", test {name} {value:.4f}"
+    for name, scores in summary.get("simple_baselines", {}).items():
+        metric, value = next(iter(scores.items()))
+        line += f", {name.replace('_', ' ')} {metric} {value:.4f}"
     grams = (summary.get("baselines") or {}).items()
     beaten = [(loss, order) for order, loss in grams if loss > best]
     if beaten:
