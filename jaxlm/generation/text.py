@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -24,9 +24,19 @@ from jaxlm.ops.padding import bucket, pad_rows
 from jaxlm.tokenizer import Tokenizer
 
 
+@overload
+def generate(loaded: Loaded, prompts: str, max_new_tokens: int = 64, **options: Any) -> str: ...
+
+
+@overload
+def generate(
+    loaded: Loaded, prompts: Sequence[str], max_new_tokens: WholeNumbers = 64, **options: Any
+) -> list[str]: ...
+
+
 def generate(
     loaded: Loaded,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     max_new_tokens: WholeNumbers = 64,
     temperature: Numbers = 1.0,
     top_k: WholeNumbers | None = None,
@@ -39,9 +49,10 @@ def generate(
     json_schema: str | Mapping[str, Any] | None = None,
     speculation: Speculation | None = None,
     **options: Any,
-) -> list[str]:
+) -> str | list[str]:
     """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
 
+    One prompt alone has one continuation, a list of prompts a list.
     A continuation ends before the tokenizer's eos, a stop token or a stop string, wherever the
     borders between its tokens lie. With `regex` or `json_schema` it matches that, unless
     `max_new_tokens` ends it before; GenerationError where no token can. An empty prompt starts from
@@ -49,7 +60,7 @@ def generate(
     """
     batches = TextBatch.of_prompts(
         loaded,
-        prompts,
+        [prompts] if isinstance(prompts, str) else prompts,
         stop_strings,
         regex,
         json_schema,
@@ -63,7 +74,8 @@ def generate(
         stop_tokens=stop_tokens,
         **options,
     )
-    return [text for batch in batches for text in batch.complete()]
+    texts = [text for batch in batches for text in batch.complete()]
+    return texts[0] if isinstance(prompts, str) else texts
 
 
 def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
@@ -161,8 +173,18 @@ class Filled(NamedTuple):
     candidates: list[list[tuple[str, float]]]  # (token, probability), the likeliest first
 
 
-def fill(loaded: Loaded, texts: list[str], top: int = 5) -> list[Filled]:
+@overload
+def fill(loaded: Loaded, texts: str, top: int = 5) -> Filled: ...
+
+
+@overload
+def fill(loaded: Loaded, texts: Sequence[str], top: int = 5) -> list[Filled]: ...
+
+
+def fill(loaded: Loaded, texts: str | Sequence[str], top: int = 5) -> Filled | list[Filled]:
     """Guess what stands at each mask token of each text, one mask independent of the others.
+
+    One text alone gives one result, a list of texts a list.
 
     Raises GenerationError where a text has no mask or is longer than the model's context, and for
     a model that is no MaskedLM.
@@ -170,6 +192,8 @@ def fill(loaded: Loaded, texts: list[str], top: int = 5) -> list[Filled]:
     require(top >= 1, "top", "at least 1", top)
     if not isinstance(loaded.model, MaskedLM):
         raise GenerationError(f"a {type(loaded.model).__name__} does not fill masks")
+    if isinstance(texts, str):
+        return fill_text(loaded, texts, top)
     return [fill_text(loaded, text, top) for text in texts]
 
 

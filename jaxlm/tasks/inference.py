@@ -139,7 +139,7 @@ def predict(loaded, texts):
     check_loaded(loaded)
     texts, alone = listed(texts, "predict")
     for i, text in enumerate(texts, 1):
-        if not is_text(text):
+        if not is_text_or_pair(text):
             raise JaxlmError(
                 f"text {i} is {text!r:.60}: give a text, a pair of texts as a tuple, or a list of "
                 "words"
@@ -148,7 +148,7 @@ def predict(loaded, texts):
     return answers[0] if alone else answers
 
 
-def is_text(value: Any) -> bool:
+def is_text_or_pair(value: Any) -> bool:
     """Whether a value is a text, a pair of texts, or a list of words."""
     if isinstance(value, tuple):
         return len(value) == 2 and all(isinstance(text, str) for text in value)

@@ -153,7 +153,8 @@ def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()
     groups = [group_of(kind, item, data.duplicates) for item in items]
     order = fair_order(kind, items, groups, config.run.seed)
     items, groups = [items[i] for i in order], [groups[i] for i in order]
-    unit = "contexts" if any(kind.group(item) is not None for item in items) else "rows"
+    unit = "different rows" if data.duplicates == "group" and notes["repeats_group"] else "rows"
+    unit = "contexts" if any(kind.group(item) is not None for item in items) else unit
     tests = border(groups, round(len(items) * data.test_fraction))
     test, rest = items[:tests], items[tests:]
     if data.val_source is not None:

@@ -178,7 +178,7 @@ def word_f1(truth: list[str], found: list[str]) -> float:
     return 2 * common / (len(truth) + len(found))
 
 
-def rounded(scores: dict[str, float]) -> dict[str, float]:
+def six_digits(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in scores.items()}
 
 

@@ -28,7 +28,7 @@ from jaxlm.tasks.examples import (
     notes_in_words,
 )
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
-from jaxlm.tasks.metrics import class_scores, library, rounded
+from jaxlm.tasks.metrics import class_scores, library, six_digits
 from jaxlm.tasks.task import (
     Objective,
     Outputs,
@@ -195,11 +195,11 @@ class RowTask(RowReader, Task):
             return own
         scores, answers = self.measure(best.model, best.params, items, examples)
         if rows.test:
-            own |= {"test": rounded(scores)}
+            own |= {"test": six_digits(scores)}
         if by_class := self.by_class(items, answers):
-            own |= {"by_class": {name: rounded(row) for name, row in by_class.items()}}
+            own |= {"by_class": {name: six_digits(row) for name, row in by_class.items()}}
         if found := self.baselines(items):
-            own |= {"simple_baselines": {name: rounded(row) for name, row in found.items()}}
+            own |= {"simple_baselines": {name: six_digits(row) for name, row in found.items()}}
         return own
 
     def measure(
