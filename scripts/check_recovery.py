@@ -268,7 +268,9 @@ def check_disk(home: Path, levels: list[int]) -> list[str]:
             told = last[0][:150] if last else "no error"
             print(f"disk   {level} bytes free, {reached} rows: {told}: {found or 'then equal'}")
             if not sentence or found:
-                wrong.append(f"{level}: status {process.returncode}, {errors[-800:]} {found} {again}")
+                wrong.append(
+                    f"{level}: status {process.returncode}, {errors[-800:]} {found} {again}"
+                )
         finally:
             if mounted:
                 subprocess.run(["umount", str(disk)], check=True)

@@ -1,6 +1,7 @@
 """`jaxlm evaluate`: loss and scores of a model on text or labelled rows."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from jaxlm.runtime import keep_compiled_programs
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
 
+MOST_LABELS = 12  # that a confusion matrix of characters is readable for
+MOST_CLASSES = 40  # that are listed; --json has all
 NO_CONFUSION = "--png draws a confusion matrix; this model gives no single labels"
 
 
@@ -21,7 +24,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("--data", required=True, metavar="SOURCE", help="text or labelled rows, as data.source")
     declare_columns(parser)
     add("--label-column", metavar="NAME", help="column of the labels; default: the run's or task's")
-    add("--dialogues", action="store_true", help="the rows are dialogues: the loss of the replies")
+    dialogues = "the rows are dialogues: the loss of the replies; default: as the run's rows were"
+    add("--dialogues", action=argparse.BooleanOptionalAction, help=dialogues)
     add("--png", metavar="FILE", help="draw the confusion matrix into this file")
     declare_overwrite(parser, "--png")
     add("--json", action="store_true", help="one JSON object")
@@ -32,6 +36,8 @@ def declare_columns(parser: argparse.ArgumentParser) -> None:
     add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
     add("--pair-column", metavar="NAME", help="column of a second text, or of the context")
     add("--max-rows", type=positive, metavar="N", help="take no more rows than this")
+    add("--hf-config", metavar="NAME", help="configuration of a data set hf:NAME")
+    add("--hf-split", metavar="NAME", help="split of a data set hf:NAME; default: train")
 
 
 def positive(word: str) -> int:
@@ -42,13 +48,16 @@ def positive(word: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    from jaxlm.data.dataset import is_plain_text
     from jaxlm.loading import load
-    from jaxlm.tasks.inference import evaluate_text, writes_text
+    from jaxlm.tasks.inference import evaluate_text, is_of_dialogues, writes_text
 
     if args.png:
         check_output(args.png, args.overwrite, source_files(args.data))
     keep_compiled_programs()
     loaded = load(args.source)
+    if args.dialogues is None:
+        args.dialogues = is_of_dialogues(loaded) and not is_plain_text(args.data)
     if args.dialogues or not writes_text(loaded):
         run_on_rows(args, loaded)
         return
@@ -58,45 +67,84 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise JaxlmError(f"--{name} is for rows of a task; a language model takes all text")
-    column = args.text_column or "text"
-    found = evaluate_text(loaded, args.data, column, max_documents=args.max_rows)
+    given = fields_given(args, "text_column", "hf_config", "hf_split")
+    found = evaluate_text(loaded, args.data, max_documents=args.max_rows, **given)
     show(args, f"{args.source} on {args.data}", found)
 
 
+def fields_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that stand for fields of the data section."""
+    return {name: getattr(args, name) for name in names}
+
+
 def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
-    """Show the scores on rows or dialogues, and the confusion matrix where there is one."""
+    """Show the scores on rows or dialogues, by class too, and the confusion matrix if there is one.
+
+    What was left out is told on stderr.
+    """
     from jaxlm.tasks.inference import evaluate_rows, row_task_of, rows_like_the_run
     from jaxlm.tasks.metrics import confusion
 
     task, labels = row_task_of(loaded, args.dialogues), loaded.config.labels
     if args.png and task.label_pairs([], []) is None:
         raise JaxlmError(NO_CONFUSION)
-    columns = {n: getattr(args, n) for n in ("text_column", "pair_column", "label_column")}
-    data = rows_like_the_run(loaded, task, args.data, args.max_rows, **columns)
+    given = fields_given(
+        args, "text_column", "pair_column", "label_column", "hf_config", "hf_split"
+    )
+    data = rows_like_the_run(loaded, task, args.data, args.max_rows, **given)
     evaluation = evaluate_rows(loaded, data, args.dialogues)
+    for remark in evaluation.remarks:
+        print(remark, file=sys.stderr)
     shown: dict[str, Any] = {**evaluation.scores, "rows": len(evaluation.items)}
     shown |= evaluation.notes
-    title = f"{args.source} on {args.data}"
-    if evaluation.label_pairs is None:
-        show(args, title, shown)
-        return
-    matrix = confusion(*evaluation.label_pairs, labels)
-    shown |= {"labels": list(labels), "confusion": matrix.tolist()}
-    show(args, title, shown)
+    matrix = None
+    if evaluation.by_class:
+        shown |= {"by_class": evaluation.by_class}
+    if evaluation.label_pairs is not None:
+        matrix = confusion(*evaluation.label_pairs, labels)
+        shown |= {"labels": list(labels), "confusion": matrix.tolist()}
+    show(args, f"{args.source} on {args.data}", shown)
     if not args.json:
-        show_confusion(shown)
-    if args.png:
+        show_classes(evaluation.by_class)
+        if matrix is not None:
+            show_confusion(shown)
+    if args.png and matrix is not None:
         from jaxlm.training.plots import plot_confusion
 
-        plot_confusion(Path(args.png), matrix, labels)
+        if missing := plot_confusion(Path(args.png), matrix, labels):
+            print(missing, file=sys.stderr)
+
+
+def show_classes(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A table of the scores by class, the most frequent first."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not scores:
+        return
+    table = Table("", "precision", "recall", "f1", "rows", title="by class")
+    order = sorted(scores, key=lambda name: -scores[name]["rows"])
+    for name in order[:MOST_CLASSES]:
+        row = scores[name]
+        values = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(name), *values, f"{row['rows']:,}")
+    Console().print(table)
+    if len(order) > MOST_CLASSES:
+        print(f"{len(order) - MOST_CLASSES} more classes: --json lists all")
 
 
 def show_confusion(values: Mapping[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    counts = Table("is \\ said", *values["labels"], title="confusion matrix")
-    for label, row in zip(values["labels"], values["confusion"], strict=True):
+    labels = [escape(label) for label in values["labels"]]
+    if len(labels) > MOST_LABELS:
+        print(f"a confusion matrix of {len(labels)} labels: --png draws it, --json prints it")
+        return
+    counts = Table("is \\ said", *labels, title="confusion matrix")
+    for label, row in zip(labels, values["confusion"], strict=True):
         counts.add_row(label, *map(str, row))
     Console().print(counts)
 

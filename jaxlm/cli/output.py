@@ -100,7 +100,7 @@ def show(args: argparse.Namespace, title: str, values: Mapping[str, Any]) -> Non
     for name, value in values.items():
         if isinstance(value, float):
             table.add_row(name, f"{value:.4f}")
-        elif not isinstance(value, list):
+        elif not isinstance(value, list | dict):
             table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(table)
 

@@ -46,7 +46,8 @@ class DataConfig(Section):
 
     source: str = option(
         "sample:tinyshakespeare",
-        "a file, folder or glob (txt, jsonl, csv, tsv, parquet), sample:NAME, hf:NAME; a + b: both",
+        "a file, folder or glob (txt, md, html, json, jsonl, csv, tsv, parquet, conll), parallel "
+        "texts as x.{en,zh}, sample:NAME, hf:NAME; a + b: both",
         "a text that is not empty",
     )
     text_column: Derived[str] = option(
@@ -76,6 +77,12 @@ class DataConfig(Section):
     )
     hf_val_split: str = option("validation", "split of an hf: data set in val_source")
     max_documents: int | None = option(None, "read no more rows than this", "positive")
+    duplicates: Literal["group", "keep", "drop"] = option(
+        "group",
+        "rows of the same text: group keeps them on one side of a split, keep does not, drop takes "
+        "the first alone",
+    )
+    skip_unreadable: bool = option(False, "pass over files that cannot be read, and tell which")
     normalize: Literal["none", "NFC", "NFKC"] = option("none", "Unicode normal form of the text")
     tokenizer: str = option(
         "char",

@@ -4,28 +4,29 @@ import difflib
 import hashlib
 import itertools
 import json
-import re
 import shutil
 import sys
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tokenizers
 
 from jaxlm.config import DataConfig
-from jaxlm.data.rows import Record, read_rows, read_table, take
+from jaxlm.data.rows import read_rows, read_table, take_texts
 from jaxlm.data.sources import (
+    DOCUMENTS,
     DataError,
-    decode_utf8,
+    clean,
     find_files,
     fingerprint_source,
     kind_of,
-    open_file,
-    reading,
+    kinds_read,
+    parallel_files,
+    parts_of,
+    read_document,
+    read_each,
 )
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
 from jaxlm.files import WriteError, folder_in_place
@@ -33,76 +34,82 @@ from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
 
 TEXT_COLUMN = "text"
-# Controls other than tab and newline, byte-order marks, and halves of surrogate pairs, which JSON
-# can spell but UTF-8 cannot.
-DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+# What is said of texts that repeat, by data.duplicates.
+REPEATS = {
+    "group": "rows repeat the text of another and stay on its side of the split",
+    "drop": "rows repeat the text of another, left out",
+}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Cleaned documents: whole text files if `plain_text`, else rows."""
+    """Cleaned documents: whole text files if `plain_text`, else rows; what is told of them."""
 
     documents: list[str]
     plain_text: bool
+    remarks: tuple[str, ...] = ()
 
 
 def read_corpus(config: DataConfig) -> Corpus:
     """Read and clean what `data.source` names; DataError says what is wrong with it."""
-    column = config.text_column or TEXT_COLUMN
-    if config.source.startswith("hf:"):
+    column, plain_text = config.text_column or TEXT_COLUMN, is_plain_text(config.source)
+    remarks: list[str] = []
+    if config.source.startswith("hf:") or any(map(parallel_files, parts_of(config.source))):
         # Streamed if only some rows are wanted, so that no more than those are fetched.
         streaming = config.max_documents is not None
         rows = read_rows(config.source, [column], config.hf_config, config.hf_split, streaming)
-        documents, plain_text = take_texts(rows, column), False
+        documents = take_texts(rows, column)
     else:
         files = find_files(config.source)
-        documents = itertools.chain.from_iterable(read_file(file, column) for file in files)
-        plain_text = is_plain_text(files)
+        remarks += filter(None, [kinds_read(config.source)])
+        documents = read_each(
+            files, lambda file: read_file(file, column), config.skip_unreadable, remarks
+        )
     documents = itertools.islice(documents, config.max_documents)
     documents = [clean(text, config.normalize) for text in documents]
     documents = [text for text in documents if text and not text.isspace()]
+    if not plain_text and config.duplicates != "keep" and (again := count_repeats(documents)):
+        if config.duplicates == "drop":
+            documents = list(dict.fromkeys(documents))
+        remarks.append(f"{again:,} {REPEATS[config.duplicates]}")
     if not documents:
-        raise DataError(f"{config.source} is empty: there is no text to learn from")
-    return Corpus(documents, plain_text)
+        reason = f" ({remarks[-1]})" if remarks else ""
+        raise DataError(f"{config.source} is empty: there is no text to learn from{reason}")
+    return Corpus(documents, plain_text, tuple(remarks))
 
 
-def is_plain_text(files: list[Path]) -> bool:
-    return all(kind_of(file) == ".txt" for file in files)
+def is_plain_text(source: str) -> bool:
+    """Whether a source is whole files of text, and not rows."""
+    if source.startswith("hf:") or any(map(parallel_files, parts_of(source))):
+        return False
+    return all(kind_of(file) in DOCUMENTS for file in find_files(source))
 
 
 def read_file(file: Path, column: str) -> Iterator[str]:
     """The documents of one file, a row without text as an empty one."""
-    if kind_of(file) == ".txt":
-        with reading(file), open_file(file) as content:
-            yield decode_utf8(content.read(), file)
+    if kind_of(file) in DOCUMENTS:
+        yield read_document(file)
     else:
         yield from take_texts(read_table(file, [column]), column)
 
 
-def take_texts(rows: Iterable[Record], column: str) -> Iterator[str]:
-    """The text column of rows."""
-    for where, row in rows:
-        text = take(where, row, column, "text_column")
-        if not isinstance(text, str | None):
-            raise DataError(f"{where} holds {text!r} in column {column!r} where text should be")
-        yield text or ""
-
-
-def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
-    """End lines with a newline, drop what is not text, and bring it to a Unicode normal form."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = DROPPED.sub("", text)
-    return text if normalize == "none" else unicodedata.normalize(normalize, text)
+def count_repeats(texts: Sequence[object]) -> int:
+    """How many of the texts stand there before."""
+    return len(texts) - len(set(texts))
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The two splits in tokens; `fingerprint` is a hash of both and of the tokenizer."""
+    """The two splits in tokens; `fingerprint` is a hash of both and of the tokenizer.
+
+    `remarks` tell what was read and passed over, where that needs to be said.
+    """
 
     tokenizer: Tokenizer
     train: TokenStore
     val: TokenStore | None
     fingerprint: str
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(
@@ -111,6 +118,7 @@ def prepare(
     cache_dir: Path | None = None,
     tokenizer: Tokenizer | None = None,
     specials: tuple[str, ...] = (),
+    whole: bool = False,
 ) -> Dataset:
     """Open the token stores that the config asks for, made first if the cache has none.
 
@@ -118,11 +126,13 @@ def prepare(
     is trained gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE,
     else ~/.cache/jaxlm; the contents of the files are part of its key, so it is never stale (a Hub
     data set is taken not to change).
+    With `whole` rows keep their order and the text need not fill a window: it is to be scored.
     Raises DataError or TokenizerError on whatever is wrong with the text or the config.
     """
     if tokenizer is None and config.tokenizer not in KINDS:
         tokenizer = load_tokenizer(config.tokenizer)
-    key = cache_key(config, seed, tokenizer, specials)
+    order = None if whole else seed
+    key = cache_key(config, order, tokenizer, specials)
     folder = (cache_dir or user_cache()) / "tokens" / key
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
@@ -131,13 +141,14 @@ def prepare(
             shutil.rmtree(folder, ignore_errors=True)
         corpus, failure = read_corpus(config), ""
         try:
-            build(config, corpus, seed, folder, tokenizer, specials)
+            build(config, corpus, order, folder, tokenizer, specials)
         except WriteError as error:  # unless another process has written the same meanwhile
             failure = str(error)
         dataset = open_dataset(folder, tokenizer)
         if dataset is None:
             raise DataError(f"{failure}; set JAXLM_CACHE to a folder that can be written")
-    check_lengths(dataset, config)
+    if not whole:
+        check_lengths(dataset, config)
     return dataset
 
 
@@ -149,18 +160,19 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def cache_key(
-    config: DataConfig, seed: int, tokenizer: Tokenizer | None, specials: tuple[str, ...]
+    config: DataConfig, seed: int | None, tokenizer: Tokenizer | None, specials: tuple[str, ...]
 ) -> str:
     """A hash of all that the stores depend on, window length apart."""
     hub = config.source.startswith("hf:")
-    rows = hub or not is_plain_text(find_files(config.source))
+    rows = not is_plain_text(config.source)
     trained = [config.tokenizer, config.vocab_size, tokenizers.__version__, *specials]
     parts = {
         "format": STORE_FORMAT,
         "source": fingerprint_source(config.source),
         "hub": [config.hf_config, config.hf_split] if hub else None,
-        "rows": [config.text_column or TEXT_COLUMN, seed] if rows else None,
+        "rows": [config.text_column or TEXT_COLUMN, seed, config.duplicates] if rows else None,
         "max_documents": config.max_documents,
+        "skip_unreadable": config.skip_unreadable,
         "normalize": config.normalize,
         "val_fraction": config.val_fraction,
         "tokenizer": tokenizer.fingerprint if tokenizer else trained,
@@ -172,26 +184,27 @@ def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
     """The stores in a folder of the cache; None if one is missing or damaged."""
     try:
         tokenizer = tokenizer or Tokenizer.load(folder)
-    except TokenizerError:
+        remarks = tuple(json.loads((folder / "remarks.json").read_text(encoding="utf-8")))
+    except (TokenizerError, OSError, ValueError, TypeError):
         return None
     train, val = (open_store(folder / name, tokenizer) for name in ("train", "val"))
     if train is None or val is None:
         return None
     prints = [tokenizer.fingerprint, train.fingerprint, val.fingerprint]
     fingerprint = hashlib.sha256(" ".join(prints).encode()).hexdigest()[:16]
-    return Dataset(tokenizer, train, val if val.num_bytes else None, fingerprint)
+    return Dataset(tokenizer, train, val if val.num_bytes else None, fingerprint, remarks)
 
 
 def build(
     config: DataConfig,
     corpus: Corpus,
-    seed: int,
+    seed: int | None,
     folder: Path,
     tokenizer: Tokenizer | None,
     specials: tuple[str, ...],
 ) -> None:
     """Write both stores, and the tokenizer if it is trained here, into a folder of the cache."""
-    train, val = split_corpus(corpus, config.val_fraction, seed)
+    train, val = split_corpus(corpus, config.val_fraction, seed, config.duplicates == "group")
     if not train:
         raise DataError(
             f"{config.source} holds too little text to keep {config.val_fraction} of it for "
@@ -199,6 +212,8 @@ def build(
         )
     many = not corpus.plain_text or len(corpus.documents) > 1
     with folder_in_place(folder) as temporary:
+        remarks = json.dumps(corpus.remarks, ensure_ascii=False)
+        (temporary / "remarks.json").write_text(remarks, encoding="utf-8")
         used = tokenizer
         if used is None:
             # A character that only validation holds would be an unknown token there.
@@ -223,12 +238,27 @@ def ending(tokenizer: Tokenizer) -> int | None:
     return newline[0] if len(newline) == 1 else None
 
 
-def split_corpus(corpus: Corpus, val_fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Training and validation documents: the last characters of plain text, or shuffled rows."""
+def split_corpus(
+    corpus: Corpus, val_fraction: float, seed: int | None, group: bool = True
+) -> tuple[list[str], list[str]]:
+    """Training and validation documents: the last characters of plain text, or shuffled rows.
+
+    With `group` a text that repeats stands on one side only, that of its first place. Without a
+    seed rows keep their order.
+    """
     documents = corpus.documents
     if not corpus.plain_text:
-        order = np.random.default_rng(seed).permutation(len(documents))
+        order = list(range(len(documents)))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(documents)).tolist()
         cut = int(len(documents) * (1 - val_fraction))
+        if group:
+            places: dict[str, int] = {}
+            for place, i in enumerate(order):
+                places.setdefault(documents[i], place)
+            order.sort(key=lambda i: places[documents[i]])  # stable: unchanged where none repeats
+            while 0 < cut < len(order) and documents[order[cut]] == documents[order[cut - 1]]:
+                cut += 1
         return [documents[i] for i in order[:cut]], [documents[i] for i in order[cut:]]
     left = int(sum(map(len, documents)) * (1 - val_fraction))
     train, val = [], []

@@ -1,17 +1,29 @@
-"""Rows with named columns, out of JSONL, CSV, TSV and Parquet files and Hub data sets."""
+"""Rows with named columns: of JSON, CSV, TSV, Parquet and CoNLL files, parallel texts, the Hub."""
 
-import ast
 import csv
-import io
+import itertools
 import json
+import re
 import sys
-import tokenize
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.data.sources import DataError, find_files, kind_of, read_lines
+from jaxlm.data.sources import (
+    TABLES,
+    TAGGED,
+    DataError,
+    find_part,
+    kind_of,
+    kinds_read,
+    parallel_files,
+    parts_of,
+    read_each,
+    read_lines,
+)
 
+ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 Record = tuple[str, dict[str, Any]]  # where it stands, for messages, and its fields
 
 
@@ -21,17 +33,31 @@ def read_rows(
     hf_config: str | None = None,
     hf_split: str = "train",
     streaming: bool = False,
+    skip_unreadable: bool = False,
+    remarks: list[str] | None = None,
 ) -> Iterator[Record]:
     """The rows of a file, folder, glob, sample or Hub data set, each with where it stands.
 
     A format that stores columns apart reads the given ones only, all of them for None. `streaming`
-    fetches rows of the Hub as they are asked for. DataError says what is wrong with the source.
+    fetches rows of the Hub as they are asked for. What was passed over, as of a folder's files
+    those without rows, is added to `remarks`. DataError says what is wrong with the source.
     """
     if source.startswith("hf:"):
         yield from read_hub(source, hf_config, hf_split, streaming)
         return
-    for file in find_files(source):
-        yield from read_table(file, columns)
+    remarks = [] if remarks is None else remarks
+    tables, texts = [], []
+    for part in parts_of(source):
+        if (side_by_side := parallel_files(part)) is not None:
+            yield from read_parallel(side_by_side)
+            continue
+        for file in find_part(part):
+            (tables if kind_of(file) in TABLES else texts).append(file)
+    if tables and (told := kinds_read(source, TABLES)):
+        remarks.append(told)
+    yield from read_each(
+        tables or texts, lambda file: read_table(file, columns), skip_unreadable, remarks
+    )
 
 
 def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
@@ -46,59 +72,87 @@ def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
     return row[column]
 
 
-def spells_lists(source: str) -> bool:
-    """Whether a list must be spelled in a cell, as in CSV and TSV files."""
-    if source.startswith("hf:"):
-        return False
-    return any(kind_of(file) in (".csv", ".tsv") for file in find_files(source))
-
-
-def read_list(where: str, cell: Any) -> Any:
-    """A cell in brackets as the list that it spells, in JSON or in Python; others as they are."""
-    if not isinstance(cell, str) or not (cell.startswith("[") and cell.endswith("]")):
-        return cell
-    try:
-        return json.loads(cell)
-    except ValueError:
-        pass
-    try:
-        values = ast.literal_eval(cell)
-        pieces = [token.type for token in tokenize.generate_tokens(io.StringIO(cell).readline)]
-        # NumPy writes no commas, and Python would make one text of texts without them.
-        if pieces.count(tokenize.STRING) <= len(values):
-            return values
-    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
-        pass
-    raise DataError(f"{where} holds {cell[:60]!r}, which is no list as JSON or Python writes it")
+def take_texts(rows: Iterable[Record], column: str) -> Iterator[str]:
+    """The text column of rows."""
+    for where, row in rows:
+        text = take(where, row, column, "text_column")
+        if text != text:  # NaN, as tables write what is missing
+            text = None
+        if not isinstance(text, str | None):
+            raise DataError(f"{where} holds {text!r} in column {column!r} where text should be")
+        yield text or ""
 
 
 def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     match kind_of(file):
         case ".jsonl":
             yield from read_jsonl(file)
+        case ".json":
+            yield from read_json(file)
         case ".csv":
             yield from read_csv(file)
-        case ".tsv":
-            yield from read_tsv(file)
         case ".parquet":
             yield from read_parquet(file, columns)
+        case kind if kind in TAGGED or is_tagged(file):
+            yield from read_tagged(file)
+        case ".tsv":
+            yield from read_tsv(file)
         case _:
             raise DataError(f"{file} is plain text, but rows with named columns are needed")
 
 
 def read_jsonl(file: Path) -> Iterator[Record]:
     for number, line in enumerate(read_lines(file), 1):
-        where = f"{file} line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            message = f"{where} is not JSON: {error.msg} at column {error.colno}"
-            raise DataError(message) from None
-        if not isinstance(row, dict):
-            raise DataError(f"{where} is not a JSON object with named fields")
-        yield where, row
+        if line.strip():
+            where = f"{file} line {number}"
+            yield where, parse_row(where, line)
+
+
+def read_json(file: Path) -> Iterator[Record]:
+    """The objects of a list, alone or as the only list in an object; or of lines, as in JSONL."""
+    lines = list(read_lines(file))
+    held = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    try:
+        value = parse_json(f"{file}", "".join(lines))
+    except DataError:
+        if len(held) < 2 or not held[0][1].rstrip().endswith("}"):
+            raise
+        yield from ((f"{file} line {i}", parse_row(f"{file} line {i}", line)) for i, line in held)
+        return
+    if isinstance(value, dict):
+        lists = [rows for rows in value.values() if isinstance(rows, list)]
+        value = lists[0] if len(lists) == 1 and all_rows(lists[0]) else [value]
+    if not all_rows(value):
+        raise DataError(f"{file} is not a list of JSON objects with named fields")
+    yield from ((f"{file} row {i}", row) for i, row in enumerate(value, 1))
+
+
+def all_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def parse_row(where: str, line: str) -> dict[str, Any]:
+    row = parse_json(where, line)
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is not a JSON object with named fields")
+    return row
+
+
+def parse_json(where: str, text: str) -> Any:
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            raise DataError(f"{where} has the field {repeated(name for name, _ in pairs)!r} twice")
+        return row
+
+    try:
+        return json.loads(text, object_pairs_hook=fields)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where} cannot be read as JSON: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where} cannot be read as JSON: too many brackets in brackets") from None
 
 
 def read_csv(file: Path) -> Iterator[Record]:
@@ -106,7 +160,7 @@ def read_csv(file: Path) -> Iterator[Record]:
     # Strict, or an unclosed quote would swallow the rest of the file in silence.
     rows = csv.reader(read_lines(file), strict=True)
     try:
-        yield from name_fields(file, ((rows.line_num, row) for row in rows if row))
+        yield from name_fields(file, ",", ((rows.line_num, row) for row in rows if row))
     except csv.Error as error:
         raise DataError(f"{file} line {rows.line_num} is not CSV: {error}") from None
 
@@ -114,16 +168,77 @@ def read_csv(file: Path) -> Iterator[Record]:
 def read_tsv(file: Path) -> Iterator[Record]:
     """Tab-separated rows; a quotation mark is text, as the format has no quoting."""
     rows = (line.rstrip("\r\n").split("\t") for line in read_lines(file))
-    return name_fields(file, ((i, row) for i, row in enumerate(rows, 1) if row != [""]))
+    return name_fields(file, "\t", ((i, row) for i, row in enumerate(rows, 1) if row != [""]))
 
 
-def name_fields(file: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+def name_fields(
+    file: Path, separator: str, rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[Record]:
+    """Rows by the names in the first; DataError for names that are none, or stand there twice."""
     _, names = next(rows, (0, []))
+    if name := repeated(filter(None, names)):
+        raise DataError(f"{file} has two columns with the name {name!r}: rename one")
+    other = next((mark for mark in ";\t,|" if mark in names[0]), None) if len(names) == 1 else None
+    if other and other != separator:
+        spelled = {"\t": "a tab", ",": "a comma"}.get(other, repr(other))
+        wanted = "tabs" if separator == "\t" else "commas"
+        raise DataError(
+            f"{file} has {spelled} between its columns where a {kind_of(file)} file has {wanted}: "
+            f"save it with {wanted}"
+        )
     for number, row in rows:
         where = f"{file} line {number}"
         if len(row) != len(names):
             raise DataError(f"{where} has {len(row)} fields where the header has {len(names)}")
         yield where, dict(zip(names, row, strict=True))
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that stands there twice."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def is_tagged(file: Path) -> bool:
+    """Whether a file begins with words and their tags (B-PER, I-PER, O), a pair a line."""
+    head = [line.split() for line in itertools.islice(read_lines(file), 200)]
+    pairs = [fields for fields in head if fields]
+    return bool(pairs) and all(len(f) > 1 and ENTITY_TAG.fullmatch(f[-1]) for f in pairs)
+
+
+def read_tagged(file: Path) -> Iterator[Record]:
+    """Sentences of the CoNLL format, a word and its tag a line: their `tokens` and `tags`.
+
+    The word is the first field, the tag the last (Tjong Kim Sang and De Meulder 2003). Blank lines
+    stand between sentences; comments and -DOCSTART- are left out.
+    """
+    start, words, tags = 1, [], []
+    for number, line in enumerate(itertools.chain(read_lines(file), [""]), 1):
+        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+        if fields and any(field.strip() for field in fields):
+            if len(fields) > 1 and not (line.startswith("# ") and "=" in line):
+                start = start if words else number
+                words.append(fields[0].strip())
+                tags.append(fields[-1].strip())
+            elif not line.startswith("#"):
+                raise DataError(f"{file} line {number} holds {line.strip()[:60]!r} without a tag")
+        elif words:
+            if words != ["-DOCSTART-"]:
+                yield f"{file} line {start}", {"tokens": words, "tags": tags}
+            words, tags = [], []
+
+
+def read_parallel(files: Mapping[str, Path]) -> Iterator[Record]:
+    """The lines of text files side by side as the columns of rows."""
+    lines = itertools.zip_longest(*map(read_lines, files.values()))
+    for number, row in enumerate(lines, 1):
+        for file, line in zip(files.values(), row, strict=True):
+            if line is None:
+                raise DataError(f"{file} has {number - 1} lines, fewer than the files beside it")
+        texts = (line.rstrip("\r\n") for line in row)
+        yield (
+            f"line {number} of {' and '.join(map(str, files.values()))}",
+            dict(zip(files, texts, strict=True)),
+        )
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
@@ -133,6 +248,8 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     try:
         content = parquet.ParquetFile(file)
         names = content.schema_arrow.names
+        if name := repeated(names):
+            raise DataError(f"{file} has two columns with the name {name!r}: rename one")
         # Where one is missing, all that there are, for the message that names them.
         wanted = list(columns) if columns and set(columns) <= set(names) else names
         batches = content.iter_batches(columns=wanted)
@@ -168,5 +285,7 @@ def class_names(features: Any) -> dict[str, list[str]]:
 def name_classes(value: Any, names: list[str]) -> Any:
     if isinstance(value, list):
         return [name_classes(item, names) for item in value]
-    # A test split often says -1 for what is not told.
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    if not isinstance(value, int):
+        return value
+    # A row without a label has -1, as many a test split has throughout.
+    return names[value] if 0 <= value < len(names) else None

@@ -1,19 +1,35 @@
-"""Files by path, folder, glob or sample name, and their contents as decoded lines."""
+"""Files by path, folder, glob or sample name, and their contents as lines or whole texts."""
 
+import bz2
 import difflib
 import glob
 import gzip
 import hashlib
+import io
 import lzma
-from collections.abc import Iterator
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxlm.config import JaxlmError
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
+HTML = (".html", ".htm")
+DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file of which is one text
+TAGGED = (".conll", ".bio", ".iob", ".iob2")  # a word and its tag a line
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED)  # rows with named columns
+KINDS_OF_FILES = DOCUMENTS + TABLES
+COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+# What a compressed file may unpack to: far more than texts do, and far less than fills a machine.
+MOST_UNPACKED, MOST_EXPANSION = 1 << 28, 200
+BRACES = re.compile(r"\{([^{}/\\]*,[^{}/\\]*)\}")
+# Controls other than tab and newline, byte-order marks, and halves of surrogate pairs, which JSON
+# can spell but UTF-8 cannot.
+DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 SAMPLES = {
     "chat_en": "chat_en.jsonl",
     "chat_zh": "chat_zh.jsonl",
@@ -30,8 +46,34 @@ class DataError(JaxlmError):
 
 
 def find_files(source: str) -> list[Path]:
-    """The files of a sample, path, folder or glob, sorted by path; several are joined by " + "."""
-    return [file for part in source.split(" + ") for file in find_part(part.strip())]
+    """The files of a sample, path, folder or glob, sorted by path; several are joined by " + ".
+
+    Parallel text files, as in `text.{en,zh}`, come in the order of their names in the braces.
+    """
+    return [file for part in parts_of(source) for file in find_part(part)]
+
+
+def parts_of(source: str) -> list[str]:
+    """What " + " joins, but for paths that have it in their names."""
+    words, parts = source.split(" + "), []
+    while words:
+        joined = {n: " + ".join(words[:n]).strip() for n in range(len(words), 0, -1)}
+        # The longest beginning that is there, else the first word.
+        n = next((n for n, part in joined.items() if exists(part) or glob.glob(home(part))), 1)
+        parts.append(joined[n])
+        words = words[n:]
+    return parts
+
+
+def home(path: str) -> str:
+    return str(Path(path).expanduser())
+
+
+def exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError):  # too long for a path, or a null character in it
+        return False
 
 
 def find_part(source: str) -> list[Path]:
@@ -42,25 +84,65 @@ def find_part(source: str) -> list[Path]:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SAMPLES)}"
             raise DataError(f"no bundled sample is called {name!r}: {hint}")
         return [Path(__file__).parent / "samples" / SAMPLES[name]]
-    path = Path(source).expanduser()
+    if (side_by_side := parallel_files(source)) is not None:
+        return list(side_by_side.values())
+    found, path = list_part(source), Path(source).expanduser()
     if path.is_dir():
-        found = [
-            file
-            for file in path.rglob("*")
-            if kind_of(file) in SUFFIXES
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    found = sorted(file for file in found if file.is_file())
+        found = [file for file in found if kind_of(file) in KINDS_OF_FILES]
     if not found:
         raise DataError(f"data.source {source!r} is no file, and no folder or glob that holds any")
     for file in found:
-        if kind_of(file) not in SUFFIXES:
-            raise DataError(f"{file} is none of the kinds that can be read: {', '.join(SUFFIXES)}")
+        if kind_of(file) not in KINDS_OF_FILES:
+            kinds = ", ".join(KINDS_OF_FILES)
+            raise DataError(f"{file} is none of the kinds that can be read: {kinds}")
     return found
+
+
+def list_part(source: str) -> list[Path]:
+    """All files of a path, folder or glob, but for hidden ones of a folder."""
+    if not exists(source):
+        found = [Path(match) for match in glob.glob(home(source), recursive=True)]
+        return sorted(file for file in found if file.is_file())
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+
+
+def parallel_files(source: str) -> dict[str, Path] | None:
+    """Text files side by side, as `text.{en,zh}` names them, by what stands in the braces."""
+    braces = BRACES.search(source)
+    if braces is None or exists(source) or glob.has_magic(source):
+        return None
+    names = [name.strip() for name in braces[1].split(",")]
+    ends = source[: braces.start()], source[braces.end() :]
+    files = {name: Path(name.join(ends)).expanduser() for name in names}
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
+        raise DataError(f"data.source {source!r} takes a file {missing[0]!r}, which is not there")
+    if len(files) < len(names):
+        raise DataError(f"data.source {source!r} repeats a name in its braces")
+    return files
+
+
+def kinds_read(source: str, kinds: Sequence[str] = KINDS_OF_FILES) -> str:
+    """What was read of a folder and what was passed over, unless all of it is of one kind."""
+    folders = [part for part in parts_of(source) if Path(part).expanduser().is_dir()]
+    counts = Counter(kind_of(file) for folder in folders for file in list_part(folder))
+    read = [f"{count} {kind}" for kind, count in sorted(counts.items()) if kind in kinds]
+    passed = [
+        f"{count} {kind or 'without a suffix'}"
+        for kind, count in sorted(counts.items())
+        if kind not in kinds
+    ]
+    if not passed:
+        return f"read {', '.join(read)} files" if len(read) > 1 else ""
+    needed = "text" if kinds == KINDS_OF_FILES else "rows with named columns"
+    shown = ", ".join(passed[:9]) + (", ..." if len(passed) > 9 else "")
+    return f"read {', '.join(read)} files, passed over {shown}: no kinds of {needed}"
 
 
 def kind_of(file: Path) -> str:
@@ -90,19 +172,98 @@ def read_lines(file: Path) -> Iterator[str]:
             offset += len(line)
 
 
+def read_document(file: Path) -> str:
+    """The text of a whole file; of a web page without its tags."""
+    with reading(file), open_file(file) as content:
+        text = decode_utf8(content.read(), file)
+    return text_of_page(text, file) if kind_of(file) in HTML else text
+
+
+def text_of_page(page: str, file: Path) -> str:
+    try:
+        import trafilatura  # pyright: ignore[reportMissingImports], an extra
+        from lxml import etree, html  # pyright: ignore
+    except ImportError:
+        raise DataError(
+            f'{file} is a web page, which takes the data extra: pip install "jaxlm[data]"'
+        ) from None
+    if text := trafilatura.extract(page):
+        return text
+    try:
+        # Pages of a few words are none that the extractor looks into.
+        tree = html.document_fromstring(page.encode(), parser=html.HTMLParser(encoding="utf-8"))
+    except (ValueError, etree.LxmlError):  # a page without any text
+        return ""
+    etree.strip_elements(tree, "script", "style", "head", with_tail=False)
+    return tree.text_content().strip()
+
+
+def read_each[T](
+    files: Sequence[Path], read: Callable[[Path], Iterator[T]], skip: bool, remarks: list[str]
+) -> Iterator[T]:
+    """What each file holds; with `skip` one that cannot be read is passed over with a remark.
+
+    So is a .json file among others, which may hold anything.
+    """
+    for file in files:
+        if not skip and (kind_of(file) != ".json" or len(files) == 1):
+            yield from read(file)
+            continue
+        try:
+            found = list(read(file))
+        except DataError as error:
+            remarks.append(f"passed over a file: {error}")
+        else:
+            yield from found
+
+
 def decode_utf8(content: bytes, file: Path, offset: int = 0) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file} is not UTF-8: byte {offset + error.start} is {content[error.start]:#04x}; "
-            "convert the file to UTF-8"
+            "convert the file to UTF-8, or set data.skip_unreadable if it is one of many"
         ) from None
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
+def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
+    """End lines with a newline, drop what is not text, and bring it to a Unicode normal form."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = DROPPED.sub("", text)
+    return text if normalize == "none" else unicodedata.normalize(normalize, text)
+
+
 def open_file(file: Path) -> Any:
-    return COMPRESSED.get(file.suffix.lower(), open)(file, "rb")
+    """The bytes of a file, unpacked as they are read."""
+    unpack = COMPRESSED.get(file.suffix.lower())
+    return file.open("rb") if unpack is None else io.BufferedReader(Unpacked(file, unpack))
+
+
+class Unpacked(io.RawIOBase):
+    """A compressed file's contents; DataError where they are out of all proportion to its size."""
+
+    def __init__(self, file: Path, unpack: Any):
+        self.file, self.content = file, unpack(file, "rb")
+        self.left = max(MOST_UNPACKED, MOST_EXPANSION * file.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.content.readinto(buffer)
+        self.left -= count
+        if self.left < 0:
+            raise DataError(
+                f"{self.file} unpacks to over {MOST_EXPANSION} times its size: unpack it yourself "
+                "if that is meant"
+            )
+        return count
+
+    def close(self) -> None:
+        self.content.close()
+        super().close()
 
 
 @contextmanager
@@ -110,6 +271,6 @@ def reading(file: Path) -> Iterator[None]:
     """What goes wrong below, told as one sentence."""
     try:
         yield
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{file} cannot be read: {reason}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -31,9 +31,19 @@ from jaxlm.ops.padding import bucket, pad_rows
 from jaxlm.tokenizer import Tokenizer
 
 
+@overload
+def generate(loaded: Loaded, prompts: str, max_new_tokens: int = 64, **options: Any) -> str: ...
+
+
+@overload
+def generate(
+    loaded: Loaded, prompts: Sequence[str], max_new_tokens: WholeNumbers = 64, **options: Any
+) -> list[str]: ...
+
+
 def generate(
     loaded: Loaded,
-    prompts: Iterable[str] | str,
+    prompts: str | Iterable[str],
     max_new_tokens: WholeNumbers = 64,
     temperature: Numbers = 1.0,
     top_k: WholeNumbers | None = None,
@@ -46,7 +56,7 @@ def generate(
     json_schema: str | Mapping[str, Any] | None = None,
     speculation: Speculation | None = None,
     **options: Any,
-) -> Any:
+) -> str | list[str]:
     """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
 
     A list of prompts gives a list of texts, a single prompt one text. A continuation ends before
@@ -180,8 +190,18 @@ class Filled(NamedTuple):
     candidates: list[list[tuple[str, float]]]  # (token, probability), the likeliest first
 
 
-def fill(loaded: Loaded, texts: list[str], top: int = 5) -> list[Filled]:
+@overload
+def fill(loaded: Loaded, texts: str, top: int = 5) -> Filled: ...
+
+
+@overload
+def fill(loaded: Loaded, texts: Sequence[str], top: int = 5) -> list[Filled]: ...
+
+
+def fill(loaded: Loaded, texts: str | Sequence[str], top: int = 5) -> Filled | list[Filled]:
     """Guess what stands at each mask token of each text, one mask independent of the others.
+
+    One text alone gives one result, a list of texts a list.
 
     Raises GenerationError where a text has no mask or is longer than the model's context, and for
     a model that is no MaskedLM.
@@ -189,6 +209,8 @@ def fill(loaded: Loaded, texts: list[str], top: int = 5) -> list[Filled]:
     require(top >= 1, "top", "at least 1", top)
     if not isinstance(loaded.model, MaskedLM):
         raise GenerationError(f"a {type(loaded.model).__name__} does not fill masks")
+    if isinstance(texts, str):
+        return fill_text(loaded, texts, top)
     return [fill_text(loaded, text, top) for text in texts]
 
 

@@ -30,7 +30,8 @@ class RunningTextTask(Task):
         self.config, self.data = config, data
         self.tokenizer, self.fingerprint = data.tokenizer, data.fingerprint
         held_out = 0 if data.val is None else len(data.val)
-        self.description = f"{len(data.train):,} tokens to train on, {held_out:,} to validate"
+        counts = f"{len(data.train):,} tokens to train on, {held_out:,} to validate"
+        self.description = "; ".join([counts, *data.remarks])
         self.eval_size = max(config.train.batch_size, EVAL_TOKENS // config.data.seq_len)
 
     @classmethod

@@ -19,7 +19,13 @@ from jaxlm.tokenizer import Tokenizer, TokenizerError
 # What was left out or cut, counted by key; in words for the first line of a run.
 NOTES = {
     "rows_without_text": "rows without text, left out",
+    "rows_without_label": "rows without a label, left out",
     "rows_sharing_context": "rows left out, as rows held out share their context",
+    "rows_sharing_text": "rows left out, as rows held out have the same text",
+    "repeats_group": "rows repeat the text of another and stay on its side of the split",
+    "repeats_drop": "rows repeat the text of another, left out",
+    "repeats_keep": "rows repeat the text of another, split like any other",
+    "repeats_labelled_apart": "rows repeat the text of another with another label",
     "held_out_repeats": "rows held out that repeat one to train on",
     "texts_cut": "texts longer than {limit} tokens, cut at their end",
     "texts_in_parts": "texts longer than {limit} tokens, gone through in parts",
@@ -224,10 +230,10 @@ class RowReader(ABC):
 
 
 def field_of(where: str, row: Mapping[str, Any], column: str | None, setting: str) -> Any:
-    """A field that must be there, null as an empty text."""
+    """A field that must be there, null and NaN as an empty text."""
     assert column is not None
     value = take(where, dict(row), column, setting)
-    return "" if value is None else value
+    return "" if value is None or value != value else value  # NaN, as tables write a gap
 
 
 def text_field(
@@ -252,7 +258,14 @@ def as_label(value: Any) -> Any:
 
 
 def sorted_labels(names: set[str]) -> tuple[str, ...]:
-    """Labels in order: numbers by their value, else by the alphabet."""
-    if all(re.fullmatch(r"-?\d+", name) for name in names):
-        return tuple(sorted(names, key=int))
+    """Labels in order: numbers by their value and then their spelling, else by the alphabet."""
+    if all(re.fullmatch(r"-?\d{1,300}", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
+
+
+def is_gap(value: Any) -> bool:
+    """Whether a cell says that there is no label: null, NaN or blank."""
+    if isinstance(value, str):
+        return value.strip() in ("", "nan", "NaN")
+    return value is None or value != value

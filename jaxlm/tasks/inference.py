@@ -1,7 +1,8 @@
 """What a trained model is used for: answers to texts, scores on rows and on texts, vectors."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
 from jaxlm.tasks.question_answering import QuestionAnsweringTask
 from jaxlm.tasks.row_task import EVAL_ROWS, Answer, RowTask
 from jaxlm.tasks.sequence_classification import SequenceClassificationTask
-from jaxlm.tasks.task import perplexity
+from jaxlm.tasks.task import Scores, perplexity
 from jaxlm.tasks.token_classification import TokenClassificationTask
 
 ANSWERING: tuple[type[RowTask], ...] = (
@@ -42,11 +43,19 @@ class RowEvaluation(NamedTuple):
     answers: list[Answer]
     notes: dict[str, int]  # what was cut or left out, by the keys of NOTES
     label_pairs: tuple[list[str], list[str]] | None  # right and given labels, one by one
+    by_class: dict[str, Scores]  # precision, recall, F1 and rows of each class or entity type
+    remarks: list[str]  # what was read and passed over, in words
 
 
 def writes_text(loaded: Loaded) -> bool:
     """Whether a model predicts the tokens of a text, and not the labels of rows."""
     return loaded.config.head in ("lm", "pretraining")
+
+
+def is_of_dialogues(loaded: Loaded) -> bool:
+    """Whether a model was tuned on dialogues, and writes replies."""
+    run = tuning_run(loaded)
+    return writes_text(loaded) and run is not None and TASKS.get(run.task.name) is ChatTask
 
 
 def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
@@ -81,27 +90,71 @@ def tuning_run(loaded: Loaded) -> Config | None:
 
 
 def rows_like_the_run(
-    loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **columns: str | None
+    loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **fields: str | None
 ) -> DataConfig:
-    """Where to read rows: columns as given, else the tuning run's, else the task's usual ones."""
+    """Where to read rows: columns as given, else the tuning run's, else the task's usual ones.
+
+    `fields` are those of the data section that are given: columns, and the split of a Hub data set.
+    """
     run, normalize = loaded.run_config, DataConfig.normalize
     found: dict[str, Any] = dict(zip(COLUMNS, task.columns, strict=True))
     if run is not None:
         normalize = run.data.normalize
         tuned = TASKS.get(run.task.name) is type(task)
         found = {name: getattr(run.data, name) for name in COLUMNS} if tuned else found
-    found |= {name: column for name, column in columns.items() if column}
+    found |= {name: value for name, value in fields.items() if value}
     return DataConfig(source=source, max_documents=max_rows, normalize=normalize, **found)
 
 
+def listed(texts: Any, what: str) -> tuple[list[Any], bool]:
+    """Texts as a list, and whether there was but one; JaxlmError for what holds none."""
+    if isinstance(texts, str):
+        return [texts], True
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise JaxlmError(f"{what} takes a text or a list of texts, got {texts!r:.60}")
+    return list(texts), False
+
+
+def check_loaded(loaded: Any) -> None:
+    if not isinstance(loaded, Loaded):
+        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
+
+
+@overload
+def predict(loaded: Loaded, texts: str) -> dict[str, Any]: ...
+
+
+@overload
 def predict(
-    loaded: Loaded, texts: Sequence[str | tuple[str, str] | list[str]]
-) -> list[dict[str, Any]]:
+    loaded: Loaded, texts: Iterable[str | tuple[str, str] | list[str]]
+) -> list[dict[str, Any]]: ...
+
+
+def predict(loaded, texts):
     """What a fine-tuned model says of each text, or pair of texts such as a question and a context.
 
-    A tagger also takes lists of words. DataError for a text that is empty.
+    One text alone has one answer. A tagger also takes lists of words. DataError for a text that is
+    empty, JaxlmError for what is no text.
     """
-    return row_task_of(loaded).predict(loaded, texts)
+    check_loaded(loaded)
+    texts, alone = listed(texts, "predict")
+    for i, text in enumerate(texts, 1):
+        if not is_text_or_pair(text):
+            raise JaxlmError(
+                f"text {i} is {text!r:.60}: give a text, a pair of texts as a tuple, or a list of "
+                "words"
+            )
+    answers = row_task_of(loaded).predict(loaded, texts)
+    return answers[0] if alone else answers
+
+
+def is_text_or_pair(value: Any) -> bool:
+    """Whether a value is a text, a pair of texts, or a list of words."""
+    if isinstance(value, tuple):
+        return len(value) == 2 and all(isinstance(text, str) for text in value)
+    return isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(word, str) for word in value)
+    )
 
 
 def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> RowEvaluation:
@@ -110,53 +163,70 @@ def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> 
     With `dialogues` they are turns, of which a language model is scored on the replies. DataError
     for a label that the model does not know.
     """
-    task = row_task_of(loaded, dialogues)
-    read = read_items(type(task), data, task.problem, task.notes)
-    items = [item for item in read if item is not None]
+    task, remarks = row_task_of(loaded, dialogues), list[str]()
+    items = read_items(type(task), data, task.problem, task.notes, remarks=remarks)
     refuse_unknown(type(task), items, loaded.config.labels, "the model's labels")
     scores, answers = task.measure(loaded.model, loaded.params, items, task.encode(items))
     notes = {name: count for name, count in task.notes.items() if count}
-    return RowEvaluation(scores, items, answers, notes, task.label_pairs(items, answers))
+    by_class = task.by_class(items, answers)
+    pairs = task.label_pairs(items, answers)
+    return RowEvaluation(scores, items, answers, notes, pairs, by_class, remarks)
+
+
+def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:
+    """The config to read and score a text by: the run's that trained the model, if there is one.
+
+    `fields` are those of the data section that are given.
+    """
+    model, run = loaded.config, loaded.run_config
+    name = "masked_lm" if model.architecture == "encoder" else "causal_lm"
+    data = DataConfig(seq_len=min(model.max_seq_len, 512))
+    config = Config(
+        model=model, data=data, task=TaskConfig(name=name), train=TrainConfig(batch_size=8)
+    )
+    if run is not None and run.task.name == name:
+        config = dataclasses.replace(run, model=model)
+        data = config.data
+    elif run is not None:
+        data = dataclasses.replace(data, normalize=run.data.normalize)
+    given = {name: value for name, value in fields.items() if value}
+    # All of it is scored, as it stands there.
+    whole = {"val_fraction": 0.0, "test_fraction": 0.0, "max_documents": None, "duplicates": "keep"}
+    hub = {name: getattr(DataConfig, name) for name in ("hf_config", "hf_split")}
+    return config.replace({"data": {**vars(data), **hub, **whole, "source": source, **given}})
 
 
 def evaluate_text(
     loaded: Loaded,
     source: str,
-    text_column: str = "text",
+    text_column: str | None = None,
     pseudo_tokens: int = PSEUDO_TOKENS,
     max_documents: int | None = None,
+    **fields: Any,
 ) -> dict[str, float]:
     """Losses in nats a token over a text: `loss`, `perplexity` and what else validation reports.
 
-    A masked language model also gets its pseudo-perplexity (Salazar et al. 2020) over about
-    `pseudo_tokens` tokens from all over the text. JaxlmError for a model with another head.
+    The text is read, cut and masked as by the run that trained the model, so that the text that it
+    validated on has the same scores; `fields` of the data section take another value. A masked
+    language model also gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens`
+    tokens from all over the text. JaxlmError for a model with another head.
     """
-    config = loaded.config
     if not writes_text(loaded):
-        raise JaxlmError(f"a model with the head {config.head} does not predict text")
-    seq_len = min(config.max_seq_len, 512)
-    masked = config.architecture == "encoder"
-    data = DataConfig(
-        source=source,
-        text_column=text_column,
-        val_fraction=0.0,
-        seq_len=seq_len,
-        max_documents=max_documents,
+        raise JaxlmError(f"a model with the head {loaded.config.head} does not predict text")
+    config = text_like_the_run(
+        loaded, source, text_column=text_column, max_documents=max_documents, **fields
     )
-    kind, name = (MaskedLMTask, "masked_lm") if masked else (CausalLMTask, "causal_lm")
-    text_config = Config(
-        model=config,
-        data=data,
-        task=TaskConfig(name=name),
-        train=TrainConfig(batch_size=8),
-    )
-    stores = prepare(data, tokenizer=loaded.tokenizer)
+    data, masked = config.data, loaded.config.architecture == "encoder"
+    stores = prepare(data, tokenizer=loaded.tokenizer, whole=True)
+    if len(stores.train) < 2:
+        raise DataError(f"{source} has {len(stores.train)} token(s): a loss takes 2 or more")
     # The whole text is held out: the model has not seen it here.
     held_out = Dataset(stores.tokenizer, stores.train, stores.train, stores.fingerprint)
-    scores: dict[str, float] = kind(text_config, held_out).evaluate(loaded.model, loaded.params)
+    kind = MaskedLMTask if masked else CausalLMTask
+    scores: dict[str, float] = kind(config, held_out).evaluate(loaded.model, loaded.params)
     scores["tokens"] = len(stores.train)
     if masked:
-        losses = pseudo_losses(loaded, stores.train, seq_len, pseudo_tokens)
+        losses = pseudo_losses(loaded, stores.train, data.seq_len, pseudo_tokens)
         scores["pseudo_perplexity"] = perplexity(float(np.mean(losses)))
         scores["pseudo_tokens"] = len(losses)
     return scores
@@ -170,14 +240,29 @@ def pooled_states(
     return mean_of_tokens(trunk.apply({"params": params}, ids, attention_mask=mask), mask)
 
 
-def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float[np.ndarray, "B D"]:
+@overload
+def embed(loaded: Loaded, texts: str, normalize: bool = True) -> Float[np.ndarray, " D"]: ...
+
+
+@overload
+def embed(
+    loaded: Loaded, texts: Iterable[str], normalize: bool = True
+) -> Float[np.ndarray, "B D"]: ...
+
+
+def embed(loaded, texts, normalize=True):
     """A vector (D,) of each text: its hidden states averaged, of length 1 unless told otherwise.
 
     The dot product of two such vectors is their cosine. Texts longer than the model are cut
-    (Reimers and Gurevych 2019).
+    (Reimers and Gurevych 2019). One text alone has one vector. DataError for a text that is empty,
+    JaxlmError for what is no text.
     """
+    check_loaded(loaded)
+    texts, alone = listed(texts, "embed")
+    if wrong := [(i, text) for i, text in enumerate(texts, 1) if not isinstance(text, str)]:
+        raise JaxlmError(f"text {wrong[0][0]} is {wrong[0][1]!r:.60}, which is no text")
     config, joiner = loaded.config, Joiner(loaded.tokenizer, loaded.config.max_seq_len)
-    rows = [joiner.one(ids).ids for ids in loaded.tokenizer.encode_batch(texts)]
+    rows = [joiner.one(ids).ids if ids else [] for ids in loaded.tokenizer.encode_batch(texts)]
     if empty := [i + 1 for i, row in enumerate(rows) if not row]:
         raise DataError(f"text {empty[0]} is empty")
     trunk = TRUNKS[config.architecture](config, attention=loaded.model.attention)
@@ -193,4 +278,6 @@ def embed(loaded: Loaded, texts: Sequence[str], normalize: bool = True) -> Float
             mask[row, : len(rows[i])] = 1
         found = pooled_states(trunk, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask))
         vectors[chosen] = np.asarray(found)[: len(chosen)]
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize else vectors
+    if normalize:
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors[0] if alone else vectors

@@ -1,35 +1,46 @@
 """Labelled rows read, counted and split: what fine-tuning learns from, and is measured on."""
 
+import ast
 import dataclasses
 import hashlib
+import io
 import itertools
+import json
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
-from jaxlm.data.rows import Record, read_list, read_rows, spells_lists
-from jaxlm.data.sources import DataError
-from jaxlm.tasks.examples import COLUMNS, Item, RowReader, as_label, sorted_labels
+from jaxlm.data.rows import Record, read_rows
+from jaxlm.data.sources import DataError, find_files, kind_of, parallel_files, parts_of
+from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
 
 
 @dataclass(frozen=True)
 class RowSplits:
-    """The items of each split, the labels by name, and counts of what was left out (see NOTES)."""
+    """The items of each split, the labels by name, and counts of what was left out (see NOTES).
+
+    `remarks` tell in words what was read and passed over.
+    """
 
     train: list[Item]
     val: list[Item]
     test: list[Item]
     labels: tuple[str, ...]
     notes: Counter[str]
+    remarks: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all items as they were split."""
-        content = repr([[item[1:] for item in part] for part in (self.train, self.val, self.test)])
+        """A hash of all items as they were split, and of the labels in their order."""
+        parts = [[item[1:] for item in part] for part in (self.train, self.val, self.test)]
+        content = repr([self.labels, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -41,10 +52,12 @@ def read_items(
     *,
     source: str | None = None,
     labelled: bool = True,
-) -> list[Item | None]:
-    """One entry a row of `source`, else of `data.source`: its item, or None if it has no text.
+    remarks: list[str] | None = None,
+) -> list[Item]:
+    """The items of the rows of `source`, else of `data.source`, that have a text and a label.
 
-    DataError where a row is not as it must be, or no row has text.
+    What was left out is counted in `notes`, and told in `remarks`. DataError where a row is not as
+    it must be, or none is left.
     """
     columns = [getattr(data, name) for name in COLUMNS if labelled or name != "label_column"]
     rows = read_rows(
@@ -53,11 +66,19 @@ def read_items(
         data.hf_config,
         data.hf_val_split if source and source == data.val_source else data.hf_split,
         streaming=data.max_documents is not None,
+        skip_unreadable=data.skip_unreadable,
+        remarks=remarks,
     )
     rows = itertools.islice(rows, data.max_documents)
-    items = items_of(kind, rows, data, problem, source or data.source, labelled=labelled)
-    if empty := items.count(None):
+    read = items_of(kind, rows, data, problem, source or data.source, labelled=labelled)
+    full = [item for item in read if item is not None]
+    items = [item for item in full if item.label is not None or not labelled]
+    if empty := len(read) - len(full):
         notes["rows_without_text"] += empty
+    if unlabelled := len(full) - len(items):
+        notes["rows_without_label"] += unlabelled
+    if not items:
+        raise DataError(f"{source or data.source} has no row with a label")
     return items
 
 
@@ -78,7 +99,6 @@ def items_of(
         data = dataclasses.replace(data, label_column=None)
     exact = kind.exact(data)
     lists = kind.lists(data, problem) if spells_lists(source) else ()
-    label = data.label_column if kind.has_classes(problem) else None
     items = []
     for where, row in rows:
         fields = dict(row)
@@ -87,41 +107,68 @@ def items_of(
                 fields[name] = clean(value, data.normalize)
             if name in lists:
                 fields[name] = read_list(f"{where}, column {name!r},", fields[name])
-            if name == label:
-                fields[name] = as_label(fields[name])
         items.append(kind.read(where, fields, data, problem, labelled))
     if not any(items):
         raise DataError(f"{source} has no row with text")
     return items
 
 
+def spells_lists(source: str) -> bool:
+    """Whether a list must be spelled in a cell, as in CSV and TSV files and lines of text."""
+    if source.startswith("hf:"):
+        return False
+    texts = any(parallel_files(part) for part in parts_of(source))
+    return texts or any(kind_of(file) in (".csv", ".tsv") for file in find_files(source))
+
+
+def read_list(where: str, cell: Any) -> Any:
+    """A cell in brackets as the list that it spells, in JSON or in Python; others as they are."""
+    if not isinstance(cell, str) or not (cell.startswith("[") and cell.endswith("]")):
+        return cell
+    with suppress(ValueError, RecursionError):
+        return json.loads(cell)
+    try:
+        values = ast.literal_eval(cell)
+        pieces = [token.type for token in tokenize.generate_tokens(io.StringIO(cell).readline)]
+        # NumPy writes no commas, and Python would make one text of texts without them.
+        if pieces.count(tokenize.STRING) <= len(values):
+            return values
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+        pass
+    raise DataError(f"{where} holds {cell[:60]!r}, which is no list as JSON or Python writes it")
+
+
 def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()) -> RowSplits:
     """Read and split what the config's data section names.
 
-    The order is drawn by the seed, so that every class has its share in each split. `known` are
-    the labels of the model to start from, kept if the rows have no others. DataError on a mistake
-    in the rows: a missing column or label, or one that only validation rows have.
+    The order is drawn by the seed, so that every class has its share in each split; what
+    `group_of` holds together stands in one. `known` are the labels of the model to start from, kept
+    if the rows have no others. DataError on a mistake in the rows: a missing column or label, or
+    one that only validation rows have.
     """
     data, train_rows, problem = config.data, config.task.train_rows, config.model.problem
-    notes: Counter[str] = Counter()
-    items = [item for item in read_items(kind, data, problem, notes) if item is not None]
-    items = [items[i] for i in fair_order(kind, items, config.run.seed)]
-    unit = "contexts" if any(kind.group(item) is not None for item in items) else "rows"
-    tests = border(kind, items, round(len(items) * data.test_fraction))
+    notes, remarks = Counter[str](), list[str]()
+    items = read_items(kind, data, problem, notes, remarks=remarks)
+    items = note_repeats(kind, items, data.duplicates, notes)
+    groups = [group_of(kind, item, data.duplicates) for item in items]
+    order = fair_order(kind, items, groups, config.run.seed)
+    items, groups = [items[i] for i in order], [groups[i] for i in order]
+    unit = "different rows" if data.duplicates == "group" and notes["repeats_group"] else "rows"
+    unit = "contexts" if any(kind.group(item) is not None for item in items) else unit
+    tests = border(groups, round(len(items) * data.test_fraction))
     test, rest = items[:tests], items[tests:]
     if data.val_source is not None:
-        read = read_items(kind, data, problem, notes, source=data.val_source)
-        val = [item for item in read if item is not None]
+        val = read_items(kind, data, problem, notes, source=data.val_source, remarks=remarks)
     else:
-        vals = border(kind, rest, round(len(items) * data.val_fraction))
+        vals = border(groups[tests:], round(len(items) * data.val_fraction))
         val, rest = rest[:vals], rest[vals:]
         require_rows(data, "val_fraction", val, unit, "validation")
     require_rows(data, "test_fraction", test, unit, "the test")
     # Files apart may still share groups.
-    train = without_groups(kind, rest, [*val, *test], notes)
-    val = without_groups(kind, val, test, notes)
+    train = without_groups(kind, rest, [*val, *test], data.duplicates, notes)
+    val = without_groups(kind, val, test, data.duplicates, notes)
     if not train:
-        shared = "all of its contexts are in the rows to validate or test on"
+        shared = f"all of its {unit} are in the rows to validate or test on"
         reason = shared if rest else "give more rows"
         raise DataError(f"{data.source} leaves no row to train on: {reason}")
     kept = train[:train_rows]
@@ -137,7 +184,28 @@ def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()
     place = "model.labels" if config.model.labels else f"the labels of {rows}"
     for part in (kept, val, test):
         refuse_unknown(kind, part, labels, place)
-    return RowSplits(kept, val, test, labels, notes)
+    return RowSplits(kept, val, test, labels, notes, tuple(remarks))
+
+
+def group_of(kind: type[RowReader], item: Item, duplicates: str) -> object:
+    """What an item must not be parted from in a split: its context, or the same text again."""
+    if (group := kind.group(item)) is not None:
+        return group
+    return item.content if duplicates == "group" else None
+
+
+def note_repeats(
+    kind: type[RowReader], items: Sequence[Item], duplicates: str, notes: Counter[str]
+) -> list[Item]:
+    """The items with repeated texts counted, and left out with `duplicates` drop."""
+    first: dict[object, Item] = {}
+    for item in items:
+        first.setdefault(item.content, item)
+    if again := len(items) - len(first):
+        notes[f"repeats_{duplicates}"] += again
+        if apart := sum(item.label != first[item.content].label for item in items):
+            notes["repeats_labelled_apart"] += apart
+    return list(first.values()) if duplicates == "drop" else list(items)
 
 
 def require_rows(data: DataConfig, setting: str, part: Sequence[Item], unit: str, use: str) -> None:
@@ -180,10 +248,12 @@ def refuse_unknown(
                 )
 
 
-def fair_order(kind: type[RowReader], items: Sequence[Item], seed: int) -> list[int]:
+def fair_order(
+    kind: type[RowReader], items: Sequence[Item], groups: Sequence[object], seed: int
+) -> list[int]:
     """A random order of which every beginning holds each class by its share.
 
-    Items of a group stay together.
+    Items of a group stay together; None is no group.
     """
     random = np.random.default_rng(seed)
     members = defaultdict(list)
@@ -194,18 +264,17 @@ def fair_order(kind: type[RowReader], items: Sequence[Item], seed: int) -> list[
         members[labels if len(labels) == 1 else None].append(i)
     for places in members.values():
         keys[places] = (np.arange(len(places)) + random.random()) / len(places)
-    first: dict[object, float] = {}
-    for i, item in enumerate(items):
-        if (group := kind.group(item)) is not None:
-            keys[i] = first.setdefault(group, keys[i])
-    return np.argsort(keys, kind="stable").tolist()
+    first: dict[object, int] = {}
+    for i, group in enumerate(groups):
+        first.setdefault(i if group is None else group, i)
+    leaders = np.array([i if g is None else first[g] for i, g in enumerate(groups)], int)
+    return np.lexsort((leaders, keys[leaders])).tolist()
 
 
-def border(kind: type[RowReader], items: Sequence[Item], place: int) -> int:
+def border(groups: Sequence[object], place: int) -> int:
     """The place nearest to the given one that parts no group; with groups on both sides of it."""
-    if not 0 < place < len(items):
+    if not 0 < place < len(groups):
         return place
-    groups = [kind.group(item) for item in items]
     whole = [
         i
         for i, (before, after) in enumerate(itertools.pairwise(groups), 1)
@@ -215,11 +284,16 @@ def border(kind: type[RowReader], items: Sequence[Item], place: int) -> int:
 
 
 def without_groups(
-    kind: type[RowReader], items: Sequence[Item], others: Sequence[Item], notes: Counter[str]
+    kind: type[RowReader],
+    items: Sequence[Item],
+    others: Sequence[Item],
+    duplicates: str,
+    notes: Counter[str],
 ) -> list[Item]:
     """The items whose group none of the others has; what is left out is noted."""
-    taken = {kind.group(item) for item in others} - {None}
-    kept = [item for item in items if kind.group(item) not in taken]
+    taken = {group_of(kind, item, duplicates) for item in others} - {None}
+    kept = [item for item in items if group_of(kind, item, duplicates) not in taken]
     if left := len(items) - len(kept):
-        notes["rows_sharing_context"] += left
+        shared = "text" if kind.group(items[0]) is None else "context"
+        notes[f"rows_sharing_{shared}"] += left
     return kept

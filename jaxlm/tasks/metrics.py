@@ -1,4 +1,4 @@
-"""Scores of predictions, by scikit-learn, seqeval and SciPy."""
+"""Scores of predictions, by scikit-learn, seqeval and SciPy, and simple models to compare with."""
 
 import re
 import string
@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import JaxlmError
+from jaxlm.data.rows import ENTITY_TAG
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")
-ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 MARKS = str.maketrans("LU", "ES")  # seqeval knows last and unit tags as end and single ones
+# Chinese characters and words, of which TF-IDF takes those alone and pairs side by side.
+TERM = f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+"
+MOST_TERMS, MOST_DECISIONS = 50_000, 5_000_000  # decisions: rows to learn from times labels
+FEW_LABELS = 20  # up to which logistic regression is fitted to all labels together
 
 
 class MetricsError(JaxlmError):
@@ -46,13 +50,34 @@ def single_label_scores(
     }
 
 
+def class_scores(
+    truth: Sequence[str], found: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and the number of rows of each class."""
+    sklearn = library("sklearn.metrics")
+    options: dict[str, Any] = {"labels": list(labels), "zero_division": 0.0}
+    return by_name(labels, sklearn.precision_recall_fscore_support(truth, found, **options))
+
+
+def by_name(names: Sequence[str], columns: Sequence[Any]) -> dict[str, dict[str, float]]:
+    rows = zip(*columns, strict=True)
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        for name, (p, r, f, n) in zip(names, rows, strict=True)
+    }
+
+
+def hot(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """Which of the labels each row has, as 0 and 1 (N, C)."""
+    return np.array([[label in row for label in labels] for row in rows], int)
+
+
 def multi_label_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> dict[str, float]:
     """As for single labels; accuracy counts the rows whose labels are all right."""
     sklearn = library("sklearn.metrics")
-    hot = [[[label in row for label in labels] for row in rows] for rows in (truth, found)]
-    left, right = (np.array(rows, int) for rows in hot)
+    left, right = hot(truth, labels), hot(found, labels)
     # scikit-learn takes a single column for two classes, 0 and 1.
     chosen = list(range(len(labels))) if len(labels) > 1 else [1]
     options: dict[str, Any] = {"labels": chosen, "zero_division": 0.0}
@@ -60,6 +85,18 @@ def multi_label_scores(
         "accuracy": float((left == right).all(axis=1).mean()),
         "macro_f1": float(sklearn.f1_score(left, right, average="macro", **options)),
         "micro_f1": float(sklearn.f1_score(left, right, average="micro", **options)),
+    }
+
+
+def multi_class_scores(
+    truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """As `class_scores`, where a row has several labels."""
+    columns = zip(hot(truth, labels).T, hot(found, labels).T, strict=True)
+    words = [[["yes" if has else "no" for has in side] for side in pair] for pair in columns]
+    return {
+        label: class_scores(left, right, ["yes"])["yes"]
+        for label, (left, right) in zip(labels, words, strict=True)
     }
 
 
@@ -98,6 +135,19 @@ def tag_scores(
     return scores | {"accuracy": float(np.mean([a == b for a, b in pairs]))}
 
 
+def entity_scores(
+    truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and the number of right entities (rows) of each type of entity."""
+    both = [
+        [[tag[:1].translate(MARKS) + tag[1:] for tag in tags] for tags in rows]
+        for rows in (truth, found)
+    ]
+    names = sorted({tag[2:] for rows in both for tags in rows for tag in tags if tag != "O"})
+    score = library("seqeval.metrics.sequence_labeling").precision_recall_fscore_support
+    return by_name(names, score(*both, average=None, zero_division=0)) if names else {}
+
+
 def are_entities(labels: Sequence[str]) -> bool:
     return all(ENTITY_TAG.fullmatch(label) for label in labels)
 
@@ -128,6 +178,52 @@ def word_f1(truth: list[str], found: list[str]) -> float:
     return 2 * common / (len(truth) + len(found))
 
 
+def six_digits(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
 def confusion(truth: Sequence[str], found: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Counts (C, C): rows are what is right, columns what was said."""
     return library("sklearn.metrics").confusion_matrix(truth, found, labels=list(labels))
+
+
+def baseline_answers(
+    texts: Sequence[str], labels: Sequence[Sequence[str]], others: Sequence[str], several: bool
+) -> dict[str, list[tuple[str, ...]]]:
+    """What two models learned from labelled texts without a network say of other texts.
+
+    `majority` gives every text the most frequent label, or with `several` those that most texts
+    have; `tfidf_logistic_regression` weighs words, characters and pairs of them. Of many labels it
+    learns one against the rest, from as many rows as can be done in seconds.
+    """
+    counts = Counter(label for row in labels for label in row)
+    most = tuple(label for label, n in counts.items() if 2 * n > len(labels))
+    most = most if several else (max(counts, key=lambda label: counts[label]),)
+    found = {"majority": [most] * len(others)}
+    names = list(counts)
+    rows = slice(max(1, MOST_DECISIONS // len(names)))
+    vectorizer = library("sklearn.feature_extraction.text").TfidfVectorizer(
+        token_pattern=TERM, ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_TERMS
+    )
+    try:
+        left = vectorizer.fit_transform(texts[rows])
+    except ValueError:  # no text has a word
+        return found
+    right, linear = vectorizer.transform(others), library("sklearn.linear_model")
+    if len(names) <= FEW_LABELS:
+        model = linear.LogisticRegression(C=10, max_iter=200, tol=1e-3)
+    else:
+        model = linear.SGDClassifier("log_loss", alpha=1e-6, max_iter=5, tol=None, random_state=0)
+    if not several:
+        model.fit(left, [row[0] for row in labels[rows]])
+        answers = [(str(label),) for label in model.predict(right)]
+    else:
+        targets, chosen = hot(labels[rows], names).T, []
+        for name, target in zip(names, targets, strict=True):
+            same = target.min() == target.max()
+            says = (
+                np.full(len(others), target[0]) if same else model.fit(left, target).predict(right)
+            )
+            chosen.append([name if said else "" for said in says])
+        answers = [tuple(filter(None, row)) for row in zip(*chosen, strict=True)]
+    return found | {"tfidf_logistic_regression": answers}

@@ -28,7 +28,7 @@ from jaxlm.tasks.examples import (
     notes_in_words,
 )
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
-from jaxlm.tasks.metrics import library
+from jaxlm.tasks.metrics import class_scores, library, six_digits
 from jaxlm.tasks.task import (
     Objective,
     Outputs,
@@ -104,6 +104,15 @@ class RowTask(RowReader, Task):
         """Right and given labels, one by one; None where an item or a word has not just one."""
         return None
 
+    def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
+        """Precision, recall, F1 and number of rows, by label; empty where there are none."""
+        pairs = self.label_pairs(items, answers)
+        return class_scores(*pairs, self.labels) if pairs else {}
+
+    def baselines(self, items: Sequence[Item]) -> dict[str, Scores]:
+        """Scores of simpler models, learned from the training rows, on labelled items, by name."""
+        return {}
+
     @classmethod
     def from_config(cls, config: Config, source: Loaded | None) -> "RowTask":
         config = config.replace({"data": cls.missing_columns(config.data)})
@@ -139,9 +148,7 @@ class RowTask(RowReader, Task):
             raise not_among("task.metric", self.best_by, names)
         train, self.val, self.test = map(self.encode, (rows.train, rows.val, rows.test))
         for items, examples in ((rows.train, train), (rows.val, self.val), (rows.test, self.test)):
-            if items and not examples:
-                told = f"none of {len(items)} rows fits data.seq_len {self.limit}: raise it"
-                raise DataError(told)
+            self._check_fit(items, examples, "data.seq_len", ": raise it")
         if self.options.class_weights == "balanced":
             balance(train, len(rows.labels))
         self.train_examples = train
@@ -149,8 +156,15 @@ class RowTask(RowReader, Task):
         self.order = LengthOrder([len(e) for e in train], batch_size, config.run.seed)
         self.step_tokens = batch_size * sum(map(len, train)) / len(train)
         self.description = "; ".join(
-            [self._counts(), *notes_in_words(rows.notes + self.notes, self.limit)]
+            [self._counts(), *notes_in_words(rows.notes + self.notes, self.limit), *rows.remarks]
         )
+
+    def _check_fit(
+        self, items: Sequence[Item], examples: Sequence[Example], limit: str, hint: str = ""
+    ) -> None:
+        """DataError where none of the items has an example."""
+        if items and not examples:
+            raise DataError(f"none of {len(items)} rows fits {limit} {self.limit}{hint}")
 
     def _counts(self) -> str:
         rows, labels = self.rows, self.rows.labels
@@ -180,16 +194,32 @@ class RowTask(RowReader, Task):
         return self.measure(model, params, self.rows.val, self.val)[0]
 
     def summary(self, best: Loaded) -> dict[str, Any]:
-        """The score that chose the best checkpoint, and all scores on the test rows."""
-        if not self.rows.test:
-            return {"metric": self.best_by}
-        test = self.measure(best.model, best.params, self.rows.test, self.test)[0]
-        return {"metric": self.best_by, "test": {name: round(v, 6) for name, v in test.items()}}
+        """The score that chose the best checkpoint, and how it does on the rows held out.
+
+        That is on the test rows, else on those to validate: all scores (of the test), scores by
+        class, and those of simpler models that learned from the same rows.
+        """
+        rows, own = self.rows, {"metric": self.best_by}
+        items, examples = (rows.test, self.test) if rows.test else (rows.val, self.val)
+        if not items or not (rows.test or self.metrics):
+            return own
+        scores, answers = self.measure(best.model, best.params, items, examples)
+        if rows.test:
+            own |= {"test": six_digits(scores)}
+        if by_class := self.by_class(items, answers):
+            own |= {"by_class": {name: six_digits(row) for name, row in by_class.items()}}
+        if found := self.baselines(items):
+            own |= {"simple_baselines": {name: six_digits(row) for name, row in found.items()}}
+        return own
 
     def measure(
         self, model: nn.Module, params: Params, items: Sequence[Item], examples: Sequence[Example]
     ) -> tuple[Scores, list[Answer]]:
-        """The mean loss (nats) and the scores over labelled items, and the answers to them."""
+        """The mean loss (nats) and the scores over labelled items, and the answers to them.
+
+        DataError where none of the items has an example.
+        """
+        self._check_fit(items, examples, "the length of this model,")
         totals, answers = self._run(model, params, items, examples, labelled=True)
         count = max(totals.pop("count"), 1e-9)
         means = {name: total / count for name, total in totals.items()}

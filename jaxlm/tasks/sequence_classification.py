@@ -11,8 +11,14 @@ from jaxtyping import Array, Float
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item, field_of, text_field
-from jaxlm.tasks.metrics import multi_label_scores, number_scores, single_label_scores
+from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap, text_field
+from jaxlm.tasks.metrics import (
+    baseline_answers,
+    multi_class_scores,
+    multi_label_scores,
+    number_scores,
+    single_label_scores,
+)
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
@@ -74,7 +80,8 @@ class SequenceClassificationTask(RowTask):
         label = None
         if labelled:
             value = field_of(where, row, data.label_column, "label_column")
-            label = READERS[problem](f"{where}, column {data.label_column!r},", value)
+            if problem == "multi_label" or not is_gap(value):
+                label = READERS[problem](f"{where}, column {data.label_column!r},", value)
         return Item(where, tuple(texts), label)
 
     @classmethod
@@ -135,6 +142,28 @@ class SequenceClassificationTask(RowTask):
             return None
         return [item.label for item in items], [answer["label"] for answer in answers]
 
+    def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
+        if self.problem != "multi_label":
+            return super().by_class(items, answers)
+        found = [answer["labels"] for answer in answers]
+        return multi_class_scores([item.label for item in items], found, self.labels)
+
+    def baselines(self, items: Sequence[Item]) -> dict[str, Scores]:
+        if self.problem == "regression":
+            return {}
+        learned, several = self.rows.train, self.problem == "multi_label"
+        texts, others = (["\n".join(i.content) for i in part] for part in (learned, items))
+        labels = [self.labels_in(item) for item in learned]
+        if not any(labels):
+            return {}
+        answers = baseline_answers(texts, labels, others, several)
+        return {
+            name: self.score_answers(
+                items, [{"labels": list(row), "label": row[0] if row else ""} for row in rows]
+            )
+            for name, rows in answers.items()
+        }
+
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         truth = [item.label for item in items]
         if self.problem == "regression":
@@ -147,15 +176,13 @@ class SequenceClassificationTask(RowTask):
 def read_label(where: str, value: Any) -> str:
     if isinstance(value, list | dict):
         raise DataError(f"{where} holds {value!r}: set model.problem to multi_label for several")
-    if str(value).strip() == "":
-        raise DataError(f"{where} has no label: give one, or leave the row out")
-    return str(value).strip()
+    return str(as_label(value))
 
 
 def read_labels(where: str, value: Any) -> tuple[str, ...]:
     """A list, or names with | between them; no label at all is one of the cases."""
-    names = value if isinstance(value, list) else str(value).split("|")
-    return tuple(str(name).strip() for name in names if str(name).strip())
+    names = value if isinstance(value, list) else str(as_label(value)).split("|")
+    return tuple(dict.fromkeys(str(as_label(name)) for name in names if not is_gap(name)))
 
 
 def read_number(where: str, value: Any) -> float:

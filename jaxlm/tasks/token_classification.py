@@ -12,8 +12,8 @@ from jaxlm.config import DataConfig
 from jaxlm.data import clean
 from jaxlm.data.sources import DataError
 from jaxlm.ops.losses import target_sums
-from jaxlm.tasks.examples import Example, Item, field_of
-from jaxlm.tasks.metrics import are_entities, tag_scores
+from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
+from jaxlm.tasks.metrics import are_entities, entity_scores, tag_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
@@ -67,7 +67,10 @@ class TokenClassificationTask(RowTask):
         words = texts_in(where, value)
         if not words:
             return None
-        tags = texts_in(where, field_of(where, row, data.label_column, "label_column"))
+        value_of_tags = field_of(where, row, data.label_column, "label_column")
+        if is_gap(value_of_tags):
+            return Item(where, tuple(words), None)
+        tags = [str(as_label(tag)) for tag in texts_in(where, as_label(value_of_tags))]
         if isinstance(value, str) and len(words) != len(tags):
             words = [c for c in value if not c.isspace()]  # a tag for each character
         if len(words) != len(tags):
@@ -159,6 +162,12 @@ class TokenClassificationTask(RowTask):
     ) -> tuple[list[str], list[str]] | None:
         truth = [tag for item in items for tag in item.label]
         return truth, [tag for answer in answers for tag in answer["tags"]]
+
+    def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
+        """By type of entity where the tags are those of entities, else by tag."""
+        if not are_entities(self.labels):
+            return super().by_class(items, answers)
+        return entity_scores([i.label for i in items], [answer["tags"] for answer in answers])
 
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return tag_scores(

@@ -73,6 +73,9 @@ def closing_line(summary: Mapping[str, Any], path: Path) -> str:
         line += f", best val {summary['metric']} {summary['best_val_metric']:.4f}"
     for name, value in summary.get("test", {}).items():
         line += f", test {name} {value:.4f}"
+    for name, scores in summary.get("simple_baselines", {}).items():
+        metric, value = next(iter(scores.items()))
+        line += f", {name.replace('_', ' ')} {metric} {value:.4f}"
     grams = [(loss, order) for order, loss in (summary.get("baselines") or {}).items()]
     told = {
         "better than": min(filter(lambda gram: gram[0] > best, grams), default=None),

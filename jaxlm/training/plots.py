@@ -1,6 +1,8 @@
 """The pictures: a run's losses, and which labels are taken for which."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,27 @@ from jaxtyping import Int
 
 from jaxlm.files import file_in_place
 
-# Those that systems come with; Matplotlib's own font has no Chinese.
-CHINESE_FONTS = ("Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "SimHei")
+# Fonts with Chinese that systems come with, the finest first; Matplotlib's own has none.
+CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "Noto Sans CJK JP",  # the name of the file that holds all of them
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Heiti SC",
+    "STHeiti",
+    "SimHei",
+    "SimSun",
+    "Droid Sans Fallback",
+    "AR PL UMing CN",
+    "Arial Unicode MS",
+)
+MOST_COUNTS = 40  # labels up to which each count is written into the picture
 
 
 def plot_losses(path: Path, rows: list[dict[str, Any]], baselines: Mapping[str, float]) -> None:
@@ -44,27 +65,72 @@ def plot_losses(path: Path, rows: list[dict[str, Any]], baselines: Mapping[str, 
     save(figure, path)
 
 
-def plot_confusion(path: Path, counts: Int[np.ndarray, "C C"], labels: Sequence[str]) -> None:
-    """Draw how often each label (a row) was given as each (a column), shaded by the row's share."""
-    from matplotlib import font_manager, rc_context
+def plot_confusion(path: Path, counts: Int[np.ndarray, "C C"], labels: Sequence[str]) -> str:
+    """Draw how often each label (a row) was given as each (a column), shaded by the row's share.
 
-    known = set(font_manager.get_font_names())
-    fonts = [name for name in CHINESE_FONTS if name in known]
+    Returns a sentence if no font of the system has the characters of the labels, else nothing.
+    """
+    from matplotlib import rc_context
+
+    fonts, missing = fonts_for("".join(labels))
     side = min(12.0, 2.5 + 0.5 * len(labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with rc_context({"font.family": ["DejaVu Sans", *fonts]}):
+    with rc_context({"font.family": ["DejaVu Sans", *fonts]}), warnings.catch_warnings():
+        # Told in one sentence, not by a warning a character.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = new_figure(side + 1, side)
         axes = figure.add_subplot()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
+        for (row, column), count in np.ndenumerate(counts) if len(labels) <= MOST_COUNTS else ():
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-        places = range(len(labels))
-        axes.set_xticks(places, labels, rotation=45 if len(labels) > 4 else 0, ha="center")
-        axes.set_yticks(places, labels)
+        places = range(0, len(labels), 1 + len(labels) // (2 * MOST_COUNTS))
+        # A dollar sign would begin a formula.
+        names = [labels[i].replace("$", r"\$") for i in places]
+        axes.set_xticks(places, names, rotation=45 if len(labels) > 4 else 0, ha="center")
+        axes.set_yticks(places, names)
         axes.set(xlabel="the model's label", ylabel="the right label")
         figure.colorbar(image, label="share of the row")
         save(figure, path)
+    if not missing:
+        return ""
+    return (
+        f"no font here has {missing[:9]!r}, drawn as boxes: a font of Chinese comes with "
+        "`apt install fonts-noto-cjk` (dnf: google-noto-sans-cjk-fonts)"
+    )
+
+
+def fonts_for(text: str) -> tuple[list[str], str]:
+    """Names of fonts that have what Matplotlib's own lacks of a text, and what none of them has."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    def lacking(file: str, text: str) -> str:
+        known = FT2Font(file).get_charmap()
+        return "".join(c for c in text if ord(c) not in known)
+
+    own = font_manager.findfont("DejaVu Sans")
+    missing = lacking(own, "".join(dict.fromkeys(c for c in text if not c.isspace())))
+    if not missing:
+        return [], ""
+    # Matplotlib keeps a list of fonts, which does not know of one that was installed since.
+    listed = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for file in font_manager.findSystemFonts():
+        if file not in listed:
+            with suppress(OSError, RuntimeError, ValueError):
+                font_manager.fontManager.addfont(file)
+    rank = {name: i for i, name in enumerate(CHINESE_FONTS)}
+    order = sorted(
+        font_manager.fontManager.ttflist, key=lambda e: (rank.get(e.name, len(rank)), e.name)
+    )
+    fonts = []
+    for entry in order:
+        if missing and entry.name not in fonts:
+            with suppress(OSError, RuntimeError, ValueError):
+                left = lacking(entry.fname, missing)
+                fonts += [entry.name] if left != missing else []
+                missing = left
+    return fonts, missing
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -66,7 +66,7 @@ def test_a_byte_order_mark_is_not_part_of_a_column_name(tmp_path):
 def test_text_files_are_documents_in_the_order_of_their_paths(tmp_path):
     names = ["b/2.txt", "a.txt", "b/1.TXT"]
     more = [f"c/{i}.txt" for i in range(9, 0, -1)]
-    for name in (*names, *more, "b/.hidden.txt", ".git/c.txt", "notes.md"):
+    for name in (*names, *more, "b/.hidden.txt", ".git/c.txt", "notes.pdf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name, encoding="utf-8")
     assert read(tmp_path).documents == sorted(names + more)
@@ -149,7 +149,7 @@ MISTAKES = {
         gzip.compress(b'{"text": "a"}\n' * 999)[:40],
         r"cut\.jsonl\.gz cannot be read",
     ),
-    "page.html": (b"<p>", r"page\.html is none of the kinds"),
+    "page.pdf": (b"%PDF", r"page\.pdf is none of the kinds"),
 }
 
 

@@ -135,8 +135,11 @@ def test_a_number_is_one_class_however_it_is_written(tmp_path):
 @pytest.mark.parametrize("cell", ["['B-X', 'O']", '["B-X", "O"]'])
 def test_a_cell_in_brackets_is_a_list(tmp_path, cell):
     task = "token_classification"
-    found = rowset(tmp_path, [f"['the', 'fox']\t{cell}"] * 20, "tokens\ttags", task=task)
-    assert found.train[0][1:] == (("the", "fox"), ("B-X", "O"))
+    found = rowset(
+        tmp_path, [f"['fox', '{i}']\t{cell}" for i in range(20)], "tokens\ttags", task=task
+    )
+    assert found.train[0].content[0] == "fox"
+    assert found.train[0].label == ("B-X", "O")
     assert found.labels == ("B-X", "O")
 
 
@@ -157,7 +160,7 @@ def test_text_in_brackets_is_text_where_a_list_needs_no_spelling(tmp_path):
 
 
 def test_several_labels_may_stand_in_brackets(tmp_path):
-    rows = ["['a', 'b']\tfox", "[]\tdog"] * 10
+    rows = [row for i in range(10) for row in (f"['a', 'b']\tfox {i}", f"[]\tdog {i}")]
     found = rowset(tmp_path, rows, model={"problem": "multi_label"})
     assert found.labels == ("a", "b")
 
@@ -172,12 +175,12 @@ def test_rows_held_out_that_repeat_one_to_train_on_are_counted(tmp_path):
     val = tmp_path / "val.tsv"
     val.write_text("label\ttext\na\tfox\nb\tfox\nb\thare\n", encoding="utf-8")
     rows = ["a\tfox", "b\tdog"] * 4
-    found = rowset(tmp_path, rows, data={"val_source": str(val)})
-    assert found.notes == {"held_out_repeats": 2}
+    found = rowset(tmp_path, rows, data={"val_source": str(val), "duplicates": "keep"})
+    assert found.notes == {"repeats_keep": 6, "held_out_repeats": 2}
 
 
 def test_labels_are_in_order_by_number_or_alphabet(tmp_path):
-    rows = [f"{i}\ttext" for i in (10, 9, 1) for _ in range(5)]
+    rows = [f"{i}\ttext {i} {j}" for i in (10, 9, 1) for j in range(5)]
     assert rowset(tmp_path, rows).labels == ("1", "9", "10")
     assert sorted_labels({"--1", "2", "10"}) == ("--1", "10", "2")
 
@@ -244,7 +247,7 @@ def test_every_beginning_of_the_order_is_fair():
     from jaxlm.tasks.examples import Item
 
     items = [Item("", (str(i),), "a" if i < 90 else "b") for i in range(100)]
-    order = fair_order(kind, items, seed=3)
+    order = fair_order(kind, items, [None] * 100, seed=3)
     assert sorted(order) == list(range(100))
     for n in range(10, 101, 10):
         assert abs(sum(i >= 90 for i in order[:n]) - n / 10) <= 1

@@ -68,7 +68,6 @@ def test_labels_are_read_as_the_problem_says(problem, value, label):
 @pytest.mark.parametrize(
     ("problem", "value", "message"),
     [
-        ("single_label", "", "has no label"),
         ("single_label", ["a", "b"], "multi_label"),
         ("regression", "many", "needs a number"),
     ],
