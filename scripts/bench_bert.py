@@ -24,7 +24,7 @@ from jaxtyping import Array
 from jaxlm.config import OptimConfig
 from jaxlm.data.batches import Batch
 from jaxlm.models import make_model, preset
-from jaxlm.ops.losses import target_sums
+from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks import Objective
 from jaxlm.tasks.masked_lm import masked_lm
 from jaxlm.training.optimizers import make_optimizer

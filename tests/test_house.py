@@ -26,9 +26,7 @@ PARAMETER_PATH = re.compile(
     r"|/(kernel|bias|scale|tokens|positions|types|query|key|value)\b|\blora_(a|b|scale)\b"
 )
 # Files of fewer lines than others; each __init__.py only names what is public.
-SMALL = {
-    "ops/norms.py": "two formulas, which every model has",
-}
+SMALL = {}
 # Names that two packages define.
 SAME_NAME = {
     "__getattr__": "Python's hook for names imported on first use",

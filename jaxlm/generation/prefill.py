@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.models import CausalLM
 from jaxlm.nn.block import KVCache, init_cache
-from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.nn.layers import Int8Matrix
 from jaxlm.ops.padding import bucket, pad_rows
 
 # Prompts are cached so many tokens at a time: by the larger number as long as most of it is used.

@@ -1,9 +1,9 @@
 """Whole models over the shared Block, the table of their parameters, and the published sizes."""
 
 from jaxlm.config.presets import PRESETS, preset
-from jaxlm.models.decoder import CausalLM, Decoder
 from jaxlm.models.heads import (
     BareModel,
+    CausalLM,
     MaskedLM,
     QuestionAnswerer,
     SequenceClassifier,
@@ -11,7 +11,7 @@ from jaxlm.models.heads import (
     make_model,
 )
 from jaxlm.models.parameters import num_params, param_shapes
-from jaxlm.models.trunk import Encoder
+from jaxlm.models.trunk import Decoder, Encoder
 
 __all__ = [
     "PRESETS",

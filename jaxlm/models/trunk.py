@@ -1,13 +1,13 @@
-"""The trunk that decoders and encoders share: embeddings, blocks and a last norm."""
+"""The trunk that decoders and encoders share, and what a decoder adds: going on from a cache."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.block import AttendingModule, Block
+from jaxlm.nn.block import AttendingModule, Block, KVCache
 from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, scoped
-from jaxlm.ops.attention import segment_mask
+from jaxlm.ops.attention import position_mask, segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
 
@@ -102,6 +102,35 @@ class Trunk(AttendingModule):
 
 class Encoder(Trunk):
     """A trunk whose tokens attend in both directions."""
+
+
+class Decoder(Trunk):
+    """A trunk whose tokens attend backwards only, and which can continue from a KV cache."""
+
+    def extend(
+        self,
+        ids: Int[Array, "B T"],
+        cache: KVCache,
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        tap: Tap = identity,
+    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
+        """Append tokens to a cache, for prefill and decoding.
+
+        Rows may be right-padded: of row i the first `lengths[i]` tokens count (default: all T).
+        `LayerCache.write` says what happens where the cache has no room for all T.
+        """
+        start = cache.lengths
+        positions = start[:, None] + jnp.arange(ids.shape[1])
+        mask = position_mask(positions, cache.num_slots)
+        x, block_args = self._enter(ids, positions, None, True, tap)
+        block_args |= {"mask": mask, "start": start}
+        filled = []
+        for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
+            x, new = layer(x, **block_args, cache=old, tap=scoped(tap, f"layers_{i}"))
+            filled.append(new)
+        added = ids.shape[1] if lengths is None else lengths
+        return self._leave(x, tap), KVCache(tuple(filled), start + added)
 
 
 def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:

@@ -19,8 +19,8 @@ from jaxlm.nn.layers import (
     scoped,
 )
 from jaxlm.ops.attention import AttentionFunction, attention
-from jaxlm.ops.norms import rms_norm
 from jaxlm.ops.positions import Rotation, rotate
+from jaxlm.ops.reductions import rms_norm
 
 FEW = 16  # up to so many new entries a row are written in place
 

@@ -14,7 +14,7 @@ from jaxlm.config import Config
 from jaxlm.data import Dataset, epochs_at, eval_batches, prepare, train_batch, witten_bell
 from jaxlm.data.batches import Batch
 from jaxlm.generation import generate
-from jaxlm.ops.losses import target_sums
+from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.task import Arrays, Params, Scores, Sums, Task, mean_scores, perplexity
 from jaxlm.tokenizer import SPECIAL_TOKENS
 

@@ -9,7 +9,7 @@ from jaxlm.artifact import Loaded
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.generation import Chat
-from jaxlm.ops.losses import target_sums
+from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.examples import Example, Item, field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums

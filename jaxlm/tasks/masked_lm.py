@@ -17,7 +17,7 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.masked_batches import DocumentWindows, MaskedBatches
 from jaxlm.data.masking import MaskingVocabulary
 from jaxlm.generation import fill
-from jaxlm.ops.losses import cross_entropy, target_sums
+from jaxlm.ops.reductions import cross_entropy, target_sums
 from jaxlm.tasks.causal_lm import RunningTextTask
 from jaxlm.tasks.task import Arrays, Params, Sums
 

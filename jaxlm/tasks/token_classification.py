@@ -11,7 +11,7 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data import clean
 from jaxlm.data.sources import DataError
-from jaxlm.ops.losses import target_sums
+from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
 from jaxlm.tasks.metrics import are_entities, entity_scores, tag_scores
 from jaxlm.tasks.row_task import Answer, RowTask

@@ -9,8 +9,8 @@ from jaxlm.hub import export_tensors
 from jaxlm.models.trunk import model_frequencies
 from jaxlm.nn.block import Attention, init_cache
 from jaxlm.nn.layers import FeedForward, Norm
-from jaxlm.ops.losses import cross_entropy
 from jaxlm.ops.positions import rotary_angles, rotate
+from jaxlm.ops.reductions import cross_entropy
 from tests.fixtures.reference import DECODERS, HEADS, MODELS, ROTARY, TRAINED, Record, sources
 
 BLOCK = "layers_1"  # the block whose parts are recorded apart

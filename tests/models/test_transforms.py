@@ -8,7 +8,7 @@ import pytest
 
 from jaxlm.models import CausalLM, make_model
 from jaxlm.ops.attention import attention, causal_mask
-from jaxlm.ops.losses import cross_entropy
+from jaxlm.ops.reductions import cross_entropy
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.state import init_state, train_step
 from tests.fixtures.tiny import params_of, random_ids, random_like, tiny_config, tiny_model

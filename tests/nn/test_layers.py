@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm.config import ConfigError
 from jaxlm.nn.layers import ACTIVATIONS, Dense, Embeddings, FeedForward, Norm, kernel_init
-from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.reductions import layer_norm, rms_norm
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.losses import cross_entropy
-from jaxlm.ops.norms import layer_norm, rms_norm
+from jaxlm.ops.reductions import cross_entropy, layer_norm, rms_norm
 
 EPS = 1e-2  # large enough to be missed
 

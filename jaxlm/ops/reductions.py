@@ -1,0 +1,54 @@
+"""Norms and losses: reductions over the last dim, in fp32."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def layer_norm(
+    x: Float[Array, "*batch D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"] | None,
+    eps: float,
+) -> Float[Array, "*batch D"]:
+    """Subtract the mean, divide by the standard deviation, scale and shift (Ba et al. 2016)."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(-1, keepdims=True)
+    # E[x^2] - E[x]^2 takes one pass over x instead of two. In fp32 it is exact enough for
+    # activations, but rounding may push the variance of a nearly constant row below zero.
+    variance = jnp.maximum((x * x).mean(-1, keepdims=True) - mean * mean, 0)
+    y = (x - mean) * jax.lax.rsqrt(variance + eps) * scale
+    return y if bias is None else y + bias
+
+
+def rms_norm(
+    x: Float[Array, "*batch D"], scale: Float[Array, " D"], eps: float
+) -> Float[Array, "*batch D"]:
+    """Divide by the root mean square and scale (Zhang and Sennrich 2019)."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps) * scale
+
+
+def cross_entropy(
+    logits: Float[Array, "*batch V"], targets: Int[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Negative log-likelihood of each target in nats, in fp32."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def target_sums(
+    logits: Float[Array, "*batch V"],
+    targets: Int[Array, "*batch"],
+    weights: Float[Array, "*batch"],
+    accuracy: bool = True,
+) -> dict[str, Float[Array, ""]]:
+    """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
+
+    A target counts as correct if it has the largest logit.
+    """
+    sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
+    if accuracy:
+        sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
+    return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}
