@@ -10,6 +10,7 @@ import pytest
 import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.cli.export import logits_difference
+from jaxlm.config import JaxlmError
 from jaxlm.hub.configs import ACTIVATIONS
 from jaxlm.models import make_model
 from tests.fixtures.reference import DECODERS, HEADS, LIVE_HEADS, MODELS, recorded
@@ -96,6 +97,23 @@ def test_torch_files_are_read(tmp_path):
     assert loaded.origin["dtype"] == "bfloat16"
     tokens = loaded.params["backbone"]["embed"]["tokens"]
     np.testing.assert_array_equal(tokens, half["transformer.wte.weight"].float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1, 2], "must hold tensors by name, it holds a list"),
+        ({"state_dict": {}, "epoch": 3}, "holds state_dict, epoch and no tensors"),
+        ({}, "holds nothing and no tensors"),
+    ],
+)
+def test_torch_files_of_other_things_are_told(content, told, tmp_path):
+    import torch
+
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(JaxlmError, match=told):
+        jaxlm.load(tmp_path)
 
 
 def save(model, path):
