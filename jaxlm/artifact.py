@@ -17,8 +17,10 @@ from jaxlm.tokenizer import Tokenizer
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
-    `origin` holds what is known of its source: source, dtype, step, val_loss, data. `run_config` is
-    the config it was trained with, or None for a model from elsewhere.
+    `origin` holds what is known of its source: source, dtype, step, val_loss, data; of a model of
+    Hugging Face also model_type, `eos_token_ids` (a list), and as `generation_config` the mapping
+    in that file, where there is one. `run_config` is the config it was trained with, or None for a
+    model from elsewhere.
     """
 
     model: nn.Module

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -90,15 +90,14 @@ def is_empty(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def attribute_faults(theirs: Theirs, family: Family, accept: Iterable[str]) -> list[str]:
+def attribute_faults(theirs: Theirs, family: Family, accept: set[str]) -> list[str]:
     """Faults of attributes that would change the outputs in a way that ours do not.
 
     What is unknown but cannot matter is passed over, and `accept` names what is taken all the same;
     both are logged.
     """
-    accept, faults, passed, taken = set(accept), [], [], []
-    for name in sorted(accept - theirs.keys()):
-        faults.append(f"there is no {name} to accept")
+    passed, taken = [], []
+    faults = [f"there is no {name} to accept" for name in sorted(accept - theirs.keys())]
     known = {attribute for attribute, _ in family.fields.values()} | {*family.dropout}
     known |= {*HARMLESS.split(), *family.harmless.split()}
     demands = DEMANDS | dict(family.demands)

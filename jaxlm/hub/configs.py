@@ -146,12 +146,13 @@ def config_from_reference(
 
     Raises: JaxlmError, with every attribute that is unknown or not supported.
     """
-    shapes = shapes or {}
+    shapes, accept = shapes or {}, {accept} if isinstance(accept, str) else set(accept)
     family = family_told_by(theirs, shapes)
     faults: list[str] = []
     if family.structure["positions"] == "rotary":
         theirs = flat_rotary(theirs, faults)
-    faults += attribute_faults(theirs, family, accept)
+    judged = attribute_faults(theirs, family, accept)
+    faults += judged
     head = head or head_of(family, theirs, faults)
     fields = {
         ours: read_field(ours, name, theirs.get(name, default), default, faults)
@@ -161,8 +162,9 @@ def config_from_reference(
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         faults.append(f"{family.fields['activation'][0]} {shown(activation)} is unknown to us")
     faults += size_faults(family, fields, shapes)
-    if fields["num_layers"] and fields["max_seq_len"] and "sliding_window" not in set(accept):
-        faults += window_faults(theirs, family, fields["num_layers"], fields["max_seq_len"])
+    if fields["num_layers"] and fields["max_seq_len"] and "sliding_window" not in accept:
+        windows = window_faults(theirs, family, fields["num_layers"], fields["max_seq_len"])
+        judged, faults = judged + windows, faults + windows
     if head.endswith("_classification"):
         fields |= class_labels(theirs, faults)
         most = largest(shapes)
@@ -177,7 +179,9 @@ def config_from_reference(
             offset = fields["position_offset"] = pad + 1
     dropout = read_rate(theirs, family.dropout[0], faults)
     if faults:
-        raise JaxlmError(f"this {family.name} config cannot be taken over: {'; '.join(faults)}")
+        told = f"this {family.name} config cannot be taken over: {'; '.join(faults)}"
+        risk = "; jaxlm import --accept NAME takes an attribute at your own risk"
+        raise JaxlmError(told + risk * (len(judged) == len(faults)))
     encoder = family.structure["architecture"] == "encoder"
     if head == "none" and fields["tie_embeddings"] and not encoder:
         head = "lm"  # a tied head has no weights, so a bare model has all that is needed

@@ -172,7 +172,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     theirs |= {"dtype": dtype, "torch_dtype": dtype}
     specials = special_ids(loaded)
     for name in specials.keys() & theirs.keys():
-        if specials[name] is None:
+        # Some sources count positions from another id than their tokenizer's padding.
+        if specials[name] is None or loaded.origin.get(name) == theirs[name]:
             specials[name] = theirs[name]
         if specials[name] != theirs[name]:
             raise ExchangeError(

@@ -213,6 +213,9 @@ def torch_entries(path: Path) -> Iterator[Entry]:
         raise WeightsError(f"{path} cannot be read: {reason}") from None
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"{path} must hold tensors by name, it holds a {type(tensors).__name__}")
+    if not any(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        held = ", ".join(map(str, list(tensors)[:4])) or "nothing"
+        raise WeightsError(f"{path} holds {held} and no tensors: save the model's state_dict alone")
 
     def reader(tensor: Any) -> Callable[[], np.ndarray]:
         half = tensor.dtype == torch.bfloat16  # unknown to NumPy

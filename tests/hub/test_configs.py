@@ -387,7 +387,7 @@ CLASSIFIER = BERT | {"architectures": ["BertForSequenceClassification"]}
         (CLASSIFIER, {"num_labels": None}, "num_labels must be a whole number above 0, it is None"),
         (CLASSIFIER, {"num_labels": "3"}, "num_labels must be a whole number above 0, it is '3'"),
         (CLASSIFIER, {"num_labels": 0}, "num_labels must be a whole number above 0"),
-        (CLASSIFIER, {"num_labels": 10**9}, "num_labels must be at most 1,000,000"),
+        (CLASSIFIER, {"num_labels": 1_000_001}, "num_labels must be at most 1,000,000"),
         (CLASSIFIER, {"id2label": ["a", "b"]}, "id2label must map numbers to names of classes"),
         (CLASSIFIER, {"id2label": {"a": 0, "b": 1}}, "the keys of id2label must be 0 to 1"),
         (CLASSIFIER, {"id2label": {"1": "a", "2": "b"}}, "the keys of id2label must be 0 to 1"),

@@ -212,6 +212,19 @@ def test_a_family_that_is_like_another_stays_itself(name, tmp_path):
     assert written["architectures"] == record.theirs["architectures"]
 
 
+def test_positions_counted_from_another_id_than_the_padding_are_kept(tmp_path):
+    record = recorded("CamembertForMaskedLM")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    save_file(record.weights, theirs / "model.safetensors")
+    (theirs / "config.json").write_text(json.dumps(record.theirs | {"pad_token_id": 0}))
+    train_tokenizer("char", ["天气"], specials=["<s>", "<pad>"]).save(theirs)
+    loaded = jaxlm.load(theirs)
+    assert (loaded.config.position_offset, loaded.tokenizer.pad_id) == (1, 1)
+    written = json.loads((through_a_run(theirs, tmp_path) / "config.json").read_text())
+    assert written["pad_token_id"] == 0
+
+
 def test_a_classifying_decoder_is_written_with_a_padding_token(tmp_path):
     heads = {"head": "sequence_classification", "labels": ("no", "yes")}
     config = tiny_config("rotary", qkv_bias=False, **heads)

@@ -10,6 +10,7 @@ import pytest
 import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.cli.export import logits_difference
+from jaxlm.config import JaxlmError
 from jaxlm.hub.configs import ACTIVATIONS
 from jaxlm.models import make_model
 from tests.fixtures.reference import DECODERS, HEADS, LIVE_HEADS, MODELS, recorded
@@ -98,6 +99,23 @@ def test_torch_files_are_read(tmp_path):
     np.testing.assert_array_equal(tokens, half["transformer.wte.weight"].float().numpy())
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1, 2], "must hold tensors by name, it holds a list"),
+        ({"state_dict": {}, "epoch": 3}, "holds state_dict, epoch and no tensors"),
+        ({}, "holds nothing and no tensors"),
+    ],
+)
+def test_torch_files_of_other_things_are_told(content, told, tmp_path):
+    import torch
+
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(JaxlmError, match=told):
+        jaxlm.load(tmp_path)
+
+
 def save(model, path):
     model.save_pretrained(path)
     return path
@@ -149,7 +167,8 @@ def embedding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
-def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(tmp_path):
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
+def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(kind, tmp_path):
     """Adapters over an imported encoder, merged on loading, exported with the labels' names."""
     import torch
     import transformers
@@ -159,8 +178,10 @@ def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(tmp_path)
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 24, "max_position_embeddings": 32, "vocab_size": 60}
-    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "base")
+    sizes |= {"hidden_dim" if kind == "DistilBert" else "intermediate_size": 24}
+    sizes |= {"max_position_embeddings": 32, "vocab_size": 60}
+    model_class = getattr(transformers, f"{kind}Model")
+    model_class(model_class.config_class(**sizes)).save_pretrained(tmp_path / "base")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
     (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     rows = ["label\ttext", *["yes\tgood film", "no\tbad film"] * 10]
@@ -169,21 +190,15 @@ def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(tmp_path)
         {
             "run": {"dir": str(tmp_path / "run")},
             "data": {"source": str(tmp_path / "rows.tsv"), "seq_len": 16},
-            "finetune": {
-                "task": "sequence_classification",
-                "init_from": str(tmp_path / "base"),
-                "lora_rank": 2,
-            },
+            "task": {"name": "sequence_classification"},
+            "finetune": {"init_from": str(tmp_path / "base"), "lora_rank": 2},
             "optim": {"learning_rate": 0.05, "warmup_steps": 0},
             "train": {"steps": 8, "batch_size": 4, "eval_every": 8},
         }
     )
     jaxlm.export(fit(config), tmp_path / "theirs")
-    model, report = transformers.BertForSequenceClassification.from_pretrained(
-        tmp_path / "theirs", output_loading_info=True
-    )
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    model = reload(tmp_path / "theirs")
+    assert type(model).__name__ == f"{kind}ForSequenceClassification"
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     with torch.no_grad():
         logits = model.eval()(**tokenizer("good film", return_tensors="pt")).logits
