@@ -14,7 +14,7 @@ from jaxlm.tasks.examples import Example, Item, field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer import Tokenizer, TokenizerError
-from jaxlm.tokenizer.chat import chat_template, dialogue_with_replies, with_dialogues
+from jaxlm.tokenizer.chat import dialogue_with_replies, with_dialogues
 
 ROLES = ("user", "assistant")
 USUAL_COLUMNS = ("turns", "messages")  # usual names of the column of dialogues
@@ -34,7 +34,6 @@ class ChatTask(RowTask):
 
     def __init__(self, tokenizer: Tokenizer, limit: int, *args: Any, **keywords: Any):
         super().__init__(with_dialogues(tokenizer), limit, *args, **keywords)
-        chat_template(self.tokenizer)  # told now if there is none to use
 
     def make_objective(self) -> RowObjective:
         # Padding stands behind a row's tokens, where none of them looks: no mask is needed.

@@ -1,115 +1,24 @@
 """Dialogues as text and as tokens: by the chat template, or as [CLS] turn [SEP] turn [SEP]."""
 
-import json
-import signal
-import subprocess
-import sys
-import threading
-import weakref
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-from jaxlm.tokenizer import templates
 from jaxlm.tokenizer.encoding import Tokenizer
 from jaxlm.tokenizer.formats import TokenizerError
-from jaxlm.tokenizer.replies import reply_spans, tokens_of_spans
+from jaxlm.tokenizer.templates import ChatTemplate, Message, Rendering
 
-# role (system, user, assistant, tool), content, and whatever else a template may read
-Message = Mapping[str, Any]
+THOUGHT = "</think>"  # ends the part of a reply that templates leave out of past turns
+Span = tuple[int, int]
 # For a vocabulary with no more than an end of text: it ends every turn (Zhang et al. 2019).
 TURNS_BY_END = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
 
 
-class Rendering(NamedTuple):
-    """A dialogue as text, and where the template says that the assistant wrote it."""
-
-    text: str
-    spans: list[tuple[int, int]]
-
-
-class ChatTemplate:
-    """A Jinja template of dialogues, as Hugging Face writes them, in a process with limits.
-
-    `specials` are the special tokens by the names that templates use, such as eos_token.
-    """
-
-    def __init__(self, source: str, specials: Mapping[str, str]):
-        self.source, self.specials = source, dict(specials)
-        self.marks_replies = bool(templates.GENERATION.search(source))
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendering:
-        """One dialogue as text; TokenizerError where the template refuses it or is broken."""
-        (found,) = self.try_each([(messages, add_generation_prompt)])
-        if isinstance(found, str):
-            raise TokenizerError(f"the chat template cannot take these messages: {found}")
-        return found
-
-    def try_each(self, requests: Sequence[tuple[Sequence[Message], bool]]) -> list[Rendering | str]:
-        """Each dialogue, with the prompt of a reply or without, or what is wrong with it."""
-        wanted = [
-            {"messages": [dict(m) for m in messages], "add_generation_prompt": prompted}
-            for messages, prompted in requests
-        ]
-        try:
-            line = json.dumps(wanted).encode() + b"\n"
-        except (TypeError, ValueError, RecursionError) as error:
-            raise TokenizerError(f"messages must be what JSON can hold: {error}") from None
-        with self._lock:
-            answers = self._ask(line)
-        return [
-            found["error"]
-            if "error" in found
-            else Rendering(found["text"], [(a, b) for a, b in found["spans"]])
-            for found in answers
-        ]
-
-    def _ask(self, line: bytes) -> list[dict[str, Any]]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = start()
-            weakref.finalize(self, stop, self._process)
-            given = {"path": sys.path, "limits": templates.LIMITS}
-            given |= {"template": self.source, "specials": self.specials}
-            line = json.dumps(given).encode() + b"\n" + line
-        process: Any = self._process
-        try:
-            process.stdin.write(line)
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        if answer:
-            return json.loads(answer)
-        self._process = None
-        why = "takes too much memory, or its process was ended"
-        if process.wait() == -signal.SIGPROF:
-            why = f"takes more than {templates.LIMITS['seconds']:g} seconds"
-        raise TokenizerError(f"the chat template cannot take these messages: it {why}")
-
-
-def start() -> subprocess.Popen[bytes]:
-    """A process that renders templates; it ends when nothing more can be asked of it."""
-    return subprocess.Popen(
-        [sys.executable, "-S", "-P", templates.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the program that asks
-    )
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
 def knows_dialogues(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has a chat template, or [CLS] and [SEP]."""
-    by_template = bool(tokenizer.config.get("chat_template"))
+    """Whether the tokenizer has a chat template, or [CLS] and [SEP].
+
+    Raises: TokenizerError where it has several templates, and none is the default.
+    """
+    by_template = chat_template(tokenizer) is not None
     return by_template or None not in (tokenizer.cls_id, tokenizer.sep_id)
 
 
@@ -205,3 +114,149 @@ def dialogue_with_replies(
         ids += added
         learned += [turn["role"] == "assistant"] * len(added)
     return ids, learned
+
+
+def reply_spans(template: ChatTemplate, turns: Sequence[Message]) -> tuple[str, list[Span]]:
+    """The text of a dialogue, and the (start, end) of each reply from the prompt to its end token.
+
+    Raises: TokenizerError where the template refuses the dialogue, or changes replies beyond
+    finding.
+    """
+    whole = template.render(turns, False)
+    if template.marks_replies:
+        return whole.text, whole.spans
+    replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    found = iter(
+        text_or_none(x)
+        for x in template.try_each(
+            [pair for i in replies for pair in ((turns[:i], True), (turns[: i + 1], False))]
+        )
+    )
+    pairs = list(zip(found, found, strict=True))
+    spans = [
+        (len(before), len(after))
+        for before, after in pairs
+        if before is not None and after is not None
+        if after.startswith(before) and whole.text.startswith(after)
+    ]
+    if len(spans) == len(replies):
+        return whole.text, spans
+    prompts = dict(zip(replies, (before for before, _ in pairs), strict=True))
+    return whole.text, spans_by_marks(template, turns, whole.text, prompts)
+
+
+def spans_by_marks(
+    template: ChatTemplate, turns: Sequence[Message], whole: str, prompts: Mapping[int, str | None]
+) -> list[Span]:
+    """The replies of a dialogue whose earlier turns are written otherwise once others follow.
+
+    What stands between replies is what stands between marks that are put in their place.
+    `prompts` are the texts up to each reply, None where the template refuses one.
+    """
+    marks = {i: f"\ue000{i}\ue001" for i in prompts}
+    answers = {i: turns[i]["content"].rpartition(THOUGHT)[2] for i in marks}
+    marked = [
+        {**turn, "content": turn["content"].removesuffix(answers[i]) + marks[i]}
+        if i in marks
+        else turn
+        for i, turn in enumerate(turns)
+    ]
+    asked = {"role": "user", "content": marks[max(marks)]}
+    requests = [(marked, False), ([asked], True), ([asked], False)]
+    requests += [(marked[: i + 1], False) for i in marks]
+    text, prompted, bare, *ends = map(text_or_none, template.try_each(requests))
+    # What a prompt has behind the user's words, and what of it is there for the reply alone.
+    after_user = (prompted or "").rpartition(asked["content"])[2]
+    opening = (prompted or "").removeprefix(bare or "") if bare else ""
+    between = split_at(text or "", list(marks.values()))
+    if between is None:
+        raise not_found(next(iter(marks)))
+    spans = []
+    place = 0
+    for i, before, after, end in zip(marks, between, between[1:], ends, strict=False):
+        content = place + len(before)
+        forms = [answers[i], answers[i].strip(), answers[i].strip("\n")]
+        forms += [answers[i].lstrip("\n"), answers[i].lstrip(), answers[i].rstrip()]
+        is_last = after is between[-1]
+        form = next(
+            (
+                form
+                for form in forms
+                if whole.startswith(before, place)
+                and whole.startswith(form + after, content)
+                and (not is_last or content + len(form + after) == len(whole))
+            ),
+            None,
+        )
+        start = reply_start(whole, place, before, prompts[i], after_user, opening)
+        if form is None or start is None:
+            raise not_found(i)
+        place = content + len(form)
+        closing = (end or "").rpartition(marks[i])[2]
+        spans.append((min(start, content), place + shared_length(closing, after)))
+    return spans
+
+
+def reply_start(
+    whole: str, place: int, before: str, prompt: str | None, after_user: str, opening: str
+) -> int | None:
+    """Where a reply begins that has `before` between it and the reply before, at `place`."""
+    if prompt is not None:
+        common = shared_length(whole, prompt)
+        # All that differs may be what the prompt alone has, such as an opened thought.
+        if common > place and len(prompt) - common <= len(after_user):
+            return common
+    for sign in (after_user, opening):
+        if sign and sign in before:
+            return place + before.rindex(sign) + len(sign)
+    cut = next((n for n in range(len(after_user), 0, -1) if before.endswith(after_user[:n])), 0)
+    # Nothing asks for a reply that no template writes without: it is what its turn says.
+    return place + len(before) if cut or prompt is None else None
+
+
+def shared_length(a: str, b: str) -> int:
+    """How many characters two texts begin with alike."""
+    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differ, min(len(a), len(b)))
+
+
+def split_at(text: str, marks: Sequence[str]) -> list[str] | None:
+    """What stands between marks, each of which must stand in the text once and in order."""
+    parts = []
+    for mark in marks:
+        if text.count(mark) != 1:
+            return None
+        part, _, text = text.partition(mark)
+        parts.append(part)
+    return [*parts, text]
+
+
+def text_or_none(found: Rendering | str) -> str | None:
+    return None if isinstance(found, str) else found.text
+
+
+def not_found(turn: int) -> TokenizerError:
+    return TokenizerError(
+        f"the chat template changes turn {turn + 1} so that its reply is not found in the text; a "
+        "template with {% generation %} around replies tells where they are"
+    )
+
+
+def tokens_of_spans(
+    tokenizer: Tokenizer, text: str, spans: Sequence[Span]
+) -> tuple[list[int], list[bool]]:
+    """The tokens of a text, and which of them are of its spans.
+
+    Where a token would reach over the edge of a span, the text is cut there: a model that is asked
+    for a reply has the text before it in its tokens alone.
+    """
+    edges = sorted({0, len(text), *itertools.chain.from_iterable(spans)})
+    prefixes = tokenizer.encode_batch([text[:edge] for edge in edges])
+    ids = prefixes[-1]
+    parts = [ids[len(a) : len(b)] for a, b in itertools.pairwise(prefixes)]
+    if any(ids[: len(prefix)] != prefix for prefix in prefixes):
+        texts = [text[a:b] for a, b in itertools.pairwise(edges)]
+        parts = [tokenizer.encode(texts[0]), *map(tokenizer.encode_after, texts[1:])]
+    inside = [any(a <= edge < b for a, b in spans) for edge in edges[:-1]]
+    learned = [own for own, part in zip(inside, parts, strict=True) for _ in part]
+    return [token for part in parts for token in part], learned

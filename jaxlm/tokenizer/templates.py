@@ -1,17 +1,21 @@
 """Chat templates rendered by a process of its own, which has only so much time and memory.
 
-A template is a program out of a downloaded file. `chat.ChatTemplate` starts this file as a script;
-so it imports nothing of jaxlm. What templates see is what transformers 5 gives them.
+A template is a program out of a downloaded file. ChatTemplate starts this file as a script, which
+imports nothing of jaxlm. What templates see is what transformers 5 gives them.
 """
 
 import json
 import re
 import resource
 import signal
+import subprocess
 import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 LIMITS = {
     "seconds": 5.0,  # of a processor, for one text
@@ -20,6 +24,104 @@ LIMITS = {
 }
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 REASONING = ("reasoning_content", "thinking", "reasoning")
+# role (system, user, assistant, tool), content, and whatever else a template may read
+Message = Mapping[str, Any]
+
+
+class Rendering(NamedTuple):
+    """A dialogue as text, and where the template says that the assistant wrote it."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+
+class ChatTemplate:
+    """A Jinja template of dialogues, as Hugging Face writes them, in a process with limits.
+
+    `specials` are the special tokens by the names that templates use, such as eos_token.
+    """
+
+    def __init__(self, source: str, specials: Mapping[str, str]):
+        self.source, self.specials = source, dict(specials)
+        self.marks_replies = bool(GENERATION.search(source))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendering:
+        """One dialogue as text; TokenizerError where the template refuses it or is broken."""
+        (found,) = self.try_each([(messages, add_generation_prompt)])
+        if isinstance(found, str):
+            raise cannot_render(found)
+        return found
+
+    def try_each(
+        self, requests: Sequence[tuple[Sequence[Mapping[str, Any]], bool]]
+    ) -> list[Rendering | str]:
+        """Each dialogue, with the prompt of a reply or without, or what is wrong with it."""
+        wanted = [
+            {"messages": [dict(m) for m in messages], "add_generation_prompt": prompted}
+            for messages, prompted in requests
+        ]
+        try:
+            line = json.dumps(wanted).encode() + b"\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise cannot_render(f"they must be what JSON can hold: {error}") from None
+        with self._lock:
+            answers = self._ask(line)
+        return [
+            found["error"]
+            if "error" in found
+            else Rendering(found["text"], [(a, b) for a, b in found["spans"]])
+            for found in answers
+        ]
+
+    def _ask(self, line: bytes) -> list[dict[str, Any]]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = start()
+            weakref.finalize(self, stop, self._process)
+            given = {"path": sys.path, "limits": LIMITS}
+            given |= {"template": self.source, "specials": self.specials}
+            line = json.dumps(given).encode() + b"\n" + line
+        process: Any = self._process
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if answer:
+            return json.loads(answer)
+        self._process = None
+        why = "takes too much memory, or its process was ended"
+        if process.wait() == -signal.SIGPROF:
+            why = f"takes more than {LIMITS['seconds']:g} seconds"
+        raise cannot_render(f"it {why}")
+
+
+def start() -> subprocess.Popen[bytes]:
+    """A process that renders templates; it ends when nothing more can be asked of it."""
+    return subprocess.Popen(
+        [sys.executable, "-S", "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the program that asks
+    )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def cannot_render(reason: str) -> Exception:
+    # The process that renders has no use for jaxlm, whose import takes a second.
+    from jaxlm.tokenizer.formats import TokenizerError
+
+    return TokenizerError(f"the chat template cannot take these messages: {reason}")
 
 
 def make_environment() -> Any:

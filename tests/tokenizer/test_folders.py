@@ -1,18 +1,25 @@
 """Every form of a tokenizer's folder gives the ids that transformers gives."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxlm.tokenizer import Tokenizer, TokenizerError
+from jaxlm.tokenizer.classes import RULES
 from tests.tokenizer.folders import (
     FORMS,
     KNOWN,
     PIECES,
     SIZE,
     TEXTS,
+    bert,
     bpe_files,
     byte_level,
+    llama,
     model,
     named,
     reference,
@@ -133,3 +140,59 @@ def test_damaged_files_are_told_in_one_sentence(files, tmp_path):
     with pytest.raises(TokenizerError) as raised:
         Tokenizer.load(write(tmp_path, files))
     assert "\n" not in str(raised.value)
+
+
+def problem_of(folder):
+    """What is wrong with a folder; nothing if it is read."""
+    try:
+        Tokenizer.load(folder).encode("hello <|user|>")
+    except TokenizerError as error:
+        return str(error)
+    return ""
+
+
+KEYS = [
+    *("content", "special", "lstrip", "__type", "0", "270", "<s>", "add_bos_token", "legacy"),
+    *("tokenizer_class", "added_tokens_decoder", "additional_special_tokens", "chat_template"),
+    *("extra_special_tokens", "add_prefix_space", "do_lower_case", "strip_accents", "model_type"),
+    *("bos_token", "pad_token", "cls_token", "image_token", "unk_token"),
+]
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.sampled_from(["", "<s>", "he", "a b"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=4,
+)
+NAMES = [*RULES, "GPT2TokenizerFast", "T5Tokenizer", ""]
+FOLDERS = [bpe_files(["<s>"]), words(), saved(byte_level(["<s>"])), saved(bert()), saved(llama())]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    files=st.sampled_from(FOLDERS),
+    config=st.dictionaries(st.sampled_from(KEYS), values, max_size=4),
+    kind=st.none() | st.sampled_from(NAMES),
+    name=st.sampled_from(["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]),
+)
+def test_any_config_is_followed_or_told(files, config, kind, name):
+    with TemporaryDirectory() as folder:
+        write(Path(folder), files | {name: config} | ({} if kind is None else named(kind)))
+        assert "\n" not in problem_of(folder)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    files=st.sampled_from(FOLDERS),
+    place=st.floats(0, 1, exclude_max=True),
+    patch=st.sampled_from([b"", b"\0", b"\xff", b"[", b'"', b"-1", b"9" * 30, b"null", b"{}"]),
+    dropped=st.integers(0, 40),
+)
+def test_damaged_bytes_are_told(files, place, patch, dropped):
+    name = next(iter(files))
+    content = files[name]
+    text = content if isinstance(content, str) else json.dumps(content)
+    data = text.encode()
+    at = int(place * len(data))
+    with TemporaryDirectory() as folder:
+        write(Path(folder), files)
+        Path(folder, name).write_bytes(data[:at] + patch + data[at + dropped :])
+        assert "\n" not in problem_of(folder)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm.tokenizer import TokenizerError, templates
-from jaxlm.tokenizer.chat import ChatTemplate, chat_text, with_dialogues
+from jaxlm.tokenizer.chat import chat_text, knows_dialogues
+from jaxlm.tokenizer.templates import ChatTemplate
 from tests.tokenizer.dialogues import CHATML, with_template
 
 HELLO = [{"role": "user", "content": "今天"}]
@@ -124,9 +125,9 @@ def test_a_template_works_again_after_one_text_was_too_much(monkeypatch):
 
 def test_none_of_several_templates_is_told_before_it_is_used():
     named = [{"name": "rag", "template": CHATML}, {"name": "tool_use", "template": CHATML}]
-    tokenizer = with_dialogues(with_template(named))
-    with pytest.raises(TokenizerError, match=r"\(rag, tool_use\) is called default"):
-        chat_text(tokenizer, HELLO)
+    for use in (knows_dialogues, lambda tokenizer: chat_text(tokenizer, HELLO)):
+        with pytest.raises(TokenizerError, match=r"\(rag, tool_use\) is called default"):
+            use(with_template(named))
     for wrong in ([1], [{"name": "default"}], 3, [{"name": "default", "template": 3}]):
         with pytest.raises(TokenizerError, match=r"chat.template must be a text"):
             chat_text(with_template(wrong), HELLO)
