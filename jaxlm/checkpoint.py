@@ -8,9 +8,11 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,13 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
-        logging.getLogger("absl").addFilter(not_of_orbax)
+        quiet_orbax()
         self._args, self._folder = ocp.args, folder
-        best = managers.BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._show
+        best = managers.BestN(
+            get_metric_fn=itemgetter("merit"), n=1, keep_checkpoints_without_metrics=False
+        )
         with self._writing():
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
@@ -83,8 +89,16 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and end the threads that write. Raises: WriteError."""
-        with self._writing():
-            self._manager.close()
+        try:
+            with self._writing():
+                self._manager.close()
+        finally:
+            sys.unraisablehook = self._hook
+
+    def _show(self, raised: Any) -> None:
+        """Show an exception, but for those of TensorStore's threads after a write has failed."""
+        if str(raised.exc_value) != "Event loop is closed":
+            self._hook(raised)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -104,17 +118,22 @@ def write_reason(error: BaseException) -> str:
     """What the system said, out of an exception of Orbax or TensorStore."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    found = re.search(r"\[OS error \d+: [A-Z_0-9]* ?([^\]]+)\]", str(error))
-    return found[1] if found else first_line(error)
+    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
+    return os.strerror(int(found[1] or found[2])) if found else first_line(error)
 
 
 def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def quiet_orbax() -> None:
+    """Let Orbax log no tracebacks: what it raises is told in one sentence."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(not_of_orbax)
+
+
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    """False for records of Orbax, which logs a traceback of what is raised as well."""
-    return "orbax" not in record.pathname
+    return "orbax" not in record.pathname and "/orbax/" not in record.getMessage()
 
 
 def sealing_path() -> Any:
@@ -142,10 +161,6 @@ def seal(checkpoint: Path) -> None:
     hashes = {path.relative_to(checkpoint).as_posix(): file_hash(path) for path in files}
     (checkpoint / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
     sync_tree(checkpoint)
-
-
-def merit(metrics: dict[str, float]) -> float:
-    return metrics["merit"]
 
 
 def step_folders(folder: Path) -> list[Path]:
@@ -220,7 +235,7 @@ def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").addFilter(not_of_orbax)
+    quiet_orbax()
     meta = read_meta(checkpoint)
     with ThreadPoolExecutor(1) as beside:
         hashed = beside.submit(damage, checkpoint, tuple(targets), meta)
