@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
@@ -20,10 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config import JaxlmError
-from jaxlm.files import WriteError, file_hash, sync, sync_tree
+from jaxlm.files import WriteError, damage, seal, sync
 
 STATE, PARAMS, META = "state", "params", "meta"
-HASHES = "hashes.json"
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a step that is being written
 
 
@@ -155,14 +153,6 @@ def sealing_path() -> Any:
     return SealingPath
 
 
-def seal(checkpoint: Path) -> None:
-    """Write the hash of each file of a checkpoint beside them, and wait until all is on disk."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    hashes = {path.relative_to(checkpoint).as_posix(): file_hash(path) for path in files}
-    (checkpoint / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-    sync_tree(checkpoint)
-
-
 def step_folders(folder: Path) -> list[Path]:
     """The folders of steps that hold anything, whole or not, in order of the steps."""
     if not folder.is_dir():
@@ -201,64 +191,38 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
             raise ValueError("it lacks the config")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {error}") from None
-    if reason := damage(checkpoint, (META,), meta):
+    if reason := damage(checkpoint, (META,), meta.get("hashed", False)):
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
     return meta
-
-
-def damage(checkpoint: Path, items: tuple[str, ...], meta: dict[str, Any]) -> str | None:
-    """What is wrong with the files of some items of a checkpoint, by their hashes; None if nothing.
-
-    A checkpoint of a version that kept no hashes is taken as it is.
-    """
-    file = checkpoint / HASHES
-    try:
-        hashes = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in hashes.items():
-            if name.partition("/")[0] in items and file_hash(checkpoint / name) != value:
-                return f"{name} is not as it was written"
-    except FileNotFoundError as error:
-        missing = Path(error.filename)
-        if missing != file or meta.get("hashed"):
-            return f"{missing.relative_to(checkpoint)} is missing"
-    except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
-    except (ValueError, AttributeError):
-        return f"{HASHES} is not as it was written"
-    return None
 
 
 def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
-    The hashes are compared beside the reading. Raises: CheckpointError, DamagedError.
+    The hashes are compared first. Raises: CheckpointError, DamagedError.
     """
     import orbax.checkpoint as ocp
 
     quiet_orbax()
-    meta = read_meta(checkpoint)
-    with ThreadPoolExecutor(1) as beside:
-        hashed = beside.submit(damage, checkpoint, tuple(targets), meta)
-        found, problem = {}, None
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                for name, target in targets.items():
-                    found[name] = checkpointer.restore((checkpoint / name).absolute(), target)
-        except Exception as error:
-            problem = error
-        reason = hashed.result()
-    if reason is not None:
+    hashed = read_meta(checkpoint).get("hashed", False)
+    if reason := damage(checkpoint, tuple(targets), hashed):
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
-    if problem is None:
-        return found
-    if isinstance(problem, MemoryError) or "RESOURCE_EXHAUSTED" in str(problem):
-        raise CheckpointError(f"there is too little memory to load {checkpoint}")
-    if meta.get("hashed") or "tree structures do not match" in str(problem):
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
-            "where it was trained with an optimizer or objective of your own, give the same again"
-        )
-    raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(problem)}")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return {
+                name: checkpointer.restore((checkpoint / name).absolute(), target)
+                for name, target in targets.items()
+            }
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise CheckpointError(f"there is too little memory to load {checkpoint}") from None
+        if hashed or "tree structures do not match" in str(error):
+            raise CheckpointError(
+                f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
+                "where it was trained with an optimizer or objective of your own, give the same "
+                "again"
+            ) from None
+        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(error)}") from None
 
 
 def restore_newest(
@@ -281,7 +245,7 @@ def restore_newest(
                 raise CheckpointError(f"{error}, and no other of the run is whole") from None
     for older in folders[:-1]:  # Orbax reads their merits
         try:
-            if reason := damage(older, ("metrics",), read_meta(older)):
+            if reason := damage(older, ("metrics",), read_meta(older).get("hashed", False)):
                 damaged[older] = f"the checkpoint {older} is damaged: {reason}"
         except DamagedError as error:
             damaged[older] = str(error)
