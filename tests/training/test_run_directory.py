@@ -124,6 +124,7 @@ def test_a_copied_run_goes_on_where_it_stands(short, tmp_path):
 def test_a_run_is_lengthened_by_its_steps(tmp_path, capsys, monkeypatch, finished):
     def config(name, steps, schedule="constant"):
         sections = {"train": SHORT | {"steps": steps}, "optim": {"schedule": schedule}}
+        sections["sample"] = {"every": 0}
         return tiny(tmp_path, run={"dir": str(tmp_path / name)}, **sections)
 
     fit(config("whole", 8))
@@ -151,7 +152,7 @@ def test_what_a_longer_schedule_does_to_the_rate_is_told(tmp_path, capsys):
 def test_own_parts_are_named_and_must_be_given_again(tmp_path, capsys):
     def own_loss(model, params, batch, key=None):
         logits = model.apply({"params": params}, batch["ids"])
-        return {"loss": (logits**2).sum(), "count": batch["ids"].size * 1.0}
+        return {"loss": (logits**2).sum(), "count": jnp.float32(batch["ids"].size)}
 
     fit(tiny(tmp_path, train=SHORT, sample={"every": 0}), objective=own_loss)
     run = tmp_path / "run"
