@@ -50,14 +50,14 @@ class Checkpoints:
         self._args, self._folder = ocp.args, folder
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._show
-        best = managers.BestN(
-            get_metric_fn=itemgetter("merit"), n=1, keep_checkpoints_without_metrics=False
-        )
+        worth = itemgetter("merit")
+        best = managers.BestN(get_metric_fn=worth, n=1, keep_checkpoints_without_metrics=False)
         with self._writing():
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
+                    best_fn=worth,  # without it the merits are not written, nor known later
                     cleanup_tmp_directories=True,
                     enable_async_checkpointing=True,
                     temporary_path_class=sealing_path(),
