@@ -8,9 +8,10 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config import JaxlmError
-from jaxlm.files import WriteError, file_hash, sync, sync_tree
+from jaxlm.files import WriteError, damage, seal, sync
 
 STATE, PARAMS, META = "state", "params", "meta"
-HASHES = "hashes.json"
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a step that is being written
 
 
@@ -46,14 +46,18 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
-        logging.getLogger("absl").addFilter(not_of_orbax)
+        quiet_orbax()
         self._args, self._folder = ocp.args, folder
-        best = managers.BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._show
+        worth = itemgetter("merit")
+        best = managers.BestN(get_metric_fn=worth, n=1, keep_checkpoints_without_metrics=False)
         with self._writing():
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(1), best]),
+                    best_fn=worth,  # without it the merits are not written, nor known later
                     cleanup_tmp_directories=True,
                     enable_async_checkpointing=True,
                     temporary_path_class=sealing_path(),
@@ -83,8 +87,16 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and end the threads that write. Raises: WriteError."""
-        with self._writing():
-            self._manager.close()
+        try:
+            with self._writing():
+                self._manager.close()
+        finally:
+            sys.unraisablehook = self._hook
+
+    def _show(self, raised: Any) -> None:
+        """Show an exception, but for those of TensorStore's threads after a write has failed."""
+        if str(raised.exc_value) != "Event loop is closed":
+            self._hook(raised)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -104,17 +116,22 @@ def write_reason(error: BaseException) -> str:
     """What the system said, out of an exception of Orbax or TensorStore."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    found = re.search(r"\[OS error \d+: [A-Z_0-9]* ?([^\]]+)\]", str(error))
-    return found[1] if found else first_line(error)
+    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
+    return os.strerror(int(found[1] or found[2])) if found else first_line(error)
 
 
 def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def quiet_orbax() -> None:
+    """Let Orbax log no tracebacks: what it raises is told in one sentence."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(not_of_orbax)
+
+
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    """False for records of Orbax, which logs a traceback of what is raised as well."""
-    return "orbax" not in record.pathname
+    return "orbax" not in record.pathname and "/orbax/" not in record.getMessage()
 
 
 def sealing_path() -> Any:
@@ -134,18 +151,6 @@ def sealing_path() -> Any:
             sync(final.parent)
 
     return SealingPath
-
-
-def seal(checkpoint: Path) -> None:
-    """Write the hash of each file of a checkpoint beside them, and wait until all is on disk."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    hashes = {path.relative_to(checkpoint).as_posix(): file_hash(path) for path in files}
-    (checkpoint / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-    sync_tree(checkpoint)
-
-
-def merit(metrics: dict[str, float]) -> float:
-    return metrics["merit"]
 
 
 def step_folders(folder: Path) -> list[Path]:
@@ -186,64 +191,38 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
             raise ValueError("it lacks the config")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {error}") from None
-    if reason := damage(checkpoint, (META,), meta):
+    if reason := damage(checkpoint, (META,), meta.get("hashed", False)):
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
     return meta
-
-
-def damage(checkpoint: Path, items: tuple[str, ...], meta: dict[str, Any]) -> str | None:
-    """What is wrong with the files of some items of a checkpoint, by their hashes; None if nothing.
-
-    A checkpoint of a version that kept no hashes is taken as it is.
-    """
-    file = checkpoint / HASHES
-    try:
-        hashes = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in hashes.items():
-            if name.partition("/")[0] in items and file_hash(checkpoint / name) != value:
-                return f"{name} is not as it was written"
-    except FileNotFoundError as error:
-        missing = Path(error.filename)
-        if missing != file or meta.get("hashed"):
-            return f"{missing.relative_to(checkpoint)} is missing"
-    except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
-    except (ValueError, AttributeError):
-        return f"{HASHES} is not as it was written"
-    return None
 
 
 def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
-    The hashes are compared beside the reading. Raises: CheckpointError, DamagedError.
+    The hashes are compared first. Raises: CheckpointError, DamagedError.
     """
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").addFilter(not_of_orbax)
-    meta = read_meta(checkpoint)
-    with ThreadPoolExecutor(1) as beside:
-        hashed = beside.submit(damage, checkpoint, tuple(targets), meta)
-        found, problem = {}, None
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                for name, target in targets.items():
-                    found[name] = checkpointer.restore((checkpoint / name).absolute(), target)
-        except Exception as error:
-            problem = error
-        reason = hashed.result()
-    if reason is not None:
+    quiet_orbax()
+    hashed = read_meta(checkpoint).get("hashed", False)
+    if reason := damage(checkpoint, tuple(targets), hashed):
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
-    if problem is None:
-        return found
-    if isinstance(problem, MemoryError) or "RESOURCE_EXHAUSTED" in str(problem):
-        raise CheckpointError(f"there is too little memory to load {checkpoint}")
-    if meta.get("hashed") or "tree structures do not match" in str(problem):
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
-            "where it was trained with an optimizer or objective of your own, give the same again"
-        )
-    raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(problem)}")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return {
+                name: checkpointer.restore((checkpoint / name).absolute(), target)
+                for name, target in targets.items()
+            }
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise CheckpointError(f"there is too little memory to load {checkpoint}") from None
+        if hashed or "tree structures do not match" in str(error):
+            raise CheckpointError(
+                f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
+                "where it was trained with an optimizer or objective of your own, give the same "
+                "again"
+            ) from None
+        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(error)}") from None
 
 
 def restore_newest(
@@ -266,7 +245,7 @@ def restore_newest(
                 raise CheckpointError(f"{error}, and no other of the run is whole") from None
     for older in folders[:-1]:  # Orbax reads their merits
         try:
-            if reason := damage(older, ("metrics",), read_meta(older)):
+            if reason := damage(older, ("metrics",), read_meta(older).get("hashed", False)):
                 damaged[older] = f"the checkpoint {older} is damaged: {reason}"
         except DamagedError as error:
             damaged[older] = str(error)

@@ -18,6 +18,7 @@ from jaxlm.config import JaxlmError
 
 Row = dict[str, Any]
 
+HASHES = "hashes.json"
 TEMPORARY = re.compile(r"\.jaxlm-[0-9a-f]{16}(\..*)?")
 
 
@@ -178,6 +179,36 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the hash of each file of a folder beside them, and wait until all is on disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+    (folder / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    sync_tree(folder)
+
+
+def damage(folder: Path, parts: tuple[str, ...], sealed: bool) -> str | None:
+    """What is wrong with the files below some folders of a sealed one; None if nothing.
+
+    A folder that is not `sealed`, by a version that did not, may lack the hashes.
+    """
+    file = folder / HASHES
+    try:
+        hashes = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in hashes.items():
+            if name.partition("/")[0] in parts and file_hash(folder / name) != value:
+                return f"{name} is not as it was written"
+    except FileNotFoundError as error:
+        missing = Path(error.filename)
+        if missing != file or sealed:
+            return f"{missing.relative_to(folder)} is missing"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    except (ValueError, AttributeError):
+        return f"{HASHES} is not as it was written"
+    return None
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

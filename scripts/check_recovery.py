@@ -52,7 +52,6 @@ VARIANTS: dict[str, dict[str, dict]] = {
 KILLS, STEPS, STOP = 6, 240, 20  # kills of a variant; steps of its run; where a run is stopped
 DISK_BYTES = 3_000_000
 LEVELS = [12_000, 60_000, 140_000, 260_000, 400_000, 600_000]  # bytes left free
-HASH_OF_STATE = ("state", "hashes.json")
 
 
 def sections(folder: Path, base: Path, variant: str, steps: int) -> dict[str, dict]:
@@ -65,8 +64,6 @@ def sections(folder: Path, base: Path, variant: str, steps: int) -> dict[str, di
     if variant == "lora":
         whole["finetune"]["init_from"] = str(base)
         whole["model"] = {}
-        del whole["data"]["seq_len"]
-        whole["data"]["seq_len"] = 16
     return whole
 
 
@@ -157,10 +154,10 @@ def damages() -> Iterator[tuple[str, Callable[[Path], None], bool]]:
         for name in ("d/*", "manifest.ocdbt", "_METADATA"):
             for harm in (flip, cut, Path.unlink):
                 yield f"run/checkpoints/NEWEST/{item}/{name}", harm, False
-    for name in ("meta/metadata", "metrics/metadata", "hashes.json"):
+    for name in ("meta/metadata", "hashes.json"):
         for harm in (flip, cut, Path.unlink):
             yield f"run/checkpoints/NEWEST/{name}", harm, False
-    for name in ("params/d/*", "meta/metadata", "metrics/metadata"):
+    for name in ("params/d/*", "meta/metadata", "metrics/metrics"):
         for harm in (flip, Path.unlink):
             yield f"run/checkpoints/BEST/{name}", harm, False
     for name in ("params/d/*", "meta/metadata"):
@@ -268,9 +265,7 @@ def check_disk(home: Path, levels: list[int]) -> list[str]:
             told = last[0][:150] if last else "no error"
             print(f"disk   {level} bytes free, {reached} rows: {told}: {found or 'then equal'}")
             if not sentence or found:
-                wrong.append(
-                    f"{level}: status {process.returncode}, {errors[-800:]} {found} {again}"
-                )
+                wrong.append(f"{level}: {process.returncode}, {errors[-3000:]} {found} {again}")
         finally:
             if mounted:
                 subprocess.run(["umount", str(disk)], check=True)

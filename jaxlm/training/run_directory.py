@@ -14,6 +14,7 @@ from typing import Any, Literal
 from jaxlm.checkpoint import UNFINISHED, is_imported, saved_steps, step_folders
 from jaxlm.config import (
     Config,
+    ConfigError,
     JaxlmError,
     ModelConfig,
     build_config,
@@ -157,7 +158,11 @@ class RunDirectory:
 
         RunError where it would take other steps.
         """
-        then = dict(flat(to_mapping(build_config(read_yaml(self.path / "config.yaml")))))
+        try:
+            kept = build_config(read_yaml(self.path / "config.yaml"))
+        except ConfigError as error:
+            raise RunError(f"the config.yaml in {self.path} is damaged: {error}") from None
+        then = dict(flat(to_mapping(kept)))
         now = dict(flat(to_mapping(self.config.resolved())))
         passed_over = not_compared() | open_fields(self.config)
         changed = [

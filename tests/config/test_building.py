@@ -210,3 +210,23 @@ def test_a_config_cannot_be_changed_and_may_be_a_key():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.model.d_model = 3  # pyright: ignore
     assert {config: 1}[Config()] == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "told"),
+    [
+        ("train", {"steps": 10**20}, "train.steps must be below 2**31"),
+        ("model", {"vocab_size": 100_000_000_000}, "model.vocab_size must be below 2**31"),
+        ("sample", {"top_k": 2**40}, "sample.top_k must be below 2**31"),
+        ("optim", {"eps": 0}, "optim.eps must be positive"),
+        ("optim", {"warmup_steps": 3000}, "optim.warmup_steps must be at most train.steps (2000)"),
+    ],
+)
+def test_numbers_beyond_use_are_refused(section, fields, told):
+    assert refused(section, **fields).startswith(told)
+
+
+def test_the_warm_up_is_compared_where_it_is_given_and_steps_are_known():
+    build_config({"train": {"steps": 5}})
+    build_config({"train": {"epochs": 1}, "optim": {"warmup_steps": 3000}})
+    build_config({"run": {"seed": 2**32 - 1}})

@@ -1,5 +1,6 @@
 """From a small pretrained encoder or decoder to every task, as the training command does it."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,7 +12,7 @@ import jaxlm
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import ConfigError, JaxlmError
 from jaxlm.data import DataError
-from jaxlm.loading import write_trained
+from jaxlm.loading import write_run, write_trained
 from jaxlm.training import fit
 from tests.training.runs import assert_same_run, contents, rows
 from tests.training.tuning import TUNE, tuned
@@ -221,11 +222,19 @@ def test_what_was_trained_alone_goes_back_onto_its_source(home, tmp_path, finetu
     write_trained(tmp_path / "run", file)
     again = jaxlm.load(home / "encoder", trained=file)
     assert again.config == loaded.config
+    assert again.run_config == loaded.run_config
+    assert again.origin["step"] == loaded.origin["step"]
     for ours, theirs in zip(*map(jax.tree.leaves, (again.params, loaded.params)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert file.stat().st_size < sum(x.nbytes for x in jax.tree.leaves(loaded.params)) / 1.5
+    jaxlm.load(home / "encoder", trained=file, dtype="bfloat16")
     with pytest.raises(JaxlmError, match=r"was trained on .*, not on this model"):
         jaxlm.load(home / "decoder", trained=file)
+    source = jaxlm.load(home / "encoder")
+    moved = jax.tree.map(lambda leaf: leaf * 1.001, source.params)
+    write_run(dataclasses.replace(source, params=moved), tmp_path / "tuned further")
+    with pytest.raises(JaxlmError, match=r"not on this model: a weight differs"):
+        jaxlm.load(tmp_path / "tuned further", trained=file)
     with pytest.raises(JaxlmError, match="no file of trained weights"):
         jaxlm.load(home / "encoder", trained=home / "reviews.tsv")
 
