@@ -39,6 +39,9 @@ ROLES = {
 }
 # Ends after a single newline, where the next line starts with a word.
 CUT = re.compile(r"\S\n(?=\w)")
+# Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
+# place, after LONGEST characters: encoding takes hundreds of bytes a character.
+LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
 CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
@@ -141,22 +144,53 @@ class Tokenizer:
         )
 
     def pieces(self, text: str) -> Iterator[str]:
-        """Cut a long text into pieces whose ids, joined, are those of the whole text."""
-        return cut_at_newlines(text) if self._breaks_at_newlines else iter([text])
+        """Cut a long text into pieces whose ids, joined, are those of the whole text.
+
+        Only where millions of characters have no border between words do ids change at a cut.
+        """
+        lines = cut_at_newlines(text) if self._breaks_at_newlines else iter([text])
+        return (piece for line in lines for piece in self._cut_long(line))
+
+    def _cut_long(self, text: str) -> Iterator[str]:
+        start, look = 0, LONG
+        while len(text) - start > LONG:
+            near = range(start + look, min(start + look + NEAR, len(text)))
+            place = next((i for i in near if self._breaks_at(text, i)), None)
+            if place is None and look < LONGEST and start + look < len(text):
+                look += LONG
+                continue
+            place = min(start + LONGEST, len(text)) if place is None else place
+            yield text[start:place]
+            start, look = place, LONG
+        if text[start:]:
+            yield text[start:]
+
+    def _breaks_at(self, text: str, place: int) -> bool:
+        """Whether no word, nor any added token, stands on both sides of a place."""
+        if self.backend.pre_tokenizer is None:
+            return False
+        for token in self._added:
+            if text.find(token, max(0, place - len(token) + 1), place + len(token) - 1) >= 0:
+                return False
+        before, after = text[max(0, place - NEAR) : place], text[place : place + NEAR]
+        return self._words(before + after) == self._words(before) + self._words(after)
+
+    @cached_property
+    def _added(self) -> list[str]:
+        return [token.content for token in self.backend.get_added_tokens_decoder().values()]
+
+    def _words(self, text: str) -> list[str]:
+        splitter, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
+        text = normalizer.normalize_str(text) if normalizer else text
+        return [word for word, _ in splitter.pre_tokenize_str(text)] if splitter else [text]
 
     @cached_property
     def _breaks_at_newlines(self) -> bool:
         """Whether no token spans a CUT, nor depends on the text before it."""
-        splitter, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
-        if splitter is None:
+        if self.backend.pre_tokenizer is None:
             return False
-
-        def words(text: str) -> list[str]:
-            text = normalizer.normalize_str(text) if normalizer else text
-            return [word for word, _ in splitter.pre_tokenize_str(text)]
-
         before, after = "One, two.\n", "three four"
-        return words(before + after) == words(before) + words(after)
+        return self._words(before + after) == self._words(before) + self._words(after)
 
     def _encoding_error(self, text: str, error: Exception) -> TokenizerError:
         missing = next((c for c in text if c not in self._vocab), None)

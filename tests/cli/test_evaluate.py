@@ -12,13 +12,14 @@ from pyarrow import parquet
 
 import jaxlm
 from jaxlm.cli import main
-from jaxlm.config import build_config
+from jaxlm.config import JaxlmError, build_config
 from jaxlm.data import DataError
 from jaxlm.data.rows import read_rows
 from jaxlm.training import fit
 from tests.training.runs import tiny
 
-ROWS = [("好", "good fox"), ("差", "lazy dog"), ("好", "quick fox"), ("差", "dog")] * 6
+FOXES = [("好", "good fox"), ("差", "lazy dog"), ("好", "quick fox"), ("差", "dog")]
+ROWS = [(label, f"{text} {name}") for name in "abcdef" for label, text in FOXES]
 FEW = {"steps": 2, "eval_every": 2, "checkpoint_every": 2, "batch_size": 4}
 
 
@@ -28,6 +29,10 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judging")
     lines = ["label\ttext", *("\t".join(row) for row in ROWS)]
     (folder / "rows.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    turns = [json.dumps({"turns": ["fox", f"dog {i}"]}) for i in range(20)]
+    (folder / "turns.jsonl").write_text("\n".join(turns), encoding="utf-8")
+    poems = [json.dumps({"poem": f"ｆｏｘ {i} and 狗 {i * i}"}) for i in range(60)]
+    (folder / "poems.jsonl").write_text("\n".join(poems), encoding="utf-8")
     encoder = {"architecture": "encoder"}
     bert = {"tokenizer": "wordpiece", "vocab_size": 150}
     own = {
@@ -38,6 +43,23 @@ def home(tmp_path_factory):
         },
         "encoder": {"model": encoder, "data": bert, "task": {"name": "masked_lm"}},
         "decoder": {},
+        "chat": {
+            "data": {"source": str(folder / "turns.jsonl"), "special_tokens": "cls_sep"},
+            "task": {"name": "chat"},
+        },
+        "poems": {
+            "data": {
+                "source": str(folder / "poems.jsonl"),
+                "text_column": "poem",
+                "normalize": "NFKC",
+                "mask_documents": True,
+            }
+        },
+        "words": {
+            "model": encoder,
+            "data": bert,
+            "task": {"name": "masked_lm", "masking": "word", "mask_fraction": 0.3},
+        },
     }
     for name, sections in own.items():
         run = {"run": {"dir": str(folder / name)}, "train": FEW, "sample": {"every": 0}}
@@ -81,6 +103,146 @@ def test_language_models_are_judged_on_text(home, capsys):
     encoder = said(capsys, "evaluate", home / "encoder", "--data", home / "text.txt", "--json")
     assert encoder["pseudo_perplexity"] > 1
     assert encoder["pseudo_tokens"] > 100
+
+
+def validated(run):
+    """The loss of a run on its own validation split."""
+    return json.loads((run / "summary.json").read_text())["final_val_loss"]
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "words"])
+def test_the_text_that_a_run_validated_on_has_the_loss_that_it_told(home, tmp_path, capsys, name):
+    text = (home / "text.txt").read_text("utf-8")
+    part = tmp_path / "val.txt"
+    part.write_text(text[int(len(text) * 0.9) :], encoding="utf-8")
+    found = said(capsys, "evaluate", home / name, "--data", part, "--json")
+    assert found["loss"] == pytest.approx(validated(home / name), abs=1e-5)
+
+
+def test_rows_that_a_run_validated_on_have_the_loss_that_it_told(home, tmp_path, capsys):
+    lines = (home / "poems.jsonl").read_text("utf-8").splitlines()
+    order = np.random.default_rng(0).permutation(len(lines))[int(len(lines) * 0.9) :]
+    part = tmp_path / "val.jsonl"
+    part.write_text("\n".join(lines[i] for i in order), encoding="utf-8")
+    found = said(capsys, "evaluate", home / "poems", "--data", part, "--json")
+    assert found["loss"] == pytest.approx(validated(home / "poems"), abs=1e-5)
+
+
+def test_two_tokens_are_enough_for_a_loss(home, tmp_path, capsys):
+    for text in ("天天", "fox"):
+        (tmp_path / "short.txt").write_text(text, encoding="utf-8")
+        found = said(
+            capsys, "evaluate", home / "decoder", "--data", tmp_path / "short.txt", "--json"
+        )
+        assert found["tokens"] == len(text)
+    (tmp_path / "one.txt").write_text("天", encoding="utf-8")
+    told = refused(capsys, "evaluate", home / "decoder", "--data", tmp_path / "one.txt")
+    assert "has 1 token(s): a loss takes 2 or more" in told
+
+
+def test_a_run_of_dialogues_is_judged_on_dialogues(home, tmp_path, capsys):
+    turns = home / "turns.jsonl"
+    found = said(capsys, "evaluate", home / "chat", "--data", turns, "--json")
+    assert found["rows"] == 20
+    assert found == said(
+        capsys, "evaluate", home / "chat", "--data", turns, "--json", "--dialogues"
+    )
+    (tmp_path / "text.txt").write_text("fox dog", encoding="utf-8")
+    text = said(capsys, "evaluate", home / "chat", "--data", tmp_path / "text.txt", "--json")
+    assert text["tokens"] == 7
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"turns": ["fox " * 100, "dog"]}), encoding="utf-8")
+    assert "none of 1 rows fits" in refused(capsys, "evaluate", home / "chat", "--data", long)
+
+
+def test_a_split_of_the_hub_can_be_chosen(home, capsys, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, config, split, streaming):
+        asked.append((name, config, split))
+        return [{"label": label, "text": text} for label, text in ROWS]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    hub = ["hf:who/what", "--hf-split", "test", "--hf-config", "zh"]
+    assert said(capsys, "evaluate", home / "classifier", "--json", "--data", *hub)["rows"] == 24
+    assert said(capsys, "evaluate", home / "decoder", "--json", "--data", *hub)["loss"] > 0
+    assert main(["predict", str(home / "classifier"), "--input", *hub]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 24
+    assert asked == [("who/what", "zh", "test")] * 3
+
+
+def test_scores_of_each_class_are_told_and_shown(home, capsys):
+    words = ["evaluate", home / "classifier", "--data", home / "rows.tsv"]
+    found = said(capsys, *words, "--json")
+    assert [found["by_class"][label]["rows"] for label in ("好", "差")] == [12, 12]
+    macro = np.mean([row["f1"] for row in found["by_class"].values()])
+    assert found["macro_f1"] == pytest.approx(macro)
+    assert main([*map(str, words)]) == 0
+    shown = capsys.readouterr().out
+    assert "by class" in shown
+    assert "precision" in shown
+
+
+def test_a_summary_has_the_classes_and_what_simple_models_reach(home):
+    summary = json.loads((home / "classifier" / "summary.json").read_text("utf-8"))
+    assert summary["by_class"].keys() == {"好", "差"}
+    simple = summary["simple_baselines"]
+    assert simple["majority"]["accuracy"] == 0.5
+    assert simple["tfidf_logistic_regression"]["accuracy"] == 1
+
+
+def test_what_a_run_computed_in_is_recorded(home):
+    assert "compute_dtype: float32" in (home / "decoder" / "config.yaml").read_text("utf-8")
+    assert jaxlm.load(home / "decoder").config.compute_dtype == "float32"
+
+
+def test_a_text_on_the_command_line_is_answered(home, capsys):
+    found = said(capsys, "predict", home / "classifier", "--text", "good fox")
+    (expected,) = jaxlm.predict(jaxlm.load(home / "classifier"), ["good fox"])
+    assert found["label"] == expected["label"]
+    assert found["text"] == "good fox"
+    words = ["predict", home / "classifier", "--text", "a", "--input", home / "rows.tsv"]
+    assert "either --input FILE or --text TEXT" in refused(capsys, *words)
+    assert "either --input" in refused(capsys, "predict", home / "classifier")
+
+
+def test_one_text_alone_is_one_text(home):
+    classifier, encoder = jaxlm.load(home / "classifier"), jaxlm.load(home / "encoder")
+    answer = jaxlm.predict(classifier, "good fox")
+    assert answer["label"] == jaxlm.predict(classifier, ["good fox"])[0]["label"]
+    vector = jaxlm.embed(encoder, "good fox")
+    np.testing.assert_allclose(vector, jaxlm.embed(encoder, ["good fox"])[0], atol=1e-6)
+    decoder = jaxlm.load(home / "decoder")
+    text = jaxlm.generate(decoder, "天天", max_new_tokens=4, temperature=0)
+    assert [text] == jaxlm.generate(decoder, ["天天"], max_new_tokens=4, temperature=0)
+    filled = jaxlm.generation.fill(encoder, "fox [MASK] dog")
+    assert filled.text == jaxlm.generation.fill(encoder, ["fox [MASK] dog"])[0].text
+    assert len(jaxlm.predict(classifier, (text for text in ["fox", "dog"]))) == 2
+    assert jaxlm.predict(classifier, []) == []
+    assert jaxlm.embed(encoder, []).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (None, "takes a text or a list of texts, got None"),
+        (7, "takes a text or a list of texts, got 7"),
+        ({"a": 1}, "takes a text or a list of texts"),
+        (["fox", None], "text 2 is None"),
+        ([3.5], "text 1 is 3.5"),
+        ([b"fox"], "text 1 is b'fox'"),
+        ([{"text": "fox"}], "text 1 is {'text': 'fox'}"),
+        ([""], "text 1 is empty"),
+    ],
+)
+def test_what_is_no_text_is_told(home, texts, message):
+    for call, name in ((jaxlm.predict, "classifier"), (jaxlm.embed, "encoder")):
+        with pytest.raises(JaxlmError, match=message):
+            call(jaxlm.load(home / name), texts)
+        with pytest.raises(JaxlmError, match=r"a model is what jaxlm\.load returns"):
+            call(str(home / name), texts)
 
 
 @pytest.mark.parametrize("kind", [".jsonl", ".csv", ".tsv"])

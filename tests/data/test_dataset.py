@@ -1,13 +1,23 @@
 import dataclasses
+import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from jaxlm.config import DataConfig
-from jaxlm.data import DataError, dataset, prepare, read_corpus
+from jaxlm.data import Corpus, DataError, dataset, prepare, read_corpus
+from jaxlm.data.dataset import split_corpus
 from jaxlm.files import make_locked
-from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, TokenizerError, train_tokenizer
+from jaxlm.tokenizer import (
+    END_OF_TEXT,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    TokenizerError,
+    encoding,
+    train_tokenizer,
+)
 
 TOY = "写代码的中年人天天写代码"
 POEMS = DataConfig(source="sample:songci", max_documents=300)
@@ -247,3 +257,58 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataError, match="set JAXLM_CACHE to a folder that can be written"):
         prepare(text_file(tmp_path, TOY * 10), cache_dir=tmp_path / "file")
+
+
+def test_rows_of_one_text_stand_on_one_side_of_the_split(tmp_path):
+    lines = [json.dumps({"text": f"poem {i % 40}"}) for i in range(200)]
+    config = text_file(tmp_path, "\n".join(lines), "rows.jsonl")
+
+    def splits(duplicates):
+        data = prepare(dataclasses.replace(config, duplicates=duplicates))
+        parts = (decode(data, part) for part in (data.train, data.val))
+        return data, [part.removesuffix(END_OF_TEXT).split(END_OF_TEXT) for part in parts]
+
+    data, (train, val) = splits("group")
+    assert not set(train) & set(val)
+    assert len(train) + len(val) == 200
+    (told,) = data.remarks
+    assert told == "160 rows repeat the text of another and stay on its side of the split"
+    assert splits("group")[0].remarks == (told,)  # from the cache, too
+    data, (train, val) = splits("drop")
+    assert sorted(train + val) == sorted({f"poem {i}" for i in range(40)})
+    assert data.remarks[0].startswith("160 rows repeat the text of another, left out")
+    data, (train, val) = splits("keep")
+    assert set(train) & set(val)
+    assert (len(train), len(val)) == (180, 20)
+
+
+def test_the_split_of_rows_that_differ_is_that_of_their_order_alone():
+    documents = [f"poem {i}" for i in range(50)]
+    corpus = Corpus(documents, plain_text=False)
+    order = np.random.default_rng(3).permutation(50)
+    for group in (True, False):
+        train, val = split_corpus(corpus, 0.1, 3, group)
+        assert train + val == [documents[i] for i in order]
+        assert len(train) == 45
+
+
+def test_a_document_without_line_ends_is_encoded_in_pieces_as_whole(monkeypatch):
+    text = "明月几时有，把酒问青天。The moon, when?" * 200
+    for kind in ("char", "bpe", "wordpiece", "unigram"):
+        tokenizer = train_tokenizer(kind, [text], 400, SPECIAL_TOKENS)
+        whole = tokenizer.encode(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(encoding, "LONG", 100)
+            pieces = list(tokenizer.pieces(text))
+        assert len(pieces) > 20
+        assert "".join(pieces) == text
+        assert [i for piece in pieces for i in tokenizer.encode(piece)] == whole
+
+
+def test_a_text_without_words_is_cut_all_the_same(monkeypatch):
+    monkeypatch.setattr(encoding, "LONG", 1000)
+    monkeypatch.setattr(encoding, "LONGEST", 4000)
+    text = "ACGT" * 5000
+    pieces = list(train_tokenizer("bpe", [text[:400]], 300).pieces(text))
+    assert max(map(len, pieces)) <= 4000
+    assert "".join(pieces) == text

@@ -2,11 +2,15 @@ import csv
 import gzip
 import json
 import os
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxlm.config import DataConfig
 from jaxlm.data import DataError, read_corpus
+from jaxlm.data.rows import read_rows
 
 POEMS = ["明月几时有？\n把酒问青天。", 'He said "no",\tand left.', "大江东去，浪淘尽。"]
 
@@ -141,6 +145,17 @@ MISTAKES = {
     "column.jsonl": (b'{"title": 1, "body": 2}', r"no column 'text': .*'title', 'body'"),
     "number.jsonl": (b'{"text": 7}', r"line 1 holds 7 in column 'text'"),
     "column.csv": (b"id,body\n1,a\n", r"line 2 has no column 'text': .*'id', 'body'"),
+    "twice.csv": (b"text,label,text\na,b,c\n", r"twice\.csv has two columns with the name 'text'"),
+    "twice.tsv": (b"text\ttext\na\tb\n", r"twice\.tsv has two columns with the name 'text'"),
+    "twice.jsonl": (b'{"text": "a", "text": "b"}', r"line 1 has the field 'text' twice"),
+    "deep.jsonl": (b"[" * 100_000, r"line 1 cannot be read as JSON: too many brackets"),
+    "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}", r"line 1 cannot be read as JSON"),
+    "semicolons.csv": (b"text;label\na;b\n", r"has ';' between its columns where .* has commas"),
+    "commas.tsv": (b"text,label\na,b\n", r"has a comma between its columns where .* has tabs"),
+    "value.json": (b"[1, 2]", r"value\.json is not a list of JSON objects"),
+    "cut.json": (b'[{"text": "a"}', r"cut\.json is not JSON"),
+    "tags.conll": (b"Ann B-PER\nsaw\n", r"line 2 holds 'saw' without a tag"),
+    "bomb.txt.gz": (gzip.compress(bytes(1 << 20) * 300), r"unpacks to over 200 times its size"),
     "fields.tsv": (b"id\ttext\n1\ta\tb\n", r"line 2 has 3 fields where the header has 2"),
     "quote.csv": (b'text\n"a\nb\n', r"quote\.csv line 3 is not CSV"),
     "broken.parquet": (b"PAR1", r"not a Parquet file"),
@@ -178,6 +193,119 @@ def test_a_source_that_is_not_there_is_told(tmp_path):
         read("sample:xyz")
     with pytest.raises(DataError, match="names a data set of the Hugging Face Hub"):
         read(f"hf:{tmp_path}")
+
+
+def test_a_folder_is_read_whole_and_what_is_passed_over_is_told(tmp_path):
+    (tmp_path / "a.md").write_text("# Moon", encoding="utf-8")
+    page = "<html><head><title>x</title></head><body><p>Hello &amp; world</p></body></html>"
+    (tmp_path / "b.html").write_text(page, encoding="utf-8")
+    (tmp_path / "c.json").write_text('[{"text": "一"}, {"text": "二"}]', encoding="utf-8")
+    (tmp_path / "d.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}\n'))
+    (tmp_path / "f.pdf").write_bytes(b"%PDF")
+    corpus = read(tmp_path)
+    assert corpus.documents == ["# Moon", "Hello & world", "一", "二", "text", "three"]
+    (told,) = corpus.remarks
+    assert told.startswith(
+        "read 1 .html, 1 .json, 1 .jsonl, 1 .md, 1 .txt files, passed over 1 .pd"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_passed_over_on_request(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "b.txt").write_text("text", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.txt is not UTF-8: .* data\.skip_unreadable"):
+        read(tmp_path)
+    corpus = read(tmp_path, skip_unreadable=True)
+    assert corpus.documents == ["text"]
+    assert "passed over a file" in corpus.remarks[0]
+    assert "a.txt is not UTF-8" in corpus.remarks[0]
+
+
+def test_settings_beside_rows_in_a_folder_are_passed_over_with_a_word(tmp_path):
+    write_rows(tmp_path / "a.jsonl")
+    (tmp_path / "infos.json").write_text('{"version": 1}', encoding="utf-8")
+    corpus = read(tmp_path)
+    assert corpus.documents == POEMS
+    assert "infos.json row 1 has no column 'text'" in corpus.remarks[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['[{"text": "a"}, {"text": "b"}]', '{"data": [{"text": "a"}, {"text": "b"}], "version": 1}',
+     '{"text": "a"}\n{"text": "b"}\n'],
+)  # fmt: skip
+def test_json_is_a_list_of_rows_however_it_is_wrapped(tmp_path, content):
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    assert read(tmp_path / "a.json").documents == ["a", "b"]
+
+
+def test_a_plus_in_a_path_is_part_of_it(tmp_path):
+    folder = tmp_path / "a + b"
+    folder.mkdir()
+    for name in ("x + y.txt", "z.txt"):
+        (folder / name).write_text(name, encoding="utf-8")
+    (tmp_path / "c.txt").write_text("c", encoding="utf-8")
+    assert read(folder / "x + y.txt").documents == ["x + y.txt"]
+    assert read(f"{folder / 'x + y.txt'} + {tmp_path / 'c.txt'}").documents == ["x + y.txt", "c"]
+    assert read(f"{tmp_path / 'c.txt'} + {folder / '*.txt'}").documents == [
+        "c", "x + y.txt", "z.txt",
+    ]  # fmt: skip
+
+
+def test_texts_side_by_side_are_columns(tmp_path):
+    (tmp_path / "t.en").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "t.zh").write_text("一\n二\n", encoding="utf-8")
+    source = f"{tmp_path}/t.{{en,zh}}"
+    assert [row for _, row in read_rows(source, None)] == [
+        {"en": "one", "zh": "一"}, {"en": "two", "zh": "二"},
+    ]  # fmt: skip
+    assert read(source, text_column="zh").documents == ["一", "二"]
+    (tmp_path / "t.zh").write_text("一\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"t\.zh has 1 lines, fewer than the files beside it"):
+        list(read_rows(source, None))
+
+
+CONLL = "-DOCSTART- -X- O O\n\nAnn NNP B-NP B-PER\nsaw VBD B-VP O\n\n\nRome NNP B-NP B-LOC\n"
+
+
+@pytest.mark.parametrize("name", ["a.conll", "a.txt", "a.tsv"])
+def test_words_with_their_tags_are_sentences(tmp_path, name):
+    text = CONLL.replace(" ", "\t") if name == "a.tsv" else CONLL
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert [row for _, row in read_rows(str(tmp_path / name), ["tokens", "tags"])] == [
+        {"tokens": ["Ann", "saw"], "tags": ["B-PER", "O"]},
+        {"tokens": ["Rome"], "tags": ["B-LOC"]},
+    ]
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"]), min_size=1).filter(
+    lambda word: not word.startswith("#") and word != "-DOCSTART-" and "\ufeff" not in word
+)
+TAGGED_WORDS = st.lists(
+    st.lists(st.tuples(WORDS, st.sampled_from(["O", "B-X", "I-X"])), min_size=1), min_size=1
+)
+
+
+@given(sentences=TAGGED_WORDS)
+@settings(max_examples=60, deadline=None)
+def test_any_words_with_tags_come_back(tmp_path_factory, sentences):
+    file = tmp_path_factory.mktemp("tagged") / "a.conll"
+    blocks = ["".join(f"{word}\t{tag}\n" for word, tag in pairs) for pairs in sentences]
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    found = [row for _, row in read_rows(str(file), None)]
+    assert [list(zip(row["tokens"], row["tags"], strict=True)) for row in found] == sentences
+
+
+@given(content=st.binary(max_size=60) | st.text('[]{}":,;\t\n a1', max_size=60).map(str.encode))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".conll", ".txt", ".jsonl.gz"])
+def test_any_content_is_read_or_told(tmp_path_factory, kind, content):
+    file = tmp_path_factory.mktemp("any") / f"a{kind}"
+    file.write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+    with suppress(DataError):
+        for _, row in read_rows(str(file), None):
+            assert isinstance(row, dict)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

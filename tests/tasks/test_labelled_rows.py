@@ -1,10 +1,15 @@
+import dataclasses
+import itertools
 import json
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxlm.config import DataConfig, build_config
 from jaxlm.data import DataError
+from jaxlm.data.rows import name_classes
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.examples import sorted_labels
 from jaxlm.tasks.labelled_rows import fair_order, read_items, read_splits
@@ -235,6 +240,130 @@ def test_a_mistake_in_the_settings_is_one_sentence(tmp_path, name):
 def test_one_label_alone_is_refused(tmp_path):
     with pytest.raises(DataError, match="only the label 'a'"):
         rowset(tmp_path, rows_of(a=9))
+
+
+def test_labels_of_one_value_have_one_order_in_every_process(tmp_path):
+    names = ["1", "01", "001", "2", "02", "-1"]
+    assert {sorted_labels(set(order)) for order in itertools.permutations(names)} == {
+        ("-1", "001", "01", "1", "02", "2")
+    }
+    assert sorted_labels({"9" * 5000, "1"}) == ("1", "9" * 5000)
+
+
+def test_a_run_with_other_labels_has_another_fingerprint(tmp_path):
+    found = rowset(tmp_path, rows_of(a=9, b=9))
+    turned = dataclasses.replace(found, labels=found.labels[::-1])
+    assert turned.fingerprint != found.fingerprint
+
+
+def test_each_of_several_labels_is_spelled_alone(tmp_path):
+    rows = [f"1.0|2.0\tfox {i}" for i in range(9)] + [f"1|3\tdog {i}" for i in range(9)]
+    assert rowset(tmp_path, rows, model={"problem": "multi_label"}).labels == ("1", "2", "3")
+    tags = [f"fox {i}\t1.0 2.0" for i in range(9)] + [f"dog {i}\t1 2" for i in range(9)]
+    found = rowset(tmp_path, tags, "tokens\ttags", task="token_classification")
+    assert found.labels == ("1", "2")
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), "", "NaN", " "])
+@pytest.mark.parametrize("task", ["sequence_classification", "token_classification"])
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path, gap, task):
+    source = tmp_path / "rows.jsonl"
+    data = usual(task)
+    text, label = data["text_column"], data["label_column"]
+    rows = [{text: f"fox{i}", label: "ab"[i % 2]} for i in range(20)] + [{text: "dog", label: gap}]
+    source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = rowset(tmp_path, [], task=task, data={"source": str(source)})
+    assert found.labels == ("a", "b")
+    assert found.notes == {"rows_without_label": 1}
+    source.write_text(json.dumps(rows[-1]), encoding="utf-8")
+    with pytest.raises(DataError, match="has no row with a label"):
+        rowset(tmp_path, [], task=task, data={"source": str(source)})
+
+
+def test_a_class_of_the_hub_that_is_not_told_is_no_label():
+    assert [name_classes(value, ["no", "yes"]) for value in (0, 1, -1)] == ["no", "yes", None]
+
+
+def test_rows_of_one_text_stand_on_one_side_of_the_split(tmp_path):
+    rows = [f"{'ab'[i % 2]}\ttext {i % 30}" for i in range(150)]
+    found = rowset(tmp_path, rows, data={"test_fraction": 0.2})
+    train, val, test = ({item.content for item in p} for p in (found.train, found.val, found.test))
+    assert not train & (val | test)
+    assert not val & test
+    assert len(found.train) + len(found.val) + len(found.test) == 150
+    assert found.notes == {"repeats_group": 120}
+    kept = rowset(tmp_path, rows, data={"duplicates": "keep"})
+    assert kept.notes["repeats_keep"] == 120
+    assert kept.notes["held_out_repeats"] == len(kept.val)
+    dropped = rowset(tmp_path, rows, data={"duplicates": "drop"})
+    assert len(dropped.train) + len(dropped.val) == 30
+    assert dropped.notes == {"repeats_drop": 120}
+
+
+def test_a_text_with_two_labels_is_counted(tmp_path):
+    rows = [*rows_of(a=9, b=9), "b\ttext a1"]
+    assert rowset(tmp_path, rows).notes == {"repeats_group": 1, "repeats_labelled_apart": 1}
+
+
+def test_rows_to_train_on_that_a_validation_file_holds_are_left_out(tmp_path):
+    val = tmp_path / "val.tsv"
+    val.write_text("label\ttext\na\ttext a1\nb\tnew\n", encoding="utf-8")
+    found = rowset(tmp_path, rows_of(a=9, b=9), data={"val_source": str(val)})
+    assert (len(found.train), len(found.val)) == (17, 2)
+    assert found.notes == {"rows_sharing_text": 1}
+
+
+@pytest.mark.parametrize("duplicates", ["group", "keep", "drop"])
+def test_rows_that_differ_are_split_as_ever(tmp_path, duplicates):
+    found = rowset(tmp_path, rows_of(a=6, b=6), data={"val_fraction": 0.25}, run={"seed": 1})
+    again = rowset(
+        tmp_path, rows_of(a=6, b=6), run={"seed": 1},
+        data={"val_fraction": 0.25, "duplicates": duplicates},
+    )  # fmt: skip
+    assert again == found
+    assert [item.content[0][5:] for item in found.val] == ["b2", "a4", "b5"]
+
+
+def test_words_and_tags_a_line_are_learned_as_they_stand(tmp_path):
+    source = tmp_path / "a.conll"
+    source.write_text("\n\n".join(f"Ann{i} B-PER\nsaw O" for i in range(20)), encoding="utf-8")
+    found = rowset(tmp_path, [], task="token_classification", data={"source": str(source)})
+    assert found.labels == ("B-PER", "O")
+    assert len(found.train) == 18
+
+
+def test_tables_of_a_folder_are_read_and_the_rest_is_told(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "README.md").write_text("about", encoding="utf-8")
+    table = "\n".join(["label,text", *(row.replace("\t", ",") for row in rows_of(a=9, b=9))])
+    (folder / "a.csv").write_text(table, encoding="utf-8")
+    found = rowset(tmp_path, [], data={"source": str(folder)})
+    assert len(found.train) + len(found.val) == 18
+    assert found.remarks == (
+        "read 1 .csv files, passed over 1 .md: no kinds of rows with named columns",
+    )
+
+
+CELLS = st.none() | st.booleans() | st.integers(-3, 12) | st.floats() | st.text(max_size=5)
+
+
+@given(values=st.lists(CELLS | st.lists(CELLS, max_size=3), min_size=1, max_size=8))
+@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
+def test_any_label_is_read_or_left_out_or_told(tmp_path_factory, problem, values):
+    source = tmp_path_factory.mktemp("any") / "rows.jsonl"
+    rows = [json.dumps({"text": f"fox {i}", "label": v}) for i, v in enumerate(values)]
+    source.write_text("\n".join(rows), encoding="utf-8")
+    kind, data = TASKS["sequence_classification"], DataConfig(**usual("sequence_classification"))
+    notes = Counter()
+    try:
+        items = read_items(kind, data, problem, notes, source=str(source))
+    except DataError:
+        return
+    assert len(items) + notes["rows_without_label"] == len(values)
+    names = {name for item in items for name in kind.labels_in(item)}
+    assert not {"", "nan", "NaN", "None"} & names or "None" in values
 
 
 def test_only_rows_without_text_are_refused(tmp_path):

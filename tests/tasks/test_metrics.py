@@ -72,3 +72,38 @@ def test_answers_are_compared_by_their_words(truth, found, f1, exact):
 def test_a_missing_library_is_told_with_what_to_install():
     with pytest.raises(metrics.MetricsError, match=r'pip install "jaxlm\[metrics\]"'):
         metrics.library("no_such_metrics")
+
+
+def test_scores_are_told_by_class_and_by_type_of_entity():
+    scores = metrics.class_scores(list("aaabbc"), list("aabbbb"), list("abc"))
+    assert scores["a"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 4 / 5, "rows": 3})
+    assert scores["c"] == {"precision": 0, "recall": 0, "f1": 0, "rows": 1}
+    several = metrics.multi_class_scores([("a", "b"), ("b",)], [["a"], ["b"]], ["a", "b"])
+    assert several["b"] == pytest.approx({"precision": 1, "recall": 0.5, "f1": 2 / 3, "rows": 2})
+    truth, found = [["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "O", "O", "B-LOC"]]
+    assert metrics.entity_scores(truth, found) == {
+        "LOC": {"precision": 1, "recall": 1, "f1": 1, "rows": 1},
+        "PER": {"precision": 0, "recall": 0, "f1": 0, "rows": 1},
+    }
+    assert metrics.entity_scores([["O"]], [["O"]]) == {}
+
+
+def test_simple_models_learn_words_and_chinese_characters():
+    texts = [f"{word} {i}" for i in range(10) for word in ("很好看", "太差了", "not bad")]
+    labels = [("好",), ("差",), ("好",)] * 10
+    found = metrics.baseline_answers(texts, labels, ["好看", "差", "bad"], several=False)
+    assert found["majority"] == [("好",)] * 3
+    assert found["tfidf_logistic_regression"] == [("好",), ("差",), ("好",)]
+    several = [("a", "b"), ("a",), ("a", "b")] * 10
+    found = metrics.baseline_answers(texts, several, ["好看", "差"], several=True)
+    assert found["majority"] == [("a", "b")] * 2
+    assert found["tfidf_logistic_regression"] == [("a", "b"), ("a",)]
+    assert list(metrics.baseline_answers(["...", "!"], labels[:2], ["?"], False)) == ["majority"]
+
+
+def test_a_simple_model_of_a_thousand_labels_takes_seconds():
+    texts = [f"word{i} and word{i} or so" for i in range(1000)] * 2
+    labels = [(str(i),) for i in range(1000)] * 2
+    found = metrics.baseline_answers(texts, labels, texts[:50], several=False)
+    right = sum(a == b for a, b in zip(found["tfidf_logistic_regression"], labels, strict=False))
+    assert right > 40
