@@ -196,7 +196,7 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return meta
 
 
-def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
+def read_arrays(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
     The hashes are compared first. Raises: CheckpointError, DamagedError.
@@ -237,7 +237,7 @@ def restore_newest(
         try:
             meta = read_meta(folders[-1])
             check(meta)
-            items = read_items(folders[-1], targets)
+            items = read_arrays(folders[-1], targets)
             break
         except DamagedError as error:
             damaged[folders.pop()] = str(error)

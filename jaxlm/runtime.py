@@ -136,13 +136,11 @@ def environment() -> dict[str, Any]:
     """Versions, devices and the source's commit: what a number in the run may depend on."""
     import jax
 
-    from jaxlm import __version__
-
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "jaxlm": __version__,
+        "jaxlm": metadata.version("jaxlm"),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),

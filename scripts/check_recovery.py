@@ -275,7 +275,7 @@ def check_disk(home: Path, levels: list[int]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few of each, for CI")
     parts = ("kills", "damages", "disk")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         data = dataclasses.replace(data, text_column="text")
     rows = list(itertools.islice(read, args.max_rows))
-    items = items_of(type(task), rows, data, task.problem, args.input, labelled=False)
+    items = items_of(type(task), rows, data, task.problem, str(args.input), labelled=False)
     full = [item for item in items if item is not None]
     found = iter(task.answers_to(loaded.model, loaded.params, full))
     answers = [{} if item is None else next(found) for item in items]

@@ -20,7 +20,7 @@ from jaxlm.hub.configs import (
 )
 from jaxlm.hub.exchange import exported, import_tensors
 from jaxlm.hub.tables import Family
-from jaxlm.hub.weights import NAMES, WeightFiles, read_json, write_weights
+from jaxlm.hub.weights import NAMES, WeightFiles, read_json_file, write_weights
 from jaxlm.models import make_model
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer, TokenizerError
 
@@ -93,7 +93,7 @@ def read_generation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
     The ids are those of generation_config.json, else of config.json: one or a list.
     """
     file = path / "generation_config.json"
-    generation = read_json(file) if file.is_file() else {}
+    generation = read_json_file(file) if file.is_file() else {}
     ends = generation.get("eos_token_id")
     where = file if ends is not None else path / "config.json"
     ends = theirs.get("eos_token_id") if ends is None else ends
@@ -106,7 +106,7 @@ def read_generation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_config_json(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_json_file(path)
     except FileNotFoundError:
         raise ExchangeError(f"{path.parent} has no config.json to tell what model it is") from None
 

@@ -110,7 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise WeightsError(f"{folder} holds no weights: there is no {', '.join(NAMES[::2])}")
     if found.suffix != ".json":
         return [found]
-    index = read_json(found).get("weight_map")
+    index = read_json_file(found).get("weight_map")
     shards = list(index.values()) if isinstance(index, dict) else []
     if not shards or not all(isinstance(name, str) for name in shards):
         raise WeightsError(f"{found} is not an index of shards: its weight_map names no files")
@@ -125,7 +125,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in shards]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_file(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file.
 
     Raises: FileNotFoundError, WeightsError where it is no such file.

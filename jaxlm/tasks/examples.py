@@ -269,3 +269,15 @@ def is_gap(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() in ("", "nan", "NaN")
     return value is None or value != value
+
+
+def balance(examples: Sequence[Example], num_classes: int) -> None:
+    """Weigh targets so that every class counts as much as any other, and the mean weight is 1."""
+    parts = [e.tokens if "targets" in e.tokens else e.row for e in examples]
+    counts = np.zeros(num_classes)
+    for part in parts:
+        np.add.at(counts, part["targets"], part["weights"])
+    total, present = counts.sum(), np.count_nonzero(counts)
+    weights = total / present / np.maximum(counts, 1)
+    for part in parts:
+        part["weights"] = (part["weights"] * weights[part["targets"]]).astype(np.float32)

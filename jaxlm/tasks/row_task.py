@@ -23,6 +23,7 @@ from jaxlm.tasks.examples import (
     Item,
     Joiner,
     RowReader,
+    balance,
     collate,
     in_batches,
     notes_in_words,
@@ -296,15 +297,3 @@ def learn_tokenizer(data: DataConfig, rows: RowSplits) -> Tokenizer:
     texts = [text for item in rows.train for text in item.content]
     specials = () if data.special_tokens == "none" else SPECIAL_TOKENS
     return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)
-
-
-def balance(examples: Sequence[Example], num_classes: int) -> None:
-    """Weigh targets so that every class counts as much as any other, and the mean weight is 1."""
-    parts = [e.tokens if "targets" in e.tokens else e.row for e in examples]
-    counts = np.zeros(num_classes)
-    for part in parts:
-        np.add.at(counts, part["targets"], part["weights"])
-    total, present = counts.sum(), np.count_nonzero(counts)
-    weights = total / present / np.maximum(counts, 1)
-    for part in parts:
-        part["weights"] = (part["weights"] * weights[part["targets"]]).astype(np.float32)

@@ -4,8 +4,7 @@ import pytest
 
 from jaxlm.data import DataError
 from jaxlm.data.batches import LengthOrder, padded_length
-from jaxlm.tasks.examples import Joiner, in_batches
-from jaxlm.tasks.row_task import balance
+from jaxlm.tasks.examples import Joiner, balance, in_batches
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
 
 TASK = "sequence_classification"
