@@ -66,16 +66,17 @@ def run(args: argparse.Namespace) -> None:
         tell(task.notes, task.limit)
         write_table(args.output, kind, with_answers([row], answers))
         return
+    source = str(args.input)
     given = fields_given(args, "text_column", "pair_column", "hf_config", "hf_split")
-    data = rows_like_the_run(loaded, task, args.input, args.max_rows, **given)
-    read = lines_of(args.input)
+    data = rows_like_the_run(loaded, task, source, args.max_rows, **given)
+    read = lines_of(source)
     if read is None:
         hub, streaming = (data.hf_config, data.hf_split), args.max_rows is not None
-        read = read_rows(args.input, None, *hub, streaming=streaming)
+        read = read_rows(source, None, *hub, streaming=streaming)
     else:
         data = dataclasses.replace(data, text_column="text")
     rows = list(itertools.islice(read, args.max_rows))
-    items = items_of(type(task), rows, data, task.problem, str(args.input), labelled=False)
+    items = items_of(type(task), rows, data, task.problem, source, labelled=False)
     full = [item for item in items if item is not None]
     found = iter(task.answers_to(loaded.model, loaded.params, full))
     answers = [{} if item is None else next(found) for item in items]
