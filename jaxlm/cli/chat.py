@@ -13,6 +13,7 @@ from jaxlm.cli.generate import (
     declare_weights,
     load_with_weights,
     options_of,
+    with_suggested,
 )
 from jaxlm.cli.output import Verb
 from jaxlm.config import JaxlmError
@@ -31,8 +32,9 @@ def declare_chat(parser: argparse.ArgumentParser) -> None:
 
 def run_chat(args: argparse.Namespace) -> None:
     """Answer the lines of standard input, until it ends or one says /exit."""
-    options = options_of(args) | {"stop_strings": args.stop}
+    options = options_of(args)
     loaded = load_with_weights(args)
+    options = with_suggested(args, loaded, options) | {"stop_strings": args.stop}
     from jaxlm.generation import Chat
 
     chat = Chat(loaded, args.system, **options)

@@ -30,6 +30,8 @@ def declare_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         shown = f"{default:g}" if isinstance(default, float) else default
         help = option.help if default is None else f"{option.help}; default {shown}"
         parser.add_argument(spelled(option.name), default=default, help=help, **kind)
+    taken = "take the options that the model's generation_config.json sets, where none is given"
+    parser.add_argument("--suggested", action="store_true", help=taken)
     stop = "ends a text; may be repeated"
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop)
 
@@ -43,6 +45,23 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a command line, checked before a model is loaded."""
     options = {option.name: getattr(args, option.name) for option in DECLARED}
     GenerationOptions(**options)
+    return options
+
+
+def with_suggested(
+    args: argparse.Namespace, loaded: "Loaded", options: dict[str, Any]
+) -> dict[str, Any]:
+    """The options with those that the model's files suggest, if asked for; else these are told."""
+    from jaxlm.hub import suggested_options
+
+    found = suggested_options(loaded.origin)
+    if args.suggested:
+        asked = {name for name in found if options[name] != OPTIONS[name].default}
+        options = options | {name: value for name, value in found.items() if name not in asked}
+        GenerationOptions(**options)
+    elif found:
+        told = ", ".join(f"{spelled(name)} {value}" for name, value in found.items())
+        print(f"{args.source} suggests {told}; --suggested takes that", file=sys.stderr)
     return options
 
 
@@ -89,6 +108,7 @@ def run_generate(args: argparse.Namespace) -> None:
 
     grammar_of(args.regex, schema)  # whether it can be read, before a model is loaded
     loaded = load_with_weights(args)
+    options = with_suggested(args, loaded, options)
     if args.num_beams is not None:
         print_samples(args, beam_samples(args, loaded, prompts, options))
         return

@@ -1,7 +1,12 @@
 """Models read from and written to Hugging Face directories, by one table a family."""
 
 from jaxlm.hub.configs import config_from_reference, config_to_reference
-from jaxlm.hub.directory import is_reference, read_directory, write_directory
+from jaxlm.hub.directory import (
+    is_reference,
+    read_directory,
+    suggested_options,
+    write_directory,
+)
 from jaxlm.hub.exchange import export_tensors, import_tensors
 
 __all__ = [
@@ -11,5 +16,6 @@ __all__ = [
     "import_tensors",
     "is_reference",
     "read_directory",
+    "suggested_options",
     "write_directory",
 ]

@@ -50,6 +50,12 @@ model = {model_class}.from_pretrained(".")
 SHOWN = ("d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff", "vocab_size", "max_seq_len")
 
 
+# Options of generation by their names: those of sampling, which we call alike, and others.
+SHAPED = ("temperature", "top_k", "top_p", "min_p")
+PENALTIES = {"repetition_penalty": "repetition_penalty", "no_repeat_ngram_size": "no_repeat_ngram"}
+PENALTIES |= {name: name for name in ("max_new_tokens", "min_new_tokens")}
+
+
 class ExchangeError(JaxlmError):
     """A directory that cannot be read as a model, or a model that cannot be written as one."""
 
@@ -247,3 +253,13 @@ def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def suggested_options(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of generation, in our words, that the generation_config.json of a model sets.
+
+    Without `do_sample` transformers decodes greedily, so that what shapes sampling is left out.
+    """
+    theirs = origin.get("generation_config") or {}
+    names = {name: name for name in SHAPED if theirs.get("do_sample")} | PENALTIES
+    return {ours: theirs[name] for name, ours in names.items() if theirs.get(name)}

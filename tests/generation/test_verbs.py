@@ -167,6 +167,21 @@ def test_a_schema_is_a_file_or_written_out(run, capsys, tmp_path):
         assert "can go on as the JSON schema asks" in capsys.readouterr().err
 
 
+def test_what_a_models_files_suggest_is_told_and_taken_on_request(run, capsys, tmp_path):
+    folder = tmp_path / "exported"
+    jaxlm.export(jaxlm.load(run), folder)
+    suggested = {"do_sample": True, "temperature": 1e-7, "max_new_tokens": 5, "top_k": 0}
+    (folder / "generation_config.json").write_text(json.dumps(suggested), encoding="utf-8")
+    words = ["generate", str(folder), "--prompt", "fox", "--seed", "3"]
+    assert main([*words, "--max-new-tokens", "7"]) == 0
+    told = capsys.readouterr().err
+    assert "suggests --temperature 1e-07, --max-new-tokens 5; --suggested takes that" in told
+    text = output(capsys, *words, "--suggested")
+    assert text == output(capsys, *words, "--temperature", "0", "--max-new-tokens", "5")
+    longer = output(capsys, *words, "--suggested", "--max-new-tokens", "7")
+    assert longer == output(capsys, *words, "--temperature", "0", "--max-new-tokens", "7")
+
+
 def test_beams_at_temperature_0_are_beams(run, capsys):
     words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "6", "--num-beams", "2"]
     assert output(capsys, *words, "--temperature", "0") == output(capsys, *words)
