@@ -131,7 +131,7 @@ def quiet_orbax() -> None:
 
 
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname and "/orbax/" not in record.getMessage()
+    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
 
 
 def sealing_path() -> Any:
@@ -196,7 +196,7 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return meta
 
 
-def read_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
+def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
     The hashes are compared first. Raises: CheckpointError, DamagedError.
@@ -237,7 +237,7 @@ def restore_newest(
         try:
             meta = read_meta(folders[-1])
             check(meta)
-            items = read_items(folders[-1], targets)
+            items = restore_items(folders[-1], targets)
             break
         except DamagedError as error:
             damaged[folders.pop()] = str(error)
