@@ -87,11 +87,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and end the threads that write. Raises: WriteError."""
-        try:
-            with self._writing():
-                self._manager.close()
-        finally:
-            sys.unraisablehook = self._hook
+        with self._writing():
+            self._manager.close()
+        # After a failure threads may still raise, so the hook stays.
+        sys.unraisablehook = self._hook
 
     def _show(self, raised: Any) -> None:
         """Show an exception, but for those of TensorStore's threads after a write has failed."""
