@@ -87,11 +87,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and end the threads that write. Raises: WriteError."""
-        try:
-            with self._writing():
-                self._manager.close()
-        finally:
-            sys.unraisablehook = self._hook
+        with self._writing():
+            self._manager.close()
+        # After a failure threads may still raise, so the hook stays.
+        sys.unraisablehook = self._hook
 
     def _show(self, raised: Any) -> None:
         """Show an exception, but for those of TensorStore's threads after a write has failed."""
@@ -131,7 +130,7 @@ def quiet_orbax() -> None:
 
 
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname and "/orbax/" not in record.getMessage()
+    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
 
 
 def sealing_path() -> Any:
@@ -196,7 +195,7 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return meta
 
 
-def read_arrays(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
+def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
     The hashes are compared first. Raises: CheckpointError, DamagedError.
@@ -237,7 +236,7 @@ def restore_newest(
         try:
             meta = read_meta(folders[-1])
             check(meta)
-            items = read_arrays(folders[-1], targets)
+            items = restore_items(folders[-1], targets)
             break
         except DamagedError as error:
             damaged[folders.pop()] = str(error)

@@ -16,7 +16,7 @@ import xxhash
 
 from jaxlm.config import JaxlmError
 
-Row = dict[str, Any]
+StepRow = dict[str, Any]
 
 HASHES = "hashes.json"
 TEMPORARY = re.compile(r"\.jaxlm-[0-9a-f]{16}(\..*)?")
@@ -225,7 +225,7 @@ class RowFile:
         self.path = path
         self._size, self._digest = -1, xxhash.xxh3_128()  # -1: not read yet
 
-    def append(self, row: Row) -> None:
+    def append(self, row: StepRow) -> None:
         """Add a row; it outlives this process from here on, and a power cut after `mark`."""
         self._read()
         line = to_json(row, indent=None).encode()
@@ -243,7 +243,7 @@ class RowFile:
                 sync(self.path.parent)
         return [self._size, self._digest.hexdigest()]
 
-    def rewind(self, step: int, mark: list | None) -> list[Row]:
+    def rewind(self, step: int, mark: list | None) -> list[StepRow]:
         """Cut what came after a step, and return the rows left.
 
         Where the file is not as it was at `mark`, this is told, and lines that are no rows are
@@ -267,7 +267,7 @@ class RowFile:
             self._size, self._digest = len(content), xxhash.xxh3_128(content)
 
 
-def read_rows_of(content: bytes) -> tuple[list[Row], int]:
+def read_rows_of(content: bytes) -> tuple[list[StepRow], int]:
     """The rows of a .jsonl file of a run, and how many of its lines are none.
 
     A last line that a crash tore is left out.

@@ -23,8 +23,8 @@ from jaxlm.checkpoint import (
     CheckpointError,
     DamagedError,
     is_checkpoint,
-    read_arrays,
     read_meta,
+    restore_items,
     saved_steps,
     step_folders,
 )
@@ -188,7 +188,7 @@ def read_saved(
         name: jax.ShapeDtypeStruct(leaf.shape, placement.dtype, sharding=placement.of(name))
         for name, leaf in leaves.items()
     }
-    return read_arrays(checkpoint, {PARAMS: unflatten_dict(target, sep="/")})[PARAMS]
+    return restore_items(checkpoint, {PARAMS: unflatten_dict(target, sep="/")})[PARAMS]
 
 
 def write_trained(run: str | Path, file: str | Path, step: int | None = None) -> None:

@@ -132,15 +132,18 @@ def peak_flops() -> float | None:
     return None if peak is None else peak * len(devices)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, devices and the source's commit: what a number in the run may depend on."""
+def environment(version: str) -> dict[str, Any]:
+    """Versions, devices and the source's commit: what a number in a run may depend on.
+
+    `version` is that of jaxlm.
+    """
     import jax
 
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "jaxlm": metadata.version("jaxlm"),
+        "jaxlm": version,
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),

@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, dict]] = {
     "lora": {"finetune": {"lora_rank": 2}},
     "ema": {"optim": {"ema_decay": 0.9}},
 }  # fmt: skip
+PARTS = ("kills", "damages", "disk")
 KILLS, STEPS, STOP = 6, 240, 20  # kills of a variant; steps of its run; where a run is stopped
 DISK_BYTES = 3_000_000
 LEVELS = [12_000, 60_000, 140_000, 260_000, 400_000, 600_000]  # bytes left free
@@ -58,7 +59,7 @@ def sections(folder: Path, base: Path, variant: str, steps: int) -> dict[str, di
     """The settings of a variant's run in `folder`; adapters stand on the run in `base`."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = sections_of(folder)
-    whole["train"] |= {"steps": steps, "checkpoint_every": 5}
+    whole["train"]["steps"] = steps
     for name, fields in VARIANTS[variant].items():
         whole[name] = whole.get(name, {}) | fields
     if variant == "lora":
@@ -82,10 +83,9 @@ def start(folder: Path, settings: dict, limit: int | None = None) -> subprocess.
 
 
 def last_step(run: Path) -> int:
-    """The newest step in the metrics; a line may be half written while one looks."""
+    """About the newest step in the metrics, which have a row every second step."""
     metrics = run / "metrics.jsonl"
-    lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-    return 2 * lines  # a row every second step at least
+    return 2 * metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def check_kills(home: Path, count: int, names: list[str], random: np.random.Generator) -> list[str]:
@@ -130,9 +130,9 @@ def difference(left: Path, right: Path) -> str | None:
 
 
 def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    file.write_bytes(content)
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[:half] + bytes([content[half] ^ 0x10]) + content[half + 1 :])
 
 
 def cut(file: Path) -> None:
@@ -169,8 +169,7 @@ def damages() -> Iterator[tuple[str, Callable[[Path], None], bool]]:
         "tokenizer.json": (flip, Path.unlink),
         "environment.json": (Path.unlink,),
     }.items():
-        for harm in harms:
-            yield f"run/{name}", harm, False
+        yield from ((f"run/{name}", harm, False) for harm in harms)
     for name in ("train/tokens.bin", "val/documents.npy", "train/meta.json"):
         for harm in (zero, flip, cut):
             yield f"cache/tokens/*/{name}", harm, False
@@ -205,10 +204,11 @@ def check_damages(home: Path, every: int) -> list[str]:
         files = sorted(case.glob(pattern), key=lambda file: file.stat().st_size)
         for file in files if everywhere else files[-1:]:
             harm(file)
-        result = outcome(case, settings | {"run": {"dir": str(case / "run")}}, home / "whole/run")
-        if not files:
-            result = "there is no such file"
-        what = f"{getattr(harm, '__name__', harm)} {pattern}"
+        result = "there is no such file"
+        if files:
+            settings["run"] = {"dir": str(case / "run")}
+            result = outcome(case, settings, home / "whole/run")
+        what = f"{harm.__name__} {pattern}"
         print(f"damage {what}: {result}")
         kind = next((kind for kind in results if result.startswith(kind)), None)
         if kind is None:
@@ -275,10 +275,9 @@ def check_disk(home: Path, levels: list[int]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few of each, for CI")
-    parts = ("kills", "damages", "disk")
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     wrong: list[str] = []

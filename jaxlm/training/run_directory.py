@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxlm import __version__
 from jaxlm.checkpoint import UNFINISHED, is_imported, saved_steps, step_folders
 from jaxlm.config import (
     Config,
@@ -190,7 +191,7 @@ class RunDirectory:
             shutil.rmtree(trash)
         (self.path / "loss.png").unlink(missing_ok=True)
         self.describe(config, tokenizer)
-        self.write("environment.json", to_json(environment()))
+        self.write("environment.json", to_json(environment(__version__)))
 
     def resume(self, config: Config, tokenizer: Tokenizer) -> None:
         """Write config and tokenizer as they are to go on: the run may have been lengthened."""
