@@ -8,20 +8,25 @@ from jaxlm.training import fit
 from tests.training.runs import tiny
 from tests.training.tuning import BAD, GOOD, PRETRAIN, write
 
+TURNS = "今天气真写代码的中年人"
+
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
     """Pretrained runs of both kinds, and data for every task."""
     folder = tmp_path_factory.mktemp("finetune")
-    reviews = [f"{label}\t{text}" for label, texts in ((1, GOOD), (0, BAD)) for text in texts * 4]
+    # No row repeats, or a split would part none of them.
+    rated = [(label, text) for label, texts in ((1, GOOD), (0, BAD)) for text in texts]
+    reviews = [f"{label}\t{text} {c}" for c in "天气写代" for label, text in rated]
     write(folder, "reviews.tsv", ["label\ttext", *reviews])
-    tagged = [{"tokens": ["the", "fox", "好"], "tags": ["O", "B-ANI", "O"]}] * 12
+    words = ["the", "quick", "brown", "lazy", "dog", "fox", "jumps", "over", "天", "气", "好", "真"]
+    tagged = [{"tokens": [word, "fox", "好"], "tags": ["O", "B-ANI", "O"]} for word in words]
     write(folder, "tags.jsonl", map(json.dumps, tagged))
     asked = [
         {"question": f"who {i}", "context": f"the fox {i}", "answers": "fox"} for i in range(12)
     ]
     write(folder, "questions.jsonl", map(json.dumps, asked))
-    write(folder, "chat.jsonl", [json.dumps({"turns": ["今天", "真好"]})] * 12)
+    write(folder, "chat.jsonl", [json.dumps({"turns": [c, "真好"]}) for c in TURNS])
     bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "cls_sep"}
     for name, model in (("encoder", {"architecture": "encoder"}), ("decoder", {})):
         fit(
