@@ -15,7 +15,7 @@ import yaml
 from jaxlm.config.learning import TaskConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.presets import expand_preset
-from jaxlm.config.schema import ConfigError, build_section, near_keys
+from jaxlm.config.schema import ConfigError, build_section, convert_number, near_keys
 from jaxlm.config.sections import Config, options_of_tasks, section_keys, section_kinds
 
 RUN_FORMAT = 2
@@ -28,16 +28,29 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError, in one sentence, on anything that is no field of a config.
     """
     path = find_config(name)
-    sections = read_yaml(path)
-    for section, fields in parse_overrides(overrides).items():
+    sections, given = read_yaml(path), parse_overrides(overrides)
+    for section, fields in given.items():
         sections[section] = section_fields(section, sections.get(section)) | fields
+    if "steps" in given.get("train", {}) and "warmup_steps" not in given.get("optim", {}):
+        shorten_warmup(sections)
     run = section_fields("run", sections.get("run"))
     if run.get("name") is None:
         run["name"] = path.stem
     if "run_format" in sections and (path.parent / "environment.json").is_file():
         # The config of a run, which may have been moved or copied: the run is where it stands.
-        run["dir"] = parse_overrides(overrides).get("run", {}).get("dir", str(path.parent))
+        run["dir"] = given.get("run", {}).get("dir", str(path.parent))
     return build_config(sections | {"run": run})
+
+
+def shorten_warmup(sections: dict[str, Any]) -> None:
+    """End a file's warm-up with the fewer steps that the command line asks for."""
+    optim = section_fields("optim", sections.get("optim"))
+    steps, warmup = sections["train"]["steps"], optim.get("warmup_steps")
+    if steps is None or warmup is None:
+        return
+    steps = convert_number("train.steps", steps, int)
+    if convert_number("optim.warmup_steps", warmup, int) > steps > 0:
+        sections["optim"] = optim | {"warmup_steps": steps}
 
 
 def recipes_folder() -> Path:

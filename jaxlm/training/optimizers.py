@@ -45,6 +45,7 @@ def make_schedule(config: OptimConfig, steps: int, peak: float) -> Schedule:
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Gradient clipping, the update rule, and decoupled weight decay of all but vectors."""
+    config = config.resolved()
     schedule = make_schedule(config, steps, config.learning_rate)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, update_rule(config, steps, schedule))

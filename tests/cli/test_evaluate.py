@@ -374,7 +374,7 @@ def test_what_a_model_cannot_be_judged_by_is_refused(home, tmp_path, capsys):
 
 
 def test_rows_are_read_as_the_run_read_them(home, tmp_path, capsys, monkeypatch):
-    data = {"text_column": "review", "label_column": "stars", "normalize": "NFKC"}
+    data = {"text_column": "review", "label_column": "stars", "normalize": "NFKC", "seq_len": 16}
     config = build_config({"data": data, "task": {"name": "sequence_classification"}})
     loaded = jaxlm.load(home / "classifier")
     remembering = dataclasses.replace(loaded, run_config=config)

@@ -103,3 +103,12 @@ def test_a_mistake_is_told_in_one_line(load, words, message):
     with pytest.raises(ConfigError, match=message) as error:
         load(*words)
     assert "\n" not in str(error.value)
+
+
+def test_a_files_warm_up_ends_with_the_steps_of_the_command_line(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("train: {steps: 500}\noptim: {warmup_steps: 100}\n")
+    assert load_config(path, ["--train.steps", "20"]).optim.warmup_steps == 20
+    assert load_config(path, ["--train.steps", "200"]).optim.warmup_steps == 100
+    with pytest.raises(ConfigError, match=r"optim.warmup_steps must be at most train.steps \(20\)"):
+        load_config(path, ["--train.steps", "20", "--optim.warmup_steps", "30"])
