@@ -167,6 +167,9 @@ def embedding(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
+LABELLED = (("yes", "good"), ("no", "bad"))
+
+
 @pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
 def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(kind, tmp_path):
     """Adapters over an imported encoder, merged on loading, exported with the labels' names."""
@@ -184,7 +187,8 @@ def test_a_tuned_classifier_with_merged_adapters_loads_in_transformers(kind, tmp
     model_class(model_class.config_class(**sizes)).save_pretrained(tmp_path / "base")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
     (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    rows = ["label\ttext", *["yes\tgood film", "no\tbad film"] * 10]
+    rows = [f"{label}\t{word} film {i}" for i in range(10) for label, word in LABELLED]
+    rows = ["label\ttext", *rows]
     (tmp_path / "rows.tsv").write_text("\n".join(rows), encoding="utf-8")
     config = build_config(
         {

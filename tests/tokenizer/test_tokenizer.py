@@ -97,12 +97,16 @@ def test_a_long_text_in_pieces_has_the_ids_of_the_whole(trained, kind):
     assert list(chain.from_iterable(tokenizer.encode_batch(pieces))) == tokenizer.encode(LAYOUTS)
 
 
-def test_a_tokenizer_that_marks_the_start_of_a_text_is_not_cut():
+def test_a_tokenizer_that_marks_the_start_of_a_text_is_cut_before_spaces_only():
     import tokenizers
 
-    backend = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0)], 0))
+    letters = [(letter, -2.0) for letter in ["▁", *sorted(set(SHAKESPEARE))]]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0), *letters], 0))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    assert len(list(Tokenizer(backend).pieces(SHAKESPEARE))) == 1
+    pieces = list(Tokenizer(backend).pieces(SHAKESPEARE))
+    joined = [id for piece in pieces for id in backend.encode(piece).ids]
+    assert len(pieces) > 1
+    assert joined == backend.encode(SHAKESPEARE).ids
 
 
 TRAIN_AGAIN = f"""
