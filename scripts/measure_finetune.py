@@ -7,7 +7,10 @@
       unigram pieces, which configs/finetune_sentiment_zh.yaml tells how to make
   python scripts/measure_finetune.py en
       MiniLM on the bundled English reviews: all weights, LoRA, and the same in PyTorch
-The last two need the extras metrics and parity.
+  python scripts/measure_finetune.py ner --source ner_zh.jsonl.gz
+      names in Chinese news, from random weights: entity F1 beside a dictionary of the training rows
+      and transformers' BERT of the same size, trained on the same batches
+These need the extras metrics and (en, ner) parity.
 """
 
 import argparse
@@ -115,27 +118,76 @@ def measure_en(args: argparse.Namespace) -> None:
         tell(f"MiniLM on reviews_en, {name}, accuracy", scores)
 
 
+def measure_ner(args: argparse.Namespace) -> None:
+    base = ["--data.source", args.source]
+    found: dict[str, list[float]] = {"jaxlm": [], "dictionary": [], "transformers' BERT": []}
+    for seed in range(args.seeds):
+        summary = train("finetune_ner.yaml", seed, *base)
+        scores = summary["final"], summary["simple_baselines"]["dictionary"], bert_ner(base, seed)
+        for name, score in zip(found, scores, strict=True):
+            found[name].append(score["entity_f1"])
+        print({name: scores[-1] for name, scores in found.items()}, flush=True)
+    for name, scores in found.items():
+        tell(f"names in {args.source}, {name}, entity F1", scores)
+
+
+def resolved(name: str, overrides: list[str], seed: int) -> tuple[Any, Any]:
+    """The config of a recipe and its task, with rows read and encoded."""
+    from jaxlm import load_config
+    from jaxlm.training.resolve import resolve
+
+    words = [*overrides, "--run.seed", str(seed)]
+    config, task, *_ = resolve(load_config(ROOT / "configs" / name, words), None, None)
+    return config, task
+
+
 def pytorch(minilm: str, seed: int) -> float:
     """The same rows, batches, optimizer and schedule with transformers' model."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from jaxlm import load_config
-    from jaxlm.tasks import RowTask
-    from jaxlm.tasks.examples import in_batches
-    from jaxlm.training.optimizers import make_schedule
-    from jaxlm.training.resolve import resolve
-
-    name = ROOT / "configs" / "finetune_sentiment_en.yaml"
-    overrides = ["--finetune.init_from", minilm, "--run.seed", str(seed)]
-    config, task, _ = resolve(load_config(name, overrides), None, None)
-    assert isinstance(task, RowTask)
+    config, task = resolved("finetune_sentiment_en.yaml", ["--finetune.init_from", minilm], seed)
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2).train()
-    optim, steps = config.optim, config.train.steps
+    model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2)
+    train_torch(model, config, task)
+    pairs = logits_of(model, task)
+    return sum(int(x.argmax()) == int(e.row["targets"]) for e, x in pairs) / len(pairs)
+
+
+def bert_ner(overrides: list[str], seed: int) -> dict[str, float]:
+    """Scores of transformers' BERT in the recipe's size and steps, by AdamW at its best rate."""
+    import torch
+    from transformers import BertConfig, BertForTokenClassification
+
+    adamw = ["--optim.name", "adamw", "--optim.learning_rate", "1e-3"]
+    config, task = resolved("finetune_ner.yaml", [*overrides, *adamw], seed)
+    torch.manual_seed(seed)
+    model = config.model
+    sizes = BertConfig(
+        vocab_size=model.vocab_size,
+        hidden_size=model.d_model,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        intermediate_size=4 * model.d_model,
+        max_position_embeddings=model.max_seq_len,
+        num_labels=len(task.labels),
+    )
+    bert = BertForTokenClassification(sizes)
+    train_torch(bert, config, task)
+    outputs = [(e, logits.numpy()) for e, logits in logits_of(bert, task)]
+    return task.score_answers(task.rows.val, task.answer(task.rows.val, outputs))
+
+
+def train_torch(model: Any, config: Any, task: Any) -> None:
+    """Train one of transformers' models on the batches of a task, by AdamW and its schedule."""
+    import torch
+
+    from jaxlm.training.optimizers import make_schedule
+
     plain = [p for n, p in model.named_parameters() if "bias" in n or "LayerNorm" in n]
     names = {id(p) for p in plain}
     decayed = [p for p in model.parameters() if id(p) not in names]
+    optim, steps = config.optim, config.train.steps
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": optim.weight_decay},
          {"params": plain, "weight_decay": 0.0}],
@@ -145,32 +197,43 @@ def pytorch(minilm: str, seed: int) -> float:
     )  # fmt: skip
     course = make_schedule(optim, steps, 1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(course(step)))
-    inputs = ("ids", "attention_mask")
+    model.train()
     for step in range(steps):
         batch = {name: torch.from_numpy(x) for name, x in task.train_batch(step).items()}
-        ids, mask = (batch[name].long() for name in inputs)
-        out = model(input_ids=ids, attention_mask=mask, labels=batch["targets"].long())
-        out.loss.backward()
+        ids, mask = (batch[name].long() for name in ("ids", "attention_mask"))
+        logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, -2)
+        losses = torch.nn.functional.cross_entropy(
+            logits, batch["targets"].long().flatten(), reduction="none"
+        )
+        weights = batch["weights"].flatten()
+        ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm or 1e9)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
     model.eval()
-    right = total = 0.0
+
+
+def logits_of(model: Any, task: Any) -> list[tuple[Any, Any]]:
+    """Each validation example of a task with the logits of one of transformers' models."""
+    import torch
+
+    from jaxlm.tasks.examples import in_batches
+
+    found = []
     with torch.no_grad():
-        for batch, chosen in in_batches(task.val, 32, config.data.seq_len, 0):
-            ids, mask = (torch.from_numpy(batch[name]).long() for name in inputs)
-            best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1).numpy()
-            right += (best == batch["targets"])[: len(chosen)].sum()
-            total += len(chosen)
-    return float(right / total)
+        for batch, chosen in in_batches(task.val, 32, task.limit, task.tokenizer.pad_id or 0):
+            ids, mask = (torch.from_numpy(batch[n]).long() for n in ("ids", "attention_mask"))
+            logits = model(input_ids=ids, attention_mask=mask).logits
+            found += list(zip(chosen, logits, strict=False))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ways = {"zh": measure_zh, "zh_all": measure_zh_all, "en": measure_en}
+    ways = {"zh": measure_zh, "zh_all": measure_zh_all, "en": measure_en, "ner": measure_ner}
     parser.add_argument("what", choices=ways)
     parser.add_argument("--init-from", default="runs/bert_tiny_zh")
     parser.add_argument("--source", default="sample:reviews_zh")

@@ -34,6 +34,7 @@ SAMPLES = {
     "chat_en": "chat_en.jsonl",
     "chat_zh": "chat_zh.jsonl",
     "mini_zh": "mini_zh.txt",
+    "ner_zh": "ner_zh.jsonl.xz",
     "reviews_en": "reviews_en.tsv",
     "reviews_zh": "reviews_zh.tsv.xz",
     "songci": "songci.jsonl.xz",

@@ -3,7 +3,7 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,6 +150,66 @@ def entity_scores(
 
 def are_entities(labels: Sequence[str]) -> bool:
     return all(ENTITY_TAG.fullmatch(label) for label in labels)
+
+
+def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The type, first word and end of each entity that B-, I-, E- and S- tags mark."""
+    found: list[tuple[str, int, int]] = []
+    open_kind = None
+    for i, tag in enumerate(tags):
+        mark, _, kind = tag.partition("-")
+        if mark in ("B", "S", "U") or (kind and kind != open_kind):
+            found.append((kind, i, i + 1))
+        elif kind:
+            found[-1] = (kind, found[-1][1], i + 1)
+        open_kind = kind if mark in ("B", "I") else None
+    return found
+
+
+def dictionary_tags(
+    learned: Sequence[tuple[Sequence[str], Sequence[str]]], others: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """The tags of other texts by a dictionary of tagged phrases: the longest match from the left.
+
+    `learned` are words with their tags. Of entities the dictionary has the whole phrase, of other
+    tags single words, each with its most frequent tags. A phrase that is more often wrong than
+    right in the learned texts is left out.
+    """
+    counts: dict[tuple[str, ...], Counter[tuple[str, ...]]] = {}
+    whole = are_entities([tag for _, tags in learned for tag in tags])
+    for words, tags in learned:
+        spans = entity_spans(tags) if whole else [("", i, i + 1) for i in range(len(tags))]
+        for _, start, stop in spans:
+            phrase = counts.setdefault(tuple(words[start:stop]), Counter())
+            phrase[tuple(tags[start:stop])] += 1
+    known = {phrase: found.most_common(1)[0][0] for phrase, found in counts.items()}
+    right: Counter[tuple[str, ...]] = Counter()
+    for words, tags in learned:
+        for start, phrase in matches(words, known):
+            same = tuple(tags[start : start + len(phrase)]) == known[phrase]
+            right[phrase] += 1 if same else -1
+    known = {phrase: tags for phrase, tags in known.items() if right[phrase] >= 0}
+    plain = (
+        "O" if whole else Counter(tag for _, tags in learned for tag in tags).most_common(1)[0][0]
+    )
+    answers = [[plain] * len(words) for words in others]
+    for words, tags in zip(others, answers, strict=True):
+        for start, phrase in matches(words, known):
+            tags[start : start + len(phrase)] = known[phrase]
+    return answers
+
+
+def matches(
+    words: Sequence[str], known: Mapping[tuple[str, ...], Any]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Where known phrases stand in a text, the longest at each place, from left to right."""
+    longest, start = max(map(len, known), default=0), 0
+    while start < len(words):
+        phrases = (tuple(words[start : start + n]) for n in range(longest, 0, -1))
+        phrase = next((phrase for phrase in phrases if phrase in known), None)
+        if phrase is not None:
+            yield start, phrase
+        start += len(phrase or " ")
 
 
 def answer_scores(truth: Sequence[Sequence[str]], found: Sequence[str]) -> dict[str, float]:

@@ -13,7 +13,13 @@ from jaxlm.data import clean
 from jaxlm.data.sources import DataError
 from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
-from jaxlm.tasks.metrics import are_entities, entity_scores, tag_scores
+from jaxlm.tasks.metrics import (
+    are_entities,
+    dictionary_tags,
+    entity_scores,
+    entity_spans,
+    tag_scores,
+)
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
@@ -169,6 +175,11 @@ class TokenClassificationTask(RowTask):
             return super().by_class(items, answers)
         return entity_scores([i.label for i in items], [answer["tags"] for answer in answers])
 
+    def baselines(self, items: Sequence[Item]) -> dict[str, Scores]:
+        learned = [(item.content, item.label) for item in self.rows.train]
+        answers = [{"tags": tags} for tags in dictionary_tags(learned, [i.content for i in items])]
+        return {"dictionary": self.score_answers(items, answers)}
+
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return tag_scores(
             [item.label for item in items], [answer["tags"] for answer in answers], self.labels
@@ -230,19 +241,10 @@ def entities(
     The score is the mean of the `chances` of their words' tags. With the `places` of the words in a
     text also the characters where an entity starts and ends.
     """
-    found: list[tuple[str, list[int]]] = []
-    open_kind = None
-    for i, tag in enumerate(tags):
-        mark, _, kind = tag.partition("-")
-        if mark in ("B", "S", "U") or (kind and kind != open_kind):
-            found.append((kind, []))
-        if kind:
-            found[-1][1].append(i)
-        open_kind = kind if mark in ("B", "I") else None
     rows = []
-    for kind, inside in found:
-        row: dict[str, Any] = {"type": kind, "text": "".join(spaced([words[i] for i in inside]))}
+    for kind, start, stop in entity_spans(tags):
+        row: dict[str, Any] = {"type": kind, "text": "".join(spaced(words[start:stop]))}
         if places is not None:
-            row |= {"start": places[inside[0]][0], "end": places[inside[-1]][1]}
-        rows.append(row | {"score": round(float(np.mean([chances[i] for i in inside])), 6)})
+            row |= {"start": places[start][0], "end": places[stop - 1][1]}
+        rows.append(row | {"score": round(float(np.mean(chances[start:stop])), 6)})
     return rows

@@ -107,3 +107,27 @@ def test_a_simple_model_of_a_thousand_labels_takes_seconds():
     found = metrics.baseline_answers(texts, labels, texts[:50], several=False)
     right = sum(a == b for a, b in zip(found["tfidf_logistic_regression"], labels, strict=False))
     assert right > 40
+
+
+def tagged(text):
+    """Words and tags of a text such as `they/PRON can/AUX`."""
+    return tuple(zip(*(pair.split("/") for pair in text.split()), strict=True))
+
+
+def test_a_dictionary_takes_the_longest_phrase_it_knows_and_leaves_out_what_is_mostly_wrong():
+    learned = [
+        tagged("上/B-LOC 海/I-LOC 人/O 在/O 上/B-LOC 海/I-LOC 港/I-LOC"),
+        tagged("王/B-PER 明/I-PER 说/O"),
+        tagged("王/B-PER 说/O"),
+        tagged("国/O 王/O 和/O 女/O 王/O"),
+    ]
+    found = metrics.dictionary_tags(learned, [list("王明到上海港"), list("女王到上海"), []])
+    assert found[0] == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC", "I-LOC"]
+    assert found[1] == ["O", "O", "O", "B-LOC", "I-LOC"]  # 王 alone is a name once in three times
+    assert found[2] == []
+
+
+def test_a_dictionary_of_other_tags_has_each_words_most_frequent_one():
+    learned = [tagged("they/PRON can/AUX fish/VERB"), tagged("a/DET can/NOUN can/AUX fish/VERB")]
+    (found,) = metrics.dictionary_tags(learned, [["they", "fish", "birds", "can"]])
+    assert found == ["PRON", "VERB", "AUX", "AUX"]
