@@ -14,6 +14,7 @@ import yaml
 import jaxlm
 from jaxlm.cli import main
 from jaxlm.training import fit
+from tests.cli.verbs import refused
 from tests.training.runs import sections_of, tiny
 
 MAIN = "import sys; from jaxlm.cli import main; sys.exit(main())"
@@ -38,18 +39,8 @@ def start(*words: str, main: str = MAIN, **keywords) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", main, *words], env=env, **pipes)
 
 
-def refusal(capsys, *words: str) -> str:
-    """The one sentence on stderr with which a command ends."""
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert captured.err.startswith("error: ")
-    return captured.err
-
-
 def test_an_unknown_option_is_told_with_the_nearest_one(run, capsys):
-    error = refusal(capsys, "generate", run, "--prompt", "x", "--temprature", "0.8")
+    error = refused(capsys, "generate", run, "--prompt", "x", "--temprature", "0.8")
     assert "jaxlm generate knows no --temprature; did you mean --temperature?" in error
 
 
@@ -95,12 +86,12 @@ def test_generate_prints_each_prompt_with_its_continuation(run, capsys):
     ],
 )
 def test_a_mistake_ends_with_status_2_and_one_sentence(capsys, words, sentence):
-    assert sentence in refusal(capsys, *words)
+    assert sentence in refused(capsys, *words)
 
 
 @pytest.mark.parametrize(("prompt", "sentence"), [("é", "'é'"), ("", "the prompt is empty")])
 def test_a_prompt_that_cannot_be_continued_is_refused(run, capsys, prompt, sentence):
-    assert sentence in refusal(capsys, "generate", run, "--prompt", prompt)
+    assert sentence in refused(capsys, "generate", run, "--prompt", prompt)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +153,15 @@ def test_interrupting_is_quiet(run, seconds):
     command.send_signal(signal.SIGINT)
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out, err) == (130, "", "")
+
+
+def test_adapters_are_written_under_the_name_that_was_given(run, tmp_path, capsys, monkeypatch):
+    words = ["export", run, tmp_path / "adapter_v0.1", "--adapters"]
+    assert "has no step 99; it has" in refused(capsys, *words, "--step", 99)
+    away = ["export", run, tmp_path / "none" / "adapter", "--adapters"]
+    assert "there is no folder" in refused(capsys, *away)
+    monkeypatch.setattr(
+        "jaxlm.loading.write_trained", lambda run, file, step: file.write_bytes(b"")
+    )
+    assert main([*map(str, words)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter_v0.1.safetensors"]

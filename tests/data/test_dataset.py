@@ -12,10 +12,8 @@ from jaxlm.data.dataset import split_corpus
 from jaxlm.files import make_locked
 from jaxlm.tokenizer import (
     END_OF_TEXT,
-    SPECIAL_TOKENS,
     Tokenizer,
     TokenizerError,
-    encoding,
     train_tokenizer,
 )
 
@@ -290,25 +288,3 @@ def test_the_split_of_rows_that_differ_is_that_of_their_order_alone():
         train, val = split_corpus(corpus, 0.1, 3, group)
         assert train + val == [documents[i] for i in order]
         assert len(train) == 45
-
-
-def test_a_document_without_line_ends_is_encoded_in_pieces_as_whole(monkeypatch):
-    text = "明月几时有，把酒问青天。The moon, when?" * 200
-    for kind in ("char", "bpe", "wordpiece", "unigram"):
-        tokenizer = train_tokenizer(kind, [text], 400, SPECIAL_TOKENS)
-        whole = tokenizer.encode(text)
-        with monkeypatch.context() as patch:
-            patch.setattr(encoding, "LONG", 100)
-            pieces = list(tokenizer.pieces(text))
-        assert len(pieces) > 20
-        assert "".join(pieces) == text
-        assert [i for piece in pieces for i in tokenizer.encode(piece)] == whole
-
-
-def test_a_text_without_words_is_cut_all_the_same(monkeypatch):
-    monkeypatch.setattr(encoding, "LONG", 1000)
-    monkeypatch.setattr(encoding, "LONGEST", 4000)
-    text = "ACGT" * 5000
-    pieces = list(train_tokenizer("bpe", [text[:400]], 300).pieces(text))
-    assert max(map(len, pieces)) <= 4000
-    assert "".join(pieces) == text

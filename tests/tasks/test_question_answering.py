@@ -8,7 +8,7 @@ from jaxlm.data import DataError
 from jaxlm.tasks.examples import Joiner
 from jaxlm.tokenizer import Tokenizer, train_tokenizer
 from tests.tasks.fixtures import TEXT, bert_tokenizer, columns, gpt_tokenizer, make_task, read
-from tests.tokenizer.folders import llama
+from tests.tokenizer.backends import llama
 
 TASK = "question_answering"
 DATA = columns("question", "context", "answers")

@@ -11,7 +11,8 @@ from jaxlm.tasks import TASKS
 from jaxlm.tasks.token_classification import entities, spaced, word_places
 from jaxlm.tokenizer import Tokenizer
 from tests.tasks.fixtures import bert_tokenizer, columns, gpt_tokenizer, make_task, read
-from tests.tokenizer.folders import FORMS, llama, write
+from tests.tokenizer.backends import llama
+from tests.tokenizer.folders import FORMS, write
 
 TASK = "token_classification"
 DATA = columns("tokens", label="tags")

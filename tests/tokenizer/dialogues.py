@@ -1,7 +1,7 @@
 """Chat templates in the ways that published models write them, and dialogues for them."""
 
 from jaxlm.tokenizer import Tokenizer
-from tests.tokenizer.folders import byte_level, llama
+from tests.tokenizer.backends import byte_level, llama
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' "

@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 
 from jaxlm.tokenizer import Tokenizer, TokenizerError
 from jaxlm.tokenizer.classes import RULES
+from tests.tokenizer.backends import PIECES, bert, byte_level, llama
 from tests.tokenizer.folders import (
     FORMS,
     KNOWN,
-    PIECES,
     SIZE,
     TEXTS,
-    bert,
     bpe_files,
-    byte_level,
-    llama,
     model,
     named,
     reference,

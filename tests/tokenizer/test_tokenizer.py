@@ -9,7 +9,14 @@ import pytest
 
 from jaxlm.config import DataConfig
 from jaxlm.data import read_corpus
-from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, TokenizerError, train_tokenizer
+from jaxlm.tokenizer import (
+    END_OF_TEXT,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    TokenizerError,
+    encoding,
+    train_tokenizer,
+)
 
 SHAKESPEARE = read_corpus(DataConfig()).documents[0]
 SONGCI = read_corpus(DataConfig(source="sample:songci", max_documents=300)).documents
@@ -237,3 +244,25 @@ def test_transformers_reads_what_is_saved(trained, kind, tmp_path):
     assert theirs.encode(text, add_special_tokens=False) == ids
     assert theirs.decode(ids, skip_special_tokens=True) == trained[kind].decode(ids)
     assert theirs.eos_token_id == trained[kind].eos_id
+
+
+def test_a_document_without_line_ends_is_encoded_in_pieces_as_whole(monkeypatch):
+    text = "明月几时有，把酒问青天。The moon, when?" * 200
+    for kind in ("char", "bpe", "wordpiece", "unigram"):
+        tokenizer = train_tokenizer(kind, [text], 400, SPECIAL_TOKENS)
+        whole = tokenizer.encode(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(encoding, "LONG", 100)
+            pieces = list(tokenizer.pieces(text))
+        assert len(pieces) > 20
+        assert "".join(pieces) == text
+        assert [i for piece in pieces for i in tokenizer.encode(piece)] == whole
+
+
+def test_a_text_without_words_is_cut_all_the_same(monkeypatch):
+    monkeypatch.setattr(encoding, "LONG", 1000)
+    monkeypatch.setattr(encoding, "LONGEST", 4000)
+    text = "ACGT" * 5000
+    pieces = list(train_tokenizer("bpe", [text[:400]], 300).pieces(text))
+    assert max(map(len, pieces)) <= 4000
+    assert "".join(pieces) == text
