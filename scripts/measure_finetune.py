@@ -128,7 +128,7 @@ def pytorch(minilm: str, seed: int) -> float:
 
     name = ROOT / "configs" / "finetune_sentiment_en.yaml"
     overrides = ["--finetune.init_from", minilm, "--run.seed", str(seed)]
-    config, task, _ = resolve(load_config(name, overrides), None, None)
+    config, task, *_ = resolve(load_config(name, overrides), None, None)
     assert isinstance(task, RowTask)
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2).train()
