@@ -12,15 +12,19 @@ import numpy as np
 from jaxlm.config import Config, JaxlmError, ModelConfig
 from jaxlm.tokenizer import Tokenizer
 
+# Of an origin: the family, and how texts end.
+INHERITED = ("model_type", "eos_token_ids", "generation_config")
+INHERITED += ("bos_token_id", "eos_token_id", "pad_token_id")
+
 
 @dataclass(frozen=True)
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
     `origin` holds what is known of its source: source, dtype, step, val_loss, data; of a model of
-    Hugging Face also model_type, `eos_token_ids` (a list), and as `generation_config` the mapping
-    in that file, where there is one. `run_config` is the config it was trained with, or None for a
-    model from elsewhere.
+    Hugging Face, or one tuned from it, also model_type, `eos_token_ids` (a list), and as
+    `generation_config` the mapping in that file, where there is one. `run_config` is the config it
+    was trained with, or None for a model from elsewhere.
     """
 
     model: nn.Module
@@ -29,6 +33,11 @@ class Loaded:
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
     run_config: Config | None = None
+
+
+def inherited(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What an origin tells of a model tuned from it, with the same tokenizer, too."""
+    return {name: origin[name] for name in INHERITED if name in origin}
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def is_imported(folder: Path) -> bool:
     """Whether the last checkpoint in a folder was imported, and has no state to resume from."""
     last = step_folders(folder)[-1]
     with suppress(DamagedError):
-        return not (last / STATE).is_dir() and "origin" in read_meta(last)
+        return not (last / STATE).is_dir() and read_meta(last).get("step") is None
     return False
 
 

@@ -259,7 +259,9 @@ def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
         )
     tokenizer = Tokenizer(base.tokenizer.backend, tokenizer_config)
     params = merge_lora(unflatten_dict(under | kept, sep="/"))
-    origin = {**base.origin, "source": run.run.name, "step": step}
+    # Of the base alone are what it was measured at, and on what.
+    told_of_base = {k: v for k, v in base.origin.items() if k not in ("val_loss", "data")}
+    origin = told_of_base | {"source": run.run.name, "step": step}
     return Loaded(make_model(config), params, tokenizer, config, origin, run)
 
 

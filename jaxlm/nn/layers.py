@@ -148,7 +148,7 @@ class ConfiguredModule(nn.Module):
 class Dense(ConfiguredModule):
     """y = x @ kernel + bias; kernel (in, out) is kept in fp32, the product in the compute dtype.
 
-    Where its params hold a low-rank adapter (see `jaxlm.models.lora`), that product is added.
+    Where its params hold a low-rank adapter (see `jaxlm.models.parameters`), that product is added.
     """
 
     features: int

@@ -55,14 +55,14 @@ def fit(
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
             return load(run.path, model=model)
-        config, task, given = resolve(config, task, objective)
+        config, task, given, origin = resolve(config, task, objective)
         if model is None:
             module = make_model(config.model)
         else:
             module = model if isinstance(model, nn.Module) else model(config.model)
         first = task.train_batch(0)
         state, update = compile_and_start(config, module, task.objective, first, optimizer, given)
-        trainer = Trainer(run, config, task, state, update)
+        trainer = Trainer(run, config, task, state, update, given.keys(), origin)
         try:
             if todo == "start":
                 run.start(config, task.tokenizer)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, inherited
 from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
 from jaxlm.config.schema import fields_with_role, require
 from jaxlm.loading import load
@@ -18,11 +18,15 @@ from jaxlm.tokenizer import Tokenizer
 
 
 class Resolved(NamedTuple):
-    """The whole config, the task with its data, and the weights to start from, by path."""
+    """The whole config, the task with its data, and what comes from the model to start from.
+
+    That is its weights by path, and what its origin tells of the tuned model as well.
+    """
 
     config: Config
     task: Task
     given: dict[str, Array]
+    origin: dict[str, Any]
 
 
 def resolve(config: Config, task: Task | None, objective: Objective | None) -> Resolved:
@@ -33,7 +37,7 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
     """
     asked = config
     config = config.resolved()
-    source = None
+    source, origin = None, {}
     if config.finetune.init_from is not None:
         if config.data.tokenizer != DataConfig.tokenizer:
             raise ConfigError(
@@ -51,6 +55,7 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
         if objective is None:
             check_model(kind, asked, config)
         task = kind.from_config(config, source)
+        origin = {} if source is None else inherited(source.origin)
     if objective is not None:
         task.objective, task.own_objective = objective, True
     config = config.replace(task.config_fields())
@@ -61,7 +66,8 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
     if config.train.epochs is not None:
         steps = max(1, round(config.train.epochs / task.epochs_at(1)))
         config = config.replace({"train": {"steps": steps}})
-    return Resolved(config, task, {} if source is None else given_weights(source, config))
+    given = {} if source is None else given_weights(source, config)
+    return Resolved(config, task, given, origin)
 
 
 def model_of(config: Config, source: Loaded) -> ModelConfig:

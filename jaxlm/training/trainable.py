@@ -63,6 +63,19 @@ def joined(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Mapping[str
     return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
 
 
+def own_paths(
+    trained: Mapping[str, Any], frozen: Mapping[str, Any], given: Collection[str]
+) -> list[str] | None:
+    """The paths of the weights that the model a run started from lacks, or has otherwise.
+
+    A frozen head that is new is among them. None where nothing is frozen, which means all.
+    """
+    if not frozen:
+        return None
+    paths = [flatten_dict(part, sep="/").keys() for part in (trained, frozen)]
+    return sorted(paths[0] | (paths[1] - set(given)))
+
+
 def overlay(params: Mapping[str, Any], given: Mapping[str, Array]) -> dict[str, Any]:
     """The params with leaves replaced by those given, by path."""
     return unflatten_dict(flatten_dict(params, sep="/") | dict(given), sep="/")

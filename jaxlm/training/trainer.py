@@ -3,14 +3,13 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import PARAMS, STATE, Checkpoints, restore_newest
@@ -32,7 +31,7 @@ from jaxlm.training.state import (
     to_items,
     worst_value,
 )
-from jaxlm.training.trainable import memory_report
+from jaxlm.training.trainable import memory_report, own_paths
 
 Update = Callable[[TrainState, Arrays], tuple[TrainState, Metrics]]
 
@@ -42,7 +41,10 @@ class TrainingError(JaxlmError):
 
 
 class Trainer:
-    """A run in progress: its directory, data, state, and the rows of metrics so far."""
+    """A run in progress: its directory, data, state, and the rows of metrics so far.
+
+    From the model it started from come the weights with the paths `given`, and the `origin`.
+    """
 
     def __init__(
         self,
@@ -51,9 +53,12 @@ class Trainer:
         task: Task,
         state: TrainState,
         update: Update,
+        given: Collection[str],
+        origin: dict[str, Any],
     ):
         self.run, self.config, self.task = run, config, task
         self.state, self.update = state, update
+        self.given, self.origin = frozenset(given), origin
         self.rows: list[MetricsRow] = []
         self.num_params = sum(x.size for x in jax.tree.leaves((state.params, state.frozen)))
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
@@ -231,7 +236,9 @@ class Trainer:
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
         params = merge_lora(evaluation_params(self.state))
-        loaded = Loaded(self.state.model, params, self.task.tokenizer, self.config.model)
+        loaded = Loaded(
+            self.state.model, params, self.task.tokenizer, self.config.model, self.origin
+        )
         pairs = self.task.samples(loaded, step)
         for prompt, text in pairs:
             self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
@@ -255,10 +262,8 @@ class Trainer:
             "merit": merit if merit is not None and math.isfinite(merit) else None,
             "rows": self.run.marks(),
             "seconds": self._seconds(),
-            # Where all are trained there is no need to tell them apart.
-            "trained": sorted(flatten_dict(self.state.params, sep="/"))
-            if self.state.frozen
-            else None,
+            "origin": self.origin,
+            "trained": own_paths(self.state.params, self.state.frozen, self.given),
         }
         self.checkpoints.save(step, params, rest, meta)
         self._saved_step = step

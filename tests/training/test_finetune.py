@@ -12,10 +12,15 @@ import jaxlm
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import ConfigError, JaxlmError
 from jaxlm.data import DataError
+from jaxlm.generation.text_batch import end_tokens
 from jaxlm.loading import write_run, write_trained
 from jaxlm.training import fit
-from tests.training.runs import assert_same_run, contents, rows
-from tests.training.tuning import TUNE, tuned
+from tests.training.runs import assert_same_run, contents, rows, tiny
+from tests.training.tuning import PRETRAIN, TUNE, tuned
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +221,15 @@ def test_dialogues_of_which_none_fits_are_told(home, tmp_path):
         fit(tuned(home, tmp_path / "run", "chat", "decoder", data={"seq_len": 2}))
 
 
-@pytest.mark.parametrize("finetune", [{"lora_rank": 2}, {"train_last_layers": 1}])
+@pytest.mark.parametrize(
+    "finetune",
+    [
+        {"lora_rank": 2},
+        {"train_last_layers": 1},
+        {"lora_rank": 2, "freeze": ("pooler",)},
+        {"freeze": ("backbone", "classifier")},
+    ],
+)
 def test_what_was_trained_alone_goes_back_onto_its_source(home, tmp_path, finetune):
     loaded = fit(tuned(home, tmp_path / "run", finetune=finetune, optim={"learning_rate": 0.1}))
     file = tmp_path / "part.safetensors"
@@ -238,6 +251,30 @@ def test_what_was_trained_alone_goes_back_onto_its_source(home, tmp_path, finetu
         jaxlm.load(tmp_path / "tuned further", trained=file)
     with pytest.raises(JaxlmError, match="no file of trained weights"):
         jaxlm.load(home / "encoder", trained=home / "reviews.tsv")
+
+
+def test_a_model_tuned_from_their_directory_ends_texts_and_is_written_as_that_was(home, tmp_path):
+    llama = {"norm": "rmsnorm", "positions": "rotary", "activation": "silu", "gated": True}
+    llama |= {"bias": False, "qkv_bias": False, "tie_embeddings": False}
+    run = {"dir": str(tmp_path / "first")}
+    first = fit(tiny(home, run=run, model=llama, train=PRETRAIN, sample={"every": 0}))
+    jaxlm.export(first, tmp_path / "theirs")
+    told = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    told |= {"eos_token_id": [3, 5], "bos_token_id": 4, "sliding_window": None}
+    edit(tmp_path / "theirs" / "config.json", **told)
+    suggested = {"eos_token_id": [3, 5], "temperature": 0.5, "do_sample": True}
+    edit(tmp_path / "theirs" / "generation_config.json", **suggested)
+    for source, name in (("theirs", "second"), ("second", "third")):
+        finetune = {"init_from": str(tmp_path / source), "lora_rank": 2}
+        config = tuned(home, tmp_path / name, "causal_lm", None, finetune=finetune)
+        fit(config.replace({"run": {"name": name}}))
+        loaded = jaxlm.load(tmp_path / name)
+        assert loaded.origin["source"] == name
+        assert end_tokens(loaded)[:2] == [3, 5]
+        assert loaded.origin["generation_config"].items() >= suggested.items()
+        jaxlm.export(loaded, tmp_path / f"{name} written")
+        written = (tmp_path / f"{name} written" / "config.json").read_text()
+        assert json.loads(written).items() >= told.items()
 
 
 def test_a_run_that_trained_everything_has_no_part_to_write(home, tmp_path):
