@@ -163,14 +163,16 @@ def source_version(package: Path) -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    # Two calls, as each takes time of every run: the package's files, tracked (H) and new (?), and
+    # the commit with what differs from it anywhere in the checkout.
+    files = git("ls-files", "-t", "--cached", "--others", "--exclude-standard") or ""
+    status = git("status", "--porcelain=v2", "--branch", "--untracked-files=no") or ""
+    commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", status, re.MULTILINE)
     # A package may also be installed inside the checkout of something else.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+    if "H __init__.py" not in files.splitlines() or commit is None:
         return {"commit": None, "changed": None}
-    changed = (
-        git("status", "--porcelain", "--untracked-files=no"),
-        git("status", "--porcelain", "."),
-    )
-    return {"commit": git("rev-parse", "HEAD"), "changed": any(changed)}
+    lines = [*files.splitlines(), *status.splitlines()]
+    return {"commit": commit[1], "changed": any(line[:2] not in ("H ", "# ") for line in lines)}
 
 
 @contextmanager

@@ -30,26 +30,28 @@ class TaskConfig(Section):
         role="structure",
     )
     mask_fraction: float = option(
-        0.15, "share of a row's tokens to guess", "in (0, 1)", tasks=("masked_lm",)
+        0.15, "share of the tokens to hide and predict", "in (0, 1)", tasks=("masked_lm",)
     )
     mask_share: float = option(
-        0.8, "of those, the share that the mask token hides", "in [0, 1]", tasks=("masked_lm",)
+        0.8, "share of the hidden tokens shown as [MASK]", "in [0, 1]", tasks=("masked_lm",)
     )
     random_share: float = option(
-        0.1, "of those, the share shown as any token", "in [0, 1]", tasks=("masked_lm",)
+        0.1, "share of the hidden tokens shown as a random token", "in [0, 1]", tasks=("masked_lm",)
     )
     masking: Literal["token", "word", "span"] = option(
-        "token", "hide single tokens, whole words or runs of words", tasks=("masked_lm",)
+        "token", "hide single tokens, whole words or spans of words", tasks=("masked_lm",)
     )
     segmenter: Literal["none", "jieba"] = option(
-        "none", "what tells Chinese words apart; none: every character", tasks=("masked_lm",)
+        "none",
+        "splits Chinese text into words; none: every character is one",
+        tasks=("masked_lm",),
     )
     train_rows: int | None = option(
-        None, "learn from no more rows than this; null: from all", "positive", tasks=ROW_TASKS
+        None, "train on at most this many rows; null: all", "positive", tasks=ROW_TASKS
     )
     metric: str | None = option(
         None,
-        "what the best checkpoint has most of, or loss; null: the task's first metric",
+        "the metric that selects the best checkpoint, or loss; null: the task's first metric",
         "a text that is not empty",
         tasks=ROW_TASKS,
     )
@@ -60,12 +62,12 @@ class TaskConfig(Section):
     )
     stride: int = option(
         64,
-        "tokens that neighbouring windows of a long context share",
+        "overlap, in tokens, of the windows that a long context is split into",
         "at least 0",
         tasks=("question_answering",),
     )
     max_answer_tokens: int = option(
-        30, "the longest answer to give", "positive", tasks=("question_answering",)
+        30, "length of the longest answer", "positive", tasks=("question_answering",)
     )
 
     def __post_init__(self):
@@ -79,7 +81,7 @@ class TaskConfig(Section):
 
     @property
     def on_rows(self) -> bool:
-        """Whether the data are rows of columns, not running text."""
+        """Whether the data are rows with named columns instead of running text."""
         return self.name in ROW_TASKS
 
 
@@ -96,22 +98,24 @@ class FinetuneConfig(Section):
         "a text that is not empty",
     )
     random_init: bool = option(
-        False, "take the model and tokenizer of init_from, but not its weights: for comparison"
+        False, "use the model and tokenizer of init_from with random weights, for comparison"
     )
     dropout: float | None = option(None, "dropout rate; null: that of init_from", "in [0, 1)")
-    freeze: tuple[str, ...] = option((), "regexes: parameters whose path one finds stay as are")
+    freeze: tuple[str, ...] = option(
+        (), "regexes: parameters whose path matches one are not trained"
+    )
     train_last_layers: int | None = option(
-        None, "train the last N blocks and what comes after them; null: all", "positive"
+        None, "train only the last N blocks and the layers after them; null: all", "positive"
     )
     layer_decay: float = option(
-        1.0, "each block learns at this share of the rate of the block above it", "in (0, 1]"
+        1.0, "learning rate of a block, as a share of that of the block above it", "in (0, 1]"
     )
     lora_rank: int | None = option(
-        None, "train low-rank adapters of this rank in place of what init_from brought", "positive"
+        None, "train LoRA adapters of this rank and freeze the weights of init_from", "positive"
     )
-    lora_alpha: float = option(16.0, "adapters count alpha / rank times", "positive")
+    lora_alpha: float = option(16.0, "adapters are scaled by alpha / rank", "positive")
     lora_targets: tuple[str, ...] = option(
-        ("attention/(query|value)/",), "regexes: kernels whose path one finds get an adapter"
+        ("attention/(query|value)/",), "regexes: kernels whose path matches one get an adapter"
     )
 
     def __post_init__(self):
@@ -122,7 +126,7 @@ class FinetuneConfig(Section):
                     re.compile(pattern)
                 except re.error as error:
                     raise ConfigError(
-                        f"finetune.{name} {pattern!r} is no regular expression: {error}"
+                        f"finetune.{name} {pattern!r} is not a regular expression: {error}"
                     ) from None
         require(
             self.lora_rank is None or bool(self.lora_targets),
@@ -142,26 +146,25 @@ class FinetuneConfig(Section):
 
 @dataclass(frozen=True)
 class OptimConfig(Section):
-    """The update rule and the course of its learning rate."""
+    """The optimizer and its learning-rate schedule."""
 
     title: ClassVar[str] = "optim"
 
     name: Literal["adamw", "muon", "lion", "adafactor", "schedule_free"] = option(
-        "adamw", "the update rule"
+        "adamw", "the optimizer"
     )
     learning_rate: float = option(1e-3, "peak learning rate (muon: of the matrices)", "at least 0")
     adam_learning_rate: Derived[float] = option(
         None,
-        "peak rate of what muon leaves to Adam (embeddings, norms, head); null: a third",
+        "peak learning rate of what muon leaves to Adam (embeddings, norms, head); null: a third "
+        "of learning_rate",
         "at least 0",
     )
     schedule: Literal["cosine", "linear", "wsd", "constant", "inverse_sqrt"] = option(
-        "cosine", "course after the warm-up"
+        "cosine", "learning-rate schedule after the warm-up"
     )
     warmup_steps: int = option(100, "steps of linear warm-up", "at least 0")
-    decay_fraction: float = option(
-        0.2, "wsd: share of all steps that the final decay takes", "in [0, 1]"
-    )
+    decay_fraction: float = option(0.2, "wsd: share of the steps in the final decay", "in [0, 1]")
     final_fraction: float = option(
         0.0, "learning rate at the end, as a share of the peak", "in [0, 1]"
     )
@@ -174,7 +177,9 @@ class OptimConfig(Section):
     eps: float = option(1e-8, "Adam's epsilon", "positive")
     momentum: float = option(0.95, "muon: decay of the momentum", "in [0, 1)")
     ema_decay: float | None = option(
-        None, "evaluate an exponential moving average of weights", "in (0, 1)"
+        None,
+        "evaluate an exponential moving average of the weights, with this decay; null: the weights",
+        "in (0, 1)",
     )
 
     def __post_init__(self):
@@ -187,22 +192,24 @@ class OptimConfig(Section):
         )
 
     def resolved(self) -> "OptimConfig":
-        """The section with the rate of Muon's Adam filled in."""
+        """The section with `adam_learning_rate` filled in."""
         return filled(self, adam_learning_rate=self.learning_rate / 3)
 
 
 @dataclass(frozen=True)
 class TrainConfig(Section):
-    """How long to train, and what to do on the way."""
+    """How long to train, and how often to evaluate, save and log."""
 
     title: ClassVar[str] = "train"
 
-    steps: int = option(2000, "updates to make", "positive")
+    steps: int = option(2000, "optimizer steps", "positive")
     epochs: float | None = option(
-        None, "passes over the data to make, in place of steps; null: as steps says", "positive"
+        None, "passes over the training data, in place of steps; null: use steps", "positive"
     )
-    batch_size: int = option(12, "windows in one update", "positive")
-    accumulate_steps: int = option(1, "micro-batches that one update is summed over", "positive")
+    batch_size: int = option(12, "windows or rows in one step", "positive")
+    accumulate_steps: int = option(
+        1, "micro-batches whose gradients are summed in one step", "positive"
+    )
     eval_every: int = option(250, "steps between passes over the validation split", "positive")
     checkpoint_every: int = option(
         500, "steps between checkpoints of the last state", "positive", role="cadence"
@@ -213,7 +220,9 @@ class TrainConfig(Section):
         "stop after this many evaluations without a better val loss; null: never",
         "positive",
     )
-    deterministic: bool = option(False, "on a GPU, choose kernels that repeat bit for bit")
+    deterministic: bool = option(
+        False, "on a GPU, use kernels that give the same bits in every run"
+    )
 
     def __post_init__(self):
         super().__post_init__()

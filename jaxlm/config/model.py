@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from jaxlm.config.schema import Derived, Section, filled, option, require
 
-# Heads that read one vector off an encoder for the whole sequence.
+# Heads that pool an encoder's hidden states into one vector a sequence.
 POOLED_HEADS = ("pretraining", "sequence_classification", "none")
 
 
@@ -20,7 +20,9 @@ class ModelConfig(Section):
     title: ClassVar[str] = "model"
 
     architecture: Literal["decoder", "encoder"] = option(
-        "decoder", "decoder: attends backwards; encoder: both ways", role="structure"
+        "decoder",
+        "decoder: causal attention; encoder: attention in both directions",
+        role="structure",
     )
     head: Derived[
         Literal[
@@ -33,16 +35,16 @@ class ModelConfig(Section):
         ]
     ] = option(
         None,
-        "what is read off the hidden states; pretraining: lm and next sentence; none: they alone; "
-        "null: what the task trains",
+        "what is computed from the hidden states; pretraining: lm and next sentence; none: "
+        "nothing; null: set by the task",
         role="head",
-        told_by="task",
+        filled_by="task",
     )
     labels: tuple[str, ...] = option(
-        (), "names of the classes; []: those in the data", role="head", told_by="task"
+        (), "names of the classes; []: those in the data", role="head", filled_by="task"
     )
     problem: Literal["single_label", "multi_label", "regression"] = option(
-        "single_label", "what a sequence's label is", role="head"
+        "single_label", "kind of label that a sequence has", role="head"
     )
     preset: str | None = option(
         None, "named family and size whose values the other fields override", role="name"
@@ -52,7 +54,7 @@ class ModelConfig(Section):
         "number of tokens; null: the tokenizer's",
         "positive",
         role="structure",
-        told_by="data",
+        filled_by="data",
     )
     d_model: int = option(128, "width of the residual stream", "positive", role="structure")
     num_layers: int = option(4, "number of blocks", "positive", role="structure")
@@ -83,28 +85,28 @@ class ModelConfig(Section):
     )
     pooler: Derived[bool] = option(
         None,
-        "a dense layer on what is pooled; null: with the encoder heads that pool",
+        "dense layer on the pooled vector; null: true for encoder heads that pool",
         role="head",
-        told_by="task",
+        filled_by="task",
     )
     pooler_activation: Literal["tanh", "relu"] = option(
         "tanh", "nonlinearity of the pooler", role="structure"
     )
     pooling: Literal["token", "mean"] = option(
         "token",
-        "what a sequence is classified by: an encoder's first or a decoder's last token, or the "
-        "mean of all",
+        "what a sequence is classified from: an encoder's first or a decoder's last token, or the "
+        "mean over all tokens",
         role="head",
     )
     num_token_types: int = option(
-        0, "kinds of tokens, such as first and second sentence", "at least 0", role="structure"
+        0, "token types, such as first and second sentence", "at least 0", role="structure"
     )
     positions: Literal["learned", "rotary", "sinusoidal", "none"] = option(
         "learned", "how positions enter the model", role="structure"
     )
     position_offset: int = option(
         0,
-        "rows of learned positions before that of the first token",
+        "index of the first token's learned position",
         "at least 0",
         role="structure",
     )
@@ -129,43 +131,46 @@ class ModelConfig(Section):
     )
     rope_scaling: Literal["none", "linear", "llama3"] = option(
         "none",
-        "how rotary positions reach past the trained context: all slower, or only the slow ones",
+        "how rotary positions extend past the trained context; linear: all frequencies are "
+        "lowered; llama3: only the low ones",
         role="structure",
     )
     rope_factor: float = option(
-        1.0, "how much slower scaled rotary positions turn", "positive", role="structure"
+        1.0, "divisor of the rotary frequencies that are lowered", "positive", role="structure"
     )
     rope_low_freq_factor: float = option(
         1.0,
-        "llama3: planes that turn less often in the original context are slowed in full",
+        "llama3: frequencies with fewer turns in the original context are divided by rope_factor",
         role="structure",
     )
     rope_high_freq_factor: float = option(
         4.0,
-        "llama3: planes that turn more often in the original context stay as they are",
+        "llama3: frequencies with more turns in the original context are unchanged",
         role="structure",
     )
     rope_original_len: int = option(
-        8192, "llama3: the original context", "positive", role="structure"
+        8192, "llama3: length of the original context", "positive", role="structure"
     )
-    dropout: float = option(0.0, "rate on embeddings, attention and residual branches", "in [0, 1)")
+    dropout: float = option(
+        0.0, "dropout rate of embeddings, attention and residual branches", "in [0, 1)"
+    )
     compute_dtype: Derived[Literal["float32", "bfloat16"]] = option(
         None,
         "type of activations; null: bfloat16 on GPU and TPU, else float32",
         role="execution",
-        told_by="device",
+        filled_by="device",
     )
     scan_layers: bool = option(
-        False, "scan over the blocks: compiles faster when deep", role="execution"
+        False, "scan over the blocks: compiles deep models faster", role="execution"
     )
     remat: bool = option(
         False, "recompute activations in the backward pass to save memory", role="execution"
     )
 
     def resolved(self) -> "ModelConfig":
-        """The config with its derived fields filled in; those that data or device tell stay null.
+        """The config with its derived fields filled in, except those from the data or the device.
 
-        Raises ConfigError where fields contradict each other.
+        Raises: ConfigError where fields contradict each other.
         """
         whole = self if self.head_dim is not None else self._with_head_dim()
         whole = filled(whole, head="lm", num_kv_heads=self.num_heads, qkv_bias=self.bias)
@@ -209,7 +214,7 @@ class ModelConfig(Section):
         require(
             self.head != "pretraining" or self.architecture == "encoder",
             "model.head",
-            "an encoder's if it is pretraining; a decoder's is lm",
+            "lm for a decoder, as only an encoder has the head pretraining",
             self.head,
         )
         require(

@@ -75,9 +75,9 @@ PRESETS: dict[str, Mapping[str, object]] = {
 
 
 def expand_preset(fields: Mapping[str, object]) -> dict[str, object]:
-    """The fields of the preset that `fields` names, if any, overridden by the fields themselves.
+    """The given fields over those of the preset that they name, if any.
 
-    A recorded config holds every field, so that its preset need not be known.
+    A run's recorded config holds every field, so its preset need not be known here.
     """
     name = fields.get("preset")
     if name is None or all(f.name in fields for f in dataclasses.fields(ModelConfig)):
@@ -88,5 +88,8 @@ def expand_preset(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def preset(name: str, **overrides: object) -> ModelConfig:
-    """A named family's ModelConfig, with fields overridden; ConfigError if there is none."""
+    """The ModelConfig of a named family and size, with fields overridden.
+
+    Raises: ConfigError for an unknown preset or field.
+    """
     return build_section(ModelConfig, expand_preset({"preset": name, **overrides}))

@@ -1,4 +1,4 @@
-"""A config file and the command line's overrides, both strict, into a Config, and back to YAML."""
+"""Read a Config from a YAML file and command-line overrides, and write it as YAML."""
 
 import dataclasses
 import difflib
@@ -25,7 +25,7 @@ TASK_OF_FORMAT_1 = {"clm": "causal_lm", "mlm": "masked_lm"}
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file by path, or a recipe by name, and apply `--section.field value` words.
 
-    Raises ConfigError, in one sentence, on anything that is no field of a config.
+    Raises: ConfigError for an unknown field or a value out of range.
     """
     path = find_config(name)
     sections, given = read_yaml(path), parse_overrides(overrides)
@@ -37,13 +37,13 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     if run.get("name") is None:
         run["name"] = path.stem
     if "run_format" in sections and (path.parent / "environment.json").is_file():
-        # The config of a run, which may have been moved or copied: the run is where it stands.
+        # The config of a run, which may have been moved or copied: its folder is the run's.
         run["dir"] = given.get("run", {}).get("dir", str(path.parent))
     return build_config(sections | {"run": run})
 
 
 def shorten_warmup(sections: dict[str, Any]) -> None:
-    """End a file's warm-up with the fewer steps that the command line asks for."""
+    """Shorten the warm-up of a file to `train.steps` of the command line."""
     optim = section_fields("optim", sections.get("optim"))
     steps, warmup = sections["train"]["steps"], optim.get("warmup_steps")
     if steps is None or warmup is None:
@@ -54,7 +54,7 @@ def shorten_warmup(sections: dict[str, Any]) -> None:
 
 
 def recipes_folder() -> Path:
-    """The folder of the recipes: inside an installed package, or beside it in a checkout."""
+    """The folder of the recipes: in an installed package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -77,9 +77,9 @@ def find_config(name: str | Path) -> Path:
 
 
 def build_config(sections: Mapping[str, Any]) -> Config:
-    """Make a Config of {section: {field: value}}; a value may be text, as a YAML file gives it.
+    """Make a Config from {section: {field: value}}; a value may be text, as a YAML file gives it.
 
-    Raises ConfigError on anything that is no field of a config.
+    Raises: ConfigError for an unknown field or a value out of range.
     """
     sections = dict(sections)
     run_format = str(sections.pop("run_format", RUN_FORMAT))
@@ -117,9 +117,9 @@ def upgraded(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
-    """The config as nested mappings, from which `build_config` makes it again.
+    """The config as nested mappings, which `build_config` reads back.
 
-    Every field is there, but of options of tasks only those of this one.
+    All fields are included, except the options of other tasks.
     """
     sections = {n: dataclasses.asdict(getattr(config, n)) for n in section_kinds()}
     for name in options_of_tasks():
@@ -129,12 +129,12 @@ def to_mapping(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The config as `config.yaml` in a run directory holds it."""
+    """The config in the format of a run directory's `config.yaml`."""
     return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
 
 
 def section_fields(name: str, values: object) -> dict[str, Any]:
-    """What a section holds; an empty section of a YAML file is null."""
+    """The fields of a section; an empty section of a YAML file is null."""
     if not isinstance(values, Mapping | NoneType):
         raise ConfigError(f"{name} is a section and must hold fields, got {values!r}")
     return dict(values or {})
@@ -152,10 +152,10 @@ def unknown_section(name: str) -> ConfigError:
 
 
 class TextLoader(yaml.BaseLoader):
-    """YAML whose scalars stay text, to be read by the type of their field, or plain null.
+    """YAML whose scalars stay text, or null; the type of a field decides how it is read.
 
-    So 3e-4 is a number, `yes` is not a truth value, and a run may be called 010 or 2024-01-01.
-    Aliases are refused: a few lines of them can stand for more than fits in memory.
+    So 3e-4 is a number, `yes` is not a boolean, and a run may be called 010 or 2024-01-01.
+    Aliases are refused, as a few lines of them can expand to more than fits in memory.
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -203,7 +203,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, dict[str, object]]:
-    """`--a.b value` and `--a.b=value` words as {a: {b: value}}; the last of a key counts.
+    """`--a.b value` and `--a.b=value` words as {a: {b: value}}; the last value of a key wins.
 
     A value is text, or null, or a list in YAML's brackets.
     """
@@ -231,7 +231,7 @@ def parse_value(key: str, text: str) -> object:
 
 
 def misplaced_word(word: str) -> ConfigError:
-    # A dash may have become a longer one on its way through a text editor.
+    # A text editor may have replaced -- by a longer dash.
     name = word.partition("=")[0].lstrip("-–—").rpartition(".")[2]
     near = near_keys(name, section_keys())
     hint = (

@@ -1,4 +1,4 @@
-"""What a section of a config is made of: options with meaning, type and rule, strictly checked."""
+"""Sections of a config: typed options with a meaning and a rule, strictly checked."""
 
 import dataclasses
 import difflib
@@ -9,16 +9,16 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 if TYPE_CHECKING:
-    # May be null in a config as written; `resolved()` fills it in, and only readers of that see it.
+    # May be null as written. `resolved()` fills it in, so readers need not check for null.
     type Derived[T] = T
 else:
     Derived = Optional
 
-# What an option is about, said once here for all who have to know:
-#   structure  what the model computes, fixed by its weights
-#   head       what the task puts on the trunk
-#   training   what only training sees
-#   execution  how the same is computed
+# What an option affects; lists of fields elsewhere are selected by these roles:
+#   structure  what the model computes; its weights fit no other value
+#   head       the head that the task trains
+#   training   training only
+#   execution  speed and memory, not the function computed
 #   name       a label without effect
 #   place      where a run is kept and how it starts
 #   cadence    how often something is logged, saved or sampled
@@ -26,7 +26,7 @@ Role = Literal["structure", "head", "training", "execution", "name", "place", "c
 
 
 class JaxlmError(Exception):
-    """A mistake of the user's, told in one sentence; commands print it and exit with status 2."""
+    """A user's mistake, explained in one sentence; commands print it and exit with status 2."""
 
 
 class ConfigError(JaxlmError):
@@ -51,15 +51,16 @@ def option(
     rule: str | None = None,
     *,
     role: Role = "training",
-    told_by: Literal["data", "task", "device"] | None = None,
+    filled_by: Literal["data", "task", "device"] | None = None,
     tasks: tuple[str, ...] = (),
 ) -> Any:
-    """A field of a section: its default, what it means, and the rule that a value must keep.
+    """A field of a section: its default, its meaning, and the rule that its values follow.
 
-    `told_by` names what fills in a null that the rest of the config does not determine; `tasks`
-    are the only ones that have this option.
+    `filled_by` names what fills in a null that the rest of the config does not; `tasks` are the
+    tasks that have this option, all if empty.
     """
-    metadata = {"meaning": meaning, "rule": rule, "role": role, "told_by": told_by, "tasks": tasks}
+    metadata = {"meaning": meaning, "rule": rule, "role": role, "filled_by": filled_by}
+    metadata["tasks"] = tasks
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -75,7 +76,7 @@ class Section:
             if value is not None and rule is not None:
                 name = f"{self.title}.{field.name}"
                 require(RULES[rule](value), name, rule, value)
-                # What counts on a device is of 32 bits.
+                # Integers on a device have 32 bits.
                 small = not isinstance(value, int) or value < 2**31 or "2**32" in rule
                 require(small, name, "below 2**31", value)
 
@@ -100,8 +101,9 @@ def fields_with_role(section: type, *roles: Role) -> tuple[str, ...]:
 def build_section(kind: type, values: Mapping[str, object], keys: Iterable[str] = ()) -> Any:
     """A section from fields that may be text, as YAML and the command line give them.
 
-    `keys` are all the section.field there are, to tell where a misplaced field belongs. Raises
-    ConfigError for an unknown field, or a value of the wrong type or out of range.
+    `keys` are the section.field names of all sections, to suggest where a misplaced field belongs.
+
+    Raises: ConfigError for an unknown field, or a value of the wrong type or out of range.
     """
     types = typing.get_type_hints(kind)
     own = [f.name for f in dataclasses.fields(kind)]
@@ -118,7 +120,7 @@ def unknown_field(section: str, name: str, keys: list[str]) -> ConfigError:
 
 
 def near_keys(name: str, keys: list[str], section: str = "") -> list[str]:
-    """Keys with this very field name, else the one nearest in the section, else in any."""
+    """Keys with exactly this field name, else the closest in the section, else in any section."""
     if same := [key for key in keys if key.endswith(f".{name}")]:
         return same
     for candidates in ([key for key in keys if key.startswith(f"{section}.")], keys):
@@ -163,12 +165,12 @@ def convert(name: str, value: object, kind: Any) -> object:
 
 
 def is_text(value: object) -> bool:
-    """False too for bytes of the command line that were not UTF-8, which come as surrogates."""
+    """False also for command-line bytes that are not UTF-8, which Python gives as surrogates."""
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def convert_texts(name: str, value: object) -> tuple[str, ...]:
-    """A list of texts, or one text; a text that looks like half a list is taken for a mistake."""
+    """A list of texts, or one text; a text that starts like a list is refused as a mistake."""
     texts = [value] if isinstance(value, str) and not value.startswith("[") else value
     if isinstance(texts, list | tuple) and all(map(is_text, texts)):
         return tuple(texts)
@@ -188,5 +190,5 @@ def convert_number(name: str, value: object, kind: type) -> int | float:
         raise ConfigError(f"{name} must be {wanted}, got {value!r}") from None
     if kind is float:
         return number
-    # A float is exact to 2**53 only, so plain digits are read as they stand.
+    # Floats are exact only up to 2**53, so plain digits are read as an int.
     return int(value) if str(value).lstrip("-").isdecimal() else int(number)

@@ -1,4 +1,4 @@
-"""The config of a run: every section, and what its fields determine of one another."""
+"""The config of a run: its sections, derived fields, and checks between fields."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,12 +29,13 @@ class RunConfig(Section):
     )
     resume: Literal["never", "auto", "must"] = option(
         "auto",
-        "never: refuse to continue what run.dir holds; auto: continue it; must: insist on that",
+        "if run.dir holds a run: never: refuse; auto: continue it; must: continue it, and "
+        "refuse if there is none",
         role="place",
     )
-    overwrite: bool = option(False, "delete what run.dir holds and start anew", role="place")
+    overwrite: bool = option(False, "delete the run in run.dir and start over", role="place")
     own: tuple[str, ...] = option(
-        (), "own parts that fit was given, such as an objective: a run records their names"
+        (), "names of the objects given to fit, such as an objective; recorded by the run"
     )
 
 
@@ -54,35 +55,35 @@ class DataConfig(Section):
         None,
         "the column of a row's text; null: text, tokens, question or turns, by task",
         "a text that is not empty",
-        told_by="task",
+        filled_by="task",
     )
     pair_column: str | None = option(
         None,
         "the column of a second text; null: context for question_answering, else none",
         "a text that is not empty",
-        told_by="task",
+        filled_by="task",
     )
     label_column: Derived[str] = option(
         None,
-        "the column of what is to be learned; null: label, tags or answers, by task",
+        "the column of the labels; null: label, tags or answers, by task",
         "a text that is not empty",
-        told_by="task",
+        filled_by="task",
     )
     hf_config: str | None = option(None, "configuration of an hf: data set")
     hf_split: str = option("train", "split of an hf: data set")
     val_source: str | None = option(
         None,
-        "labelled rows to validate on, as source; null: a share of source",
+        "labelled rows to validate on, given like source; null: val_fraction of source",
         "a text that is not empty",
     )
     hf_val_split: str = option("validation", "split of an hf: data set in val_source")
-    max_documents: int | None = option(None, "read no more rows than this", "positive")
+    max_documents: int | None = option(None, "read at most this many documents or rows", "positive")
     duplicates: Literal["group", "keep", "drop"] = option(
         "group",
-        "rows of the same text: group keeps them on one side of a split, keep does not, drop takes "
-        "the first alone",
+        "rows with the same text: group: keep them all on one side of a split; keep: split them "
+        "like any other; drop: keep only the first",
     )
-    skip_unreadable: bool = option(False, "pass over files that cannot be read, and tell which")
+    skip_unreadable: bool = option(False, "skip files that cannot be read, and report them")
     normalize: Literal["none", "NFC", "NFKC"] = option("none", "Unicode normal form of the text")
     tokenizer: str = option(
         "char",
@@ -100,16 +101,16 @@ class DataConfig(Section):
         "share of labelled rows to test the best checkpoint on at the end; 0: none",
         "in [0, 1)",
     )
-    seq_len: int = option(64, "tokens a training window holds", "positive")
+    seq_len: int = option(64, "tokens in a training window", "positive")
     special_tokens: Derived[Literal["none", "cls_sep"]] = option(
         None,
         "cls_sep: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where the "
         "task needs them",
-        told_by="task",
+        filled_by="task",
     )
     mask_documents: bool = option(
         False,
-        "attention and positions start anew at each document; masked_lm: a row holds but one",
+        "attention and positions restart at each document; masked_lm: a window holds one document",
     )
 
     def __post_init__(self):
@@ -129,7 +130,7 @@ class SampleConfig(Section):
     title: ClassVar[str] = "sample"
 
     prompts: tuple[str, ...] | None = option(
-        None, "texts to continue; null: start of a text", role="cadence"
+        None, "texts to continue; null: the start of a text", role="cadence"
     )
     every: Derived[int] = option(
         None,
@@ -143,7 +144,10 @@ class SampleConfig(Section):
         40, "sample among the k likeliest tokens; null: all", "positive", role="cadence"
     )
     top_p: float | None = option(
-        None, "sample from the likeliest share of probability", "in (0, 1]", role="cadence"
+        None,
+        "sample from the likeliest tokens that have this probability together",
+        "in (0, 1]",
+        role="cadence",
     )
 
     def __post_init__(self):
@@ -153,10 +157,10 @@ class SampleConfig(Section):
 
 @dataclass(frozen=True)
 class Config:
-    """One run as it is written: what `python train.py` reads.
+    """The config of one run, as written.
 
-    What is run, and what a run directory records, is `resolved()`. `written` holds the keys, such
-    as model.d_model, that a file or the command line gave.
+    Training uses, and a run directory records, `resolved()`. `written` holds the keys, such as
+    model.d_model, that a file or the command line set.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -195,7 +199,7 @@ class Config:
             self.optim.warmup_steps,
         )
         if self.finetune.init_from is None:
-            self.model.resolved()  # else finetune.init_from tells what is left out here
+            self.model.resolved()  # finetune.init_from would fill in what is missing
         limit = self.model.max_seq_len
         require(
             limit is None or self.data.seq_len <= limit,
@@ -214,16 +218,16 @@ class Config:
                 )
 
     def gives(self, section: str, name: str) -> bool:
-        """Whether the config sets a field, be it to its default."""
+        """Whether the config sets a field, even to its default."""
         values = getattr(self, section)
         default = type(values).__dataclass_fields__[name].default
         value = getattr(values, name)
         return value != default or (value is not None and f"{section}.{name}" in self.written)
 
     def resolved(self) -> "Config":
-        """The config with every field filled in that others determine.
+        """The config with every field filled in that follows from others.
 
-        What the data, the task, the device or `finetune.init_from` tell may still be null.
+        Fields that the data, the task, the device or `finetune.init_from` fill in may be null.
         """
         name = self.run.name or "run"
         model = self.model

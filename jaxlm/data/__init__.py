@@ -1,4 +1,4 @@
-"""Raw text to batches: read, clean, tokenize into flat stores, cut windows; n-gram baselines."""
+"""From raw text to batches: read, clean, tokenize, cut windows; n-gram baselines."""
 
 from jaxlm.data.batches import epochs_at, eval_batches, train_batch
 from jaxlm.data.dataset import Corpus, Dataset, clean, prepare, read_corpus

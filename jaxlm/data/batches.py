@@ -1,4 +1,4 @@
-"""Batches as pure functions of the data, a seed and a step, which is what exact resume rests on."""
+"""Batches as pure functions of the data, a seed and a step, so that a run resumes exactly."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -12,7 +12,7 @@ from jaxlm.data.store import TokenStore
 Batch = dict[str, np.ndarray]
 
 SMALLEST_BUCKET = 32
-GROUP = 50  # batches whose rows are sorted by length together, so that little is padding
+GROUP = 50  # batches whose rows are sorted by length together, to reduce padding
 
 
 def train_batch(
@@ -25,12 +25,14 @@ def train_batch(
     num_hosts: int = 1,
     mask_documents: bool = False,
 ) -> Batch:
-    """The windows of one step, drawn without replacement; of them, the rows of one host.
+    """The windows of one step, drawn without replacement; of these, the rows of one host.
 
-    In each epoch the windows lie end to end from a random phase and come in a random order. Gives
+    In each epoch the windows are adjacent, start at a random offset and are shuffled. Returns
     int32 `ids` and `targets` (B, T), B = batch_size / num_hosts; with `mask_documents` also
     `segment_ids` and `positions` (B, T), which restart at each document, and float32 `weights`
     (B, T), 0 where the target belongs to the next document.
+
+    Raises: DataError where the hosts cannot share the batch evenly.
     """
     if batch_size % num_hosts:
         raise DataError(f"a batch of {batch_size} rows cannot be shared by {num_hosts} hosts")
@@ -49,9 +51,9 @@ def train_batch(
 def eval_batches(
     store: TokenStore, batch_size: int, seq_len: int, mask_documents: bool = False
 ) -> Iterator[Batch]:
-    """Every token but the first as a target, once and in order, in batches of one shape.
+    """Every token except the first as a target, once and in order, in batches of one shape.
 
-    As `train_batch`, always with `weights`: 0 in what pads the last window and the last batch.
+    As `train_batch`, always with `weights`, which are 0 for padding.
     """
     all_starts = np.arange(0, len(store) - 1, seq_len)
     for first in range(0, len(all_starts), batch_size):
@@ -68,28 +70,28 @@ def eval_batches(
 
 
 def epochs_at(store: TokenStore, step: int, batch_size: int, seq_len: int) -> float:
-    """How many times the store has been passed through after `step` steps."""
+    """Passes over the store after `step` steps."""
     return step * batch_size / num_windows(len(store), seq_len)
 
 
 def num_windows(num_tokens: int, seq_len: int) -> int:
-    """Windows of an epoch: one fewer than fit, so that the phase is free to vary."""
+    """Windows in an epoch: one fewer than fit, which leaves room for a random offset."""
     return max(1, (num_tokens - seq_len) // seq_len)
 
 
 @lru_cache(maxsize=2)
 def epoch_starts(num_tokens: int, seq_len: int, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
-    """Where the windows of an epoch start, in their order. Two are kept: a batch may straddle."""
+    """Where the windows of an epoch start, in order; two are cached, as a batch may span two."""
     random = np.random.default_rng([seed, epoch])
     count = num_windows(num_tokens, seq_len)
-    phase = random.integers(num_tokens - count * seq_len)
-    return phase + seq_len * random.permutation(count)
+    offset = random.integers(num_tokens - count * seq_len)
+    return offset + seq_len * random.permutation(count)
 
 
 def cut_windows(store: TokenStore, starts: Int[np.ndarray, " B"], seq_len: int) -> Batch:
     places = starts[:, None] + np.arange(seq_len + 1)
     windows = store.tokens.take(places, mode="clip").astype(np.int32)
-    # Copies: as views of one array, a change to the inputs would change the targets.
+    # Copied, as a change to a view of the inputs would also change the targets.
     return {"ids": windows[:, :-1].copy(), "targets": windows[:, 1:].copy()}
 
 
@@ -107,7 +109,7 @@ def document_arrays(store: TokenStore, starts: Int[np.ndarray, " B"], seq_len: i
 
 
 def padded_length(length: int, limit: int) -> int:
-    """The length that rows are padded to: a power of two, or the limit if that is less."""
+    """The length to pad rows to: a power of two, at most `limit`."""
     size = SMALLEST_BUCKET
     while size < length:
         size *= 2
@@ -115,16 +117,15 @@ def padded_length(length: int, limit: int) -> int:
 
 
 class LengthOrder:
-    """Which rows each step takes: in an epoch all of them, in a random order.
+    """The rows of each step: all of them once an epoch, in random order, similar lengths together.
 
-    It depends on the seed and the step alone. What is left over at the end of an epoch, less than
-    a batch, waits for another order.
+    The order depends only on the seed and the step. Rows that do not fill a batch at the end of an
+    epoch are left out of that epoch.
     """
 
     def __init__(self, lengths: Sequence[int] | Int[np.ndarray, " N"], batch_size: int, seed: int):
         self.lengths, self.batch_size, self.seed = np.asarray(lengths), batch_size, seed
         self.steps_per_epoch = max(1, len(self.lengths) // batch_size)
-        # Two are kept: evaluation or a resume may look back.
         self._epoch = lru_cache(2)(self.epoch)
 
     def epoch(self, epoch: int) -> Int[np.ndarray, "N B"]:
@@ -144,5 +145,5 @@ class LengthOrder:
         return self._epoch(epoch)[i]
 
     def epochs_at(self, step: int) -> float:
-        """How many times all rows have been taken after `step` steps."""
+        """Passes over all rows after `step` steps."""
         return step / self.steps_per_epoch

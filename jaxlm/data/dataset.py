@@ -1,4 +1,4 @@
-"""From a config to token stores: read text, clean it, split, train a tokenizer, encode, keep."""
+"""Token stores from a config: read, clean and split text, train a tokenizer, encode, cache."""
 
 import difflib
 import hashlib
@@ -34,7 +34,7 @@ from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer
 
 TEXT_COLUMN = "text"
-# What is said of texts that repeat, by data.duplicates.
+# The remark about repeated texts, by data.duplicates.
 REPEATS = {
     "group": "rows repeat the text of another and stay on its side of the split",
     "drop": "rows repeat the text of another, left out",
@@ -43,7 +43,7 @@ REPEATS = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """Cleaned documents: whole text files if `plain_text`, else rows; what is told of them."""
+    """Cleaned documents: whole text files if `plain_text`, else rows; and remarks on them."""
 
     documents: list[str]
     plain_text: bool
@@ -51,11 +51,14 @@ class Corpus:
 
 
 def read_corpus(config: DataConfig) -> Corpus:
-    """Read and clean what `data.source` names; DataError says what is wrong with it."""
+    """Read and clean the text of `data.source`.
+
+    Raises: DataError where it cannot be read or holds no text.
+    """
     column, plain_text = config.text_column or TEXT_COLUMN, is_plain_text(config.source)
     remarks: list[str] = []
     if config.source.startswith("hf:") or any(map(parallel_files, parts_of(config.source))):
-        # Streamed if only some rows are wanted, so that no more than those are fetched.
+        # Streamed if only some rows are wanted, so that only those are downloaded.
         streaming = config.max_documents is not None
         rows = read_rows(config.source, [column], config.hf_config, config.hf_split, streaming)
         documents = take_texts(rows, column)
@@ -79,14 +82,14 @@ def read_corpus(config: DataConfig) -> Corpus:
 
 
 def is_plain_text(source: str) -> bool:
-    """Whether a source is whole files of text, and not rows."""
+    """Whether a source is files of plain text, not rows."""
     if source.startswith("hf:") or any(map(parallel_files, parts_of(source))):
         return False
     return all(kind_of(file) in DOCUMENTS for file in find_files(source))
 
 
 def read_file(file: Path, column: str) -> Iterator[str]:
-    """The documents of one file, a row without text as an empty one."""
+    """The documents of one file; a row without text is an empty document."""
     if kind_of(file) in DOCUMENTS:
         yield read_document(file)
     else:
@@ -94,7 +97,7 @@ def read_file(file: Path, column: str) -> Iterator[str]:
 
 
 def count_repeats(texts: Sequence[object]) -> int:
-    """How many of the texts stand there before."""
+    """How many of the texts repeat an earlier one."""
     return len(texts) - len(set(texts))
 
 
@@ -102,7 +105,7 @@ def count_repeats(texts: Sequence[object]) -> int:
 class Dataset:
     """The two splits in tokens; `fingerprint` is a hash of both and of the tokenizer.
 
-    `remarks` tell what was read and passed over, where that needs to be said.
+    `remarks` say what was read, repeated or skipped, where the user should know.
     """
 
     tokenizer: Tokenizer
@@ -120,14 +123,15 @@ def prepare(
     specials: tuple[str, ...] = (),
     whole: bool = False,
 ) -> Dataset:
-    """Open the token stores that the config asks for, made first if the cache has none.
+    """Open the token stores for a config from the cache, after making them if they are missing.
 
-    `seed` shuffles rows before the split. `tokenizer` takes the place of `data.tokenizer`; one that
-    is trained gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE,
-    else ~/.cache/jaxlm; the contents of the files are part of its key, so it is never stale (a Hub
-    data set is taken not to change).
-    With `whole` rows keep their order and the text need not fill a window: it is to be scored.
-    Raises DataError or TokenizerError on whatever is wrong with the text or the config.
+    `seed` shuffles rows before the split. `tokenizer` replaces `data.tokenizer`; one trained here
+    gets `specials` as its first tokens. The cache is `cache_dir`, else $JAXLM_CACHE, else
+    ~/.cache/jaxlm. Its key includes the contents of the files, so it is never stale (a Hub data set
+    is assumed not to change). With `whole`, for evaluation, rows keep their order and the text may
+    be shorter than a window.
+
+    Raises: DataError or TokenizerError for a mistake in the text or the config.
     """
     if tokenizer is None and config.tokenizer not in KINDS:
         tokenizer = load_tokenizer(config.tokenizer)
@@ -137,12 +141,12 @@ def prepare(
     dataset = open_dataset(folder, tokenizer)
     if dataset is None:
         if folder.exists():
-            print(f"the tokens in {folder} are damaged and are made anew", file=sys.stderr)
+            print(f"the tokens in {folder} are damaged and are made again", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
         corpus, failure = read_corpus(config), ""
         try:
             build(config, corpus, order, folder, tokenizer, specials)
-        except WriteError as error:  # unless another process has written the same meanwhile
+        except WriteError as error:  # fine if another process has written the same
             failure = str(error)
         dataset = open_dataset(folder, tokenizer)
         if dataset is None:
@@ -155,14 +159,16 @@ def prepare(
 def load_tokenizer(name: str) -> Tokenizer:
     near = difflib.get_close_matches(name, KINDS, 1)
     if near and not Path(name).exists():
-        raise TokenizerError(f"data.tokenizer {name!r} is no kind and no file: is it {near[0]}?")
+        raise TokenizerError(
+            f"data.tokenizer {name!r} is neither a kind nor a file; did you mean {near[0]}?"
+        )
     return Tokenizer.load(Path(name).expanduser())
 
 
 def cache_key(
     config: DataConfig, seed: int | None, tokenizer: Tokenizer | None, specials: tuple[str, ...]
 ) -> str:
-    """A hash of all that the stores depend on, window length apart."""
+    """A hash of everything that the stores depend on, which the window length is not part of."""
     hub = config.source.startswith("hf:")
     rows = not is_plain_text(config.source)
     trained = [config.tokenizer, config.vocab_size, tokenizers.__version__, *specials]
@@ -181,7 +187,7 @@ def cache_key(
 
 
 def open_dataset(folder: Path, tokenizer: Tokenizer | None) -> Dataset | None:
-    """The stores in a folder of the cache; None if one is missing or damaged."""
+    """The stores in a cache folder; None if one is missing or damaged."""
     try:
         tokenizer = tokenizer or Tokenizer.load(folder)
         remarks = tuple(json.loads((folder / "remarks.json").read_text(encoding="utf-8")))
@@ -203,12 +209,12 @@ def build(
     tokenizer: Tokenizer | None,
     specials: tuple[str, ...],
 ) -> None:
-    """Write both stores, and the tokenizer if it is trained here, into a folder of the cache."""
+    """Write both stores, and the tokenizer if it is trained here, into a cache folder."""
     train, val = split_corpus(corpus, config.val_fraction, seed, config.duplicates == "group")
     if not train:
         raise DataError(
             f"{config.source} holds too little text to keep {config.val_fraction} of it for "
-            "validation: give more, or lower data.val_fraction"
+            "validation; give more text, or lower data.val_fraction"
         )
     many = not corpus.plain_text or len(corpus.documents) > 1
     with folder_in_place(folder) as temporary:
@@ -216,7 +222,7 @@ def build(
         (temporary / "remarks.json").write_text(remarks, encoding="utf-8")
         used = tokenizer
         if used is None:
-            # A character that only validation holds would be an unknown token there.
+            # A char tokenizer covers both splits, or validation could have unknown characters.
             texts = corpus.documents if config.tokenizer == "char" else train
             specials = specials or ((END_OF_TEXT,) if many else ())
             used = train_tokenizer(config.tokenizer, texts, config.vocab_size, specials)
@@ -227,7 +233,7 @@ def build(
 
 
 def ending(tokenizer: Tokenizer) -> int | None:
-    """The token behind each document: the end of a text or of a sentence, else a newline."""
+    """The token after each document: that of the end of a text, a separator, or a newline."""
     for token in (tokenizer.eos_id, tokenizer.sep_id):
         if token is not None:
             return token
@@ -241,10 +247,10 @@ def ending(tokenizer: Tokenizer) -> int | None:
 def split_corpus(
     corpus: Corpus, val_fraction: float, seed: int | None, group: bool = True
 ) -> tuple[list[str], list[str]]:
-    """Training and validation documents: the last characters of plain text, or shuffled rows.
+    """Training and validation documents: plain text is cut by characters, rows are shuffled first.
 
-    With `group` a text that repeats stands on one side only, that of its first place. Without a
-    seed rows keep their order.
+    With `group`, repeated rows are all on the side of the first. Without a seed, rows keep their
+    order.
     """
     documents = corpus.documents
     if not corpus.plain_text:
@@ -256,7 +262,7 @@ def split_corpus(
             places: dict[str, int] = {}
             for place, i in enumerate(order):
                 places.setdefault(documents[i], place)
-            order.sort(key=lambda i: places[documents[i]])  # stable: unchanged where none repeats
+            order.sort(key=lambda i: places[documents[i]])  # stable: unchanged without repeats
             while 0 < cut < len(order) and documents[order[cut]] == documents[order[cut - 1]]:
                 cut += 1
         return [documents[i] for i in order[:cut]], [documents[i] for i in order[cut:]]
@@ -274,11 +280,11 @@ def check_lengths(dataset: Dataset, config: DataConfig) -> None:
     if held <= config.seq_len:
         raise DataError(
             f"{config.source} leaves {held} token(s) to train on, but one window takes "
-            f"{config.seq_len + 1}: lower data.seq_len or give more text"
+            f"{config.seq_len + 1}; lower data.seq_len or give more text"
         )
     held = len(dataset.val) if dataset.val else 0
     if config.val_fraction > 0 and held < 2:
         raise DataError(
-            f"{config.source} leaves {held} token(s) to validate on, but there must be 2: "
+            f"{config.source} leaves {held} token(s) to validate on, but there must be 2; "
             "raise data.val_fraction, or set it to 0"
         )

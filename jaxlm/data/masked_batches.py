@@ -1,4 +1,4 @@
-"""What a masked language model reads: windows of text, with tokens to guess, or in pairs."""
+"""Batches of a masked language model: windows with hidden tokens, or pairs of sentences."""
 
 import copy
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from jaxlm.tokenizer import Tokenizer
 
 
 class Window(NamedTuple):
-    """Tokens that stand together, and the number of their document where it is one."""
+    """Consecutive tokens, and the number of their document if they come from one."""
 
     tokens: Int[np.ndarray, " n"]
     document: int = 0
 
 
 class TextWindows:
-    """Windows of the text as it runs on over the borders of documents, as of a causal model.
+    """Windows of `size` tokens that may span documents, as a causal model reads them.
 
-    Of `size` tokens, `batch_size` of them a step.
+    A step has `batch_size` of them.
     """
 
     def __init__(self, store: TokenStore, size: int, batch_size: int, seed: int):
@@ -40,12 +40,12 @@ class TextWindows:
         self.mean_size = size
 
     def at(self, step: int) -> list[Window]:
-        """The windows of a step; they depend on the seed and the step alone."""
+        """The windows of a step, a function of the seed and the step only."""
         batch = train_batch(self.store, self.seed, step, self.batch_size, self.size)
         return [Window(ids) for ids in batch["ids"]]
 
     def in_order(self, batch_size: int) -> Iterator[list[Window]]:
-        """Every token once, in batches filled up with empty windows."""
+        """Every token once; the last batch is filled up with empty windows."""
         for batch in eval_batches(self.store, batch_size, self.size):
             pairs = zip(batch["ids"], batch["weights"], strict=True)
             yield [Window(ids[weights > 0]) for ids, weights in pairs]
@@ -55,11 +55,11 @@ class TextWindows:
 
 
 class DocumentWindows:
-    """Windows that each hold tokens of one document, those of like length together.
+    """Windows that each hold tokens of one document, batched with others of similar length.
 
-    As `TextWindows`, of at most `size` tokens, `mean_size` in the mean; a document is cut into as
-    many as it takes. Windows of fewer than `smallest` tokens are left out, and so are special
-    tokens, `special` (V,), at the end of a document.
+    Like `TextWindows`, but of at most `size` tokens, `mean_size` on average: a document is cut into
+    as many windows as needed. Windows of fewer than `smallest` tokens are left out, and so is a
+    special token (`special` (V,) says which are) at the end of a document.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DocumentWindows:
         lengths = np.minimum(last[document] - starts, size)
         held = lengths >= smallest
         if not held.any():
-            raise DataError(f"no document has {smallest} tokens or more; give more text")
+            raise DataError(f"no document has {smallest} or more tokens; give more text")
         self.starts, self.lengths, self.documents = starts[held], lengths[held], document[held]
         self.order = LengthOrder(self.lengths, batch_size, seed)
         self.mean_size = float(self.lengths.mean())
@@ -98,7 +98,7 @@ class DocumentWindows:
             yield windows + [Window(np.zeros(0, np.int32))] * (batch_size - len(windows))
 
     def cut(self, rows: Int[np.ndarray, " B"]) -> list[Window]:
-        """The windows of these numbers."""
+        """The windows with these numbers."""
         places = zip(self.starts[rows], self.lengths[rows], self.documents[rows], strict=True)
         tokens = self.store.tokens
         return [Window(tokens[i : i + n].astype(np.int32), int(d)) for i, n, d in places]
@@ -107,16 +107,16 @@ class DocumentWindows:
 Windows = TextWindows | DocumentWindows
 
 
-Tokens = Int[np.ndarray, "..."]  # one dim, of another length each
-VALIDATION = 0x5EED  # in place of a seed: the masks of validation are the same in every run
+Tokens = Int[np.ndarray, "..."]  # one dim; lengths differ
+VALIDATION = 0x5EED  # the seed of validation masks, which are the same in every run
 
 
 class MaskedBatches:
-    """Windows between [CLS] and [SEP] with tokens to guess; or pairs of sentences.
+    """Windows between [CLS] and [SEP] with hidden tokens, or pairs of sentences.
 
-    With `pairs`, half of the rows have as their second part what comes after the first in its
-    document, the others text from elsewhere (Devlin et al. 2018). A batch depends on the seed and
-    the step alone.
+    With `pairs`, the second part of half of the rows is the text that follows the first, and that
+    of the others is text from elsewhere (Devlin et al. 2018). A batch is a function of the seed and
+    the step only.
     """
 
     def __init__(self, config: Config, store: TokenStore, tokenizer: Tokenizer, pairs: bool):
@@ -128,7 +128,7 @@ class MaskedBatches:
         self.step_tokens = config.train.batch_size * (self.windows.mean_size + self.num_specials)
 
     def of_split(self, store: TokenStore) -> "MaskedBatches":
-        """The same batches of another store."""
+        """Batches of the same kind from another store."""
         other = copy.copy(self)
         other.windows = self._windows(store)
         return other
@@ -175,10 +175,10 @@ class MaskedBatches:
     def _pair(
         self, windows: list[Window], random: np.random.Generator
     ) -> tuple[list[list[Tokens]], Int[np.ndarray, " B"]]:
-        """Windows cut in two, of which half get the second part of another; 1 for these.
+        """Windows cut in two, and 1 for those (half) whose second part is from another window.
 
-        It comes from another document where the batch has one. Rows of a batch are of like length,
-        so that the length of a part tells nothing.
+        That window is of another document if the batch has one. Rows in a batch have similar
+        lengths, so the length of a part does not give the answer away.
         """
         rows = [list(np.split(w.tokens, [self._cut(w.tokens, random)])) for w in windows]
         unrelated = random.integers(2, size=len(rows)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Which tokens a masked language model has to guess, and what it sees in their place."""
+"""Which tokens a masked language model has to predict, and what it sees in their place."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SENTENCE_ENDS, CLAUSE_ENDS = "。！？!?.…\n", "，；：,;:~"
 
 @dataclass(frozen=True)
 class MaskingVocabulary:
-    """What masking knows of the tokens: the special ids, and where words and sentences break."""
+    """What masking needs to know of each token: special ids, ends of words and of sentences."""
 
     size: int
     pad: int
@@ -35,13 +35,16 @@ class MaskingVocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "MaskingVocabulary":
-        """The tokenizer's; DataError where it has no token for a mask or around a text."""
+        """That of a tokenizer.
+
+        Raises: DataError where it lacks one of the special tokens.
+        """
         ids = {role: getattr(tokenizer, f"{role}_id") for role in ("pad", "cls", "sep", "mask")}
         missing = [f"[{role.upper()}]" for role, i in ids.items() if i is None]
         if missing:
             raise DataError(
-                f"masked_lm needs {', '.join(missing)} in the vocabulary: let data."
-                "tokenizer be trained with the run, or give a tokenizer that has them"
+                f"masked_lm needs {', '.join(missing)} in the vocabulary; let the run train "
+                "data.tokenizer, or give a tokenizer that has them"
             )
         size = tokenizer.vocab_size
         texts = [tokenizer.backend.id_to_token(i) or "" for i in range(size)]
@@ -69,11 +72,12 @@ def mask_rows(
     config: TaskConfig,
     random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Hide a share of each row's tokens: `ids` (B, T), and what was hidden.
+    """Hide a share of the tokens in each row.
 
-    Gives `places` (B, P), the positions to guess, in order; `targets` (B, P), the tokens that stood
-    there; and `weights` (B, P), 0 where a row has fewer than P. Of the chosen tokens `mask_share`
-    become the mask token, `random_share` any token, and the rest stay (Devlin et al. 2018).
+    Returns `ids` (B, T) as the model sees them; `places` (B, P), the hidden positions in order;
+    `targets` (B, P), their original tokens; and `weights` (B, P), 0 where a row has fewer than P.
+    Of the chosen tokens `mask_share` become the mask token, `random_share` a random token, and the
+    rest are unchanged (Devlin et al. 2018).
     """
     B, T = ids.shape
     P = max(1, round(config.mask_fraction * T))
@@ -103,7 +107,7 @@ def choose_places(
     most: int,
     random: np.random.Generator,
 ) -> Int[np.ndarray, " p"]:
-    """The positions of a row to hide: whole units in random order until the share is reached."""
+    """The positions to hide in a row: random tokens, words or spans, up to the share."""
     candidates = np.flatnonzero(~vocabulary.special[ids])
     budget = min(most, max(1, round(config.mask_fraction * len(candidates))))
     if len(candidates) == 0:
@@ -125,18 +129,18 @@ def choose_places(
                 left -= len(words[i])
         if left == 0:
             break
-    # A row of words that are all longer than the share still has something to guess.
+    # If every word is longer than the share, part of one is hidden.
     taken = taken or [words[int(random.integers(len(words)))][:budget]]
     return np.sort(np.concatenate(taken))
 
 
 def segment(text: str) -> list[str]:
-    """The words of a Chinese text, joined again the text."""
+    """The words of a Chinese text, in order and without gaps."""
     try:
         import jieba  # pyright: ignore[reportMissingImports], an extra
     except ImportError:
         raise DataError(
-            'task.segmenter jieba takes the data extra: pip install "jaxlm[data]"'
+            'task.segmenter jieba needs the data extra: pip install "jaxlm[data]"'
         ) from None
     jieba.setLogLevel("ERROR")
     return list(jieba.cut(text))
@@ -156,7 +160,7 @@ def word_starts(
     if config.segmenter == "none":
         return starts
     chinese = vocabulary.chinese[tokens]
-    # Runs of Chinese characters side by side: what stands between them belongs to no word.
+    # Split into runs of adjacent Chinese characters, which are segmented one by one.
     breaks = np.flatnonzero(gaps | (chinese[1:] != chinese[:-1])) + 1
     for run in np.split(np.arange(len(tokens)), breaks):
         if len(run) and chinese[run[0]]:

@@ -24,7 +24,7 @@ from jaxlm.data.sources import (
 )
 
 ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
-Record = tuple[str, dict[str, Any]]  # where it stands, for messages, and its fields
+Record = tuple[str, dict[str, Any]]  # file and line, for messages, and the fields
 
 
 def read_rows(
@@ -36,11 +36,13 @@ def read_rows(
     skip_unreadable: bool = False,
     remarks: list[str] | None = None,
 ) -> Iterator[Record]:
-    """The rows of a file, folder, glob, sample or Hub data set, each with where it stands.
+    """The rows of a file, folder, glob, sample or Hub data set, each with its file and line.
 
-    A format that stores columns apart reads the given ones only, all of them for None. `streaming`
-    fetches rows of the Hub as they are asked for. What was passed over, as of a folder's files
-    those without rows, is added to `remarks`. DataError says what is wrong with the source.
+    Parquet files read only the given columns, or all for None. `streaming` downloads rows of the
+    Hub as they are needed. Files that are skipped, such as those without rows in a folder, are
+    added to `remarks`.
+
+    Raises: DataError for a source that cannot be found or read.
     """
     if source.startswith("hf:"):
         yield from read_hub(source, hf_config, hf_split, streaming)
@@ -48,26 +50,28 @@ def read_rows(
     remarks = [] if remarks is None else remarks
     tables, texts = [], []
     for part in parts_of(source):
-        if (side_by_side := parallel_files(part)) is not None:
-            yield from read_parallel(side_by_side)
+        if (files := parallel_files(part)) is not None:
+            yield from read_parallel(files)
             continue
         for file in find_part(part):
             (tables if kind_of(file) in TABLES else texts).append(file)
-    if tables and (told := kinds_read(source, TABLES)):
-        remarks.append(told)
+    if tables and (remark := kinds_read(source, TABLES)):
+        remarks.append(remark)
     yield from read_each(
         tables or texts, lambda file: read_table(file, columns), skip_unreadable, remarks
     )
 
 
-def take(where: str, row: dict[str, Any], column: str, setting: str) -> Any:
-    """A row's field; DataError names the columns there are, and what chooses one."""
+def take(where: str, row: dict[str, Any], column: str, option: str) -> Any:
+    """The field of a row in a column, which `option` of the data section names.
+
+    Raises: DataError, which lists the columns, where the row lacks it.
+    """
     if column not in row:
         columns = ", ".join(repr(str(name)[:30]) for name in row)
-        option = setting.replace("_", "-")
         raise DataError(
-            f"{where} has no column {column!r}: set data.{setting}, or --{option} of evaluate and "
-            f"predict, to {columns}"
+            f"{where} has no column {column!r}: set data.{option}, or --{option.replace('_', '-')} "
+            f"of evaluate and predict, to {columns}"
         )
     return row[column]
 
@@ -152,12 +156,12 @@ def parse_json(where: str, text: str) -> Any:
     except ValueError as error:  # a number of thousands of digits
         raise DataError(f"{where} cannot be read as JSON: {error}") from None
     except RecursionError:
-        raise DataError(f"{where} cannot be read as JSON: too many brackets in brackets") from None
+        raise DataError(f"{where} cannot be read as JSON: it is nested too deeply") from None
 
 
 def read_csv(file: Path) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
-    # Strict, or an unclosed quote would swallow the rest of the file in silence.
+    # Strict, as an unclosed quote would otherwise take in the rest of the file silently.
     rows = csv.reader(read_lines(file), strict=True)
     try:
         yield from name_fields(file, ",", ((rows.line_num, row) for row in rows if row))
@@ -174,16 +178,19 @@ def read_tsv(file: Path) -> Iterator[Record]:
 def name_fields(
     file: Path, separator: str, rows: Iterator[tuple[int, list[str]]]
 ) -> Iterator[Record]:
-    """Rows by the names in the first; DataError for names that are none, or stand there twice."""
+    """Rows as mappings, by the column names in the first row.
+
+    Raises: DataError for a wrong separator, a repeated name or a row of another length.
+    """
     _, names = next(rows, (0, []))
     if name := repeated(filter(None, names)):
         raise DataError(f"{file} has two columns with the name {name!r}: rename one")
     other = next((mark for mark in ";\t,|" if mark in names[0]), None) if len(names) == 1 else None
     if other and other != separator:
-        spelled = {"\t": "a tab", ",": "a comma"}.get(other, repr(other))
+        found = {"\t": "a tab", ",": "a comma"}.get(other, repr(other))
         wanted = "tabs" if separator == "\t" else "commas"
         raise DataError(
-            f"{file} has {spelled} between its columns where a {kind_of(file)} file has {wanted}: "
+            f"{file} has {found} between its columns where a {kind_of(file)} file has {wanted}: "
             f"save it with {wanted}"
         )
     for number, row in rows:
@@ -194,22 +201,22 @@ def name_fields(
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first name that stands there twice."""
+    """The first name that occurs twice."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def is_tagged(file: Path) -> bool:
-    """Whether a file begins with words and their tags (B-PER, I-PER, O), a pair a line."""
+    """Whether a file starts with lines of a word and its tag (B-PER, I-PER, O)."""
     head = [line.split() for line in itertools.islice(read_lines(file), 200)]
     pairs = [fields for fields in head if fields]
     return bool(pairs) and all(len(f) > 1 and ENTITY_TAG.fullmatch(f[-1]) for f in pairs)
 
 
 def read_tagged(file: Path) -> Iterator[Record]:
-    """Sentences of the CoNLL format, a word and its tag a line: their `tokens` and `tags`.
+    """Sentences in CoNLL format, one word with its tag per line, as rows of `tokens` and `tags`.
 
     The word is the first field, the tag the last (Tjong Kim Sang and De Meulder 2003). Blank lines
-    stand between sentences; comments and -DOCSTART- are left out.
+    separate sentences; comments and -DOCSTART- are left out.
     """
     start, words, tags = 1, [], []
     for number, line in enumerate(itertools.chain(read_lines(file), [""]), 1):
@@ -228,7 +235,7 @@ def read_tagged(file: Path) -> Iterator[Record]:
 
 
 def read_parallel(files: Mapping[str, Path]) -> Iterator[Record]:
-    """The lines of text files side by side as the columns of rows."""
+    """The lines of parallel text files as rows with one column a file."""
     lines = itertools.zip_longest(*map(read_lines, files.values()))
     for number, row in enumerate(lines, 1):
         for file, line in zip(files.values(), row, strict=True):
@@ -250,7 +257,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
         names = content.schema_arrow.names
         if name := repeated(names):
             raise DataError(f"{file} has two columns with the name {name!r}: rename one")
-        # Where one is missing, all that there are, for the message that names them.
+        # If one is missing, all are read, for the message that lists them.
         wanted = list(columns) if columns and set(columns) <= set(names) else names
         batches = content.iter_batches(columns=wanted)
         rows = (row for batch in batches for row in batch.to_pylist())
@@ -277,7 +284,7 @@ def read_hub(source: str, config: str | None, split: str, streaming: bool) -> It
 
 
 def class_names(features: Any) -> dict[str, list[str]]:
-    """The names behind the numbers of each column that holds classes, or lists of them."""
+    """The class names of each column that stores classes, or lists of them, as numbers."""
     inner = {column: getattr(kind, "feature", kind) for column, kind in features.items()}
     return {column: kind.names for column, kind in inner.items() if hasattr(kind, "names")}
 
@@ -287,5 +294,5 @@ def name_classes(value: Any, names: list[str]) -> Any:
         return [name_classes(item, names) for item in value]
     if not isinstance(value, int):
         return value
-    # A row without a label has -1, as many a test split has throughout.
+    # -1 is a missing label, as in test splits whose labels are hidden.
     return names[value] if 0 <= value < len(names) else None

@@ -1,4 +1,4 @@
-"""Files by path, folder, glob or sample name, and their contents as lines or whole texts."""
+"""Files by path, folder, glob or sample name, read line by line or whole."""
 
 import bz2
 import difflib
@@ -19,16 +19,17 @@ from typing import Any, Literal
 from jaxlm.config import JaxlmError
 
 HTML = (".html", ".htm")
-DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file of which is one text
-TAGGED = (".conll", ".bio", ".iob", ".iob2")  # a word and its tag a line
+DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file is one text
+TAGGED = (".conll", ".bio", ".iob", ".iob2")  # one word with its tag per line
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED)  # rows with named columns
 KINDS_OF_FILES = DOCUMENTS + TABLES
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-# What a compressed file may unpack to: far more than texts do, and far less than fills a machine.
+# A compressed file may unpack to the larger of so many bytes and so many times its size, as a guard
+# against files that would fill the memory.
 MOST_UNPACKED, MOST_EXPANSION = 1 << 28, 200
 BRACES = re.compile(r"\{([^{}/\\]*,[^{}/\\]*)\}")
-# Controls other than tab and newline, byte-order marks, and halves of surrogate pairs, which JSON
-# can spell but UTF-8 cannot.
+# Control characters other than tab and newline, byte-order marks, and lone surrogates, which JSON
+# can hold but UTF-8 cannot.
 DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 SAMPLES = {
     "chat_en": "chat_en.jsonl",
@@ -55,11 +56,11 @@ def find_files(source: str) -> list[Path]:
 
 
 def parts_of(source: str) -> list[str]:
-    """What " + " joins, but for paths that have it in their names."""
+    """The parts joined by " + ", which may also be part of an existing path."""
     words, parts = source.split(" + "), []
     while words:
         joined = {n: " + ".join(words[:n]).strip() for n in range(len(words), 0, -1)}
-        # The longest beginning that is there, else the first word.
+        # The longest prefix that exists, else the first word.
         n = next((n for n, part in joined.items() if exists(part) or glob.glob(home(part))), 1)
         parts.append(joined[n])
         words = words[n:]
@@ -91,7 +92,9 @@ def find_part(source: str) -> list[Path]:
     if path.is_dir():
         found = [file for file in found if kind_of(file) in KINDS_OF_FILES]
     if not found:
-        raise DataError(f"data.source {source!r} is no file, and no folder or glob that holds any")
+        raise DataError(
+            f"data.source {source!r} is no file, and no folder or glob with files in it"
+        )
     for file in found:
         if kind_of(file) not in KINDS_OF_FILES:
             kinds = ", ".join(KINDS_OF_FILES)
@@ -100,7 +103,7 @@ def find_part(source: str) -> list[Path]:
 
 
 def list_part(source: str) -> list[Path]:
-    """All files of a path, folder or glob, but for hidden ones of a folder."""
+    """All files of a path, folder or glob, except hidden ones in a folder."""
     if not exists(source):
         found = [Path(match) for match in glob.glob(home(source), recursive=True)]
         return sorted(file for file in found if file.is_file())
@@ -115,7 +118,12 @@ def list_part(source: str) -> list[Path]:
 
 
 def parallel_files(source: str) -> dict[str, Path] | None:
-    """Text files side by side, as `text.{en,zh}` names them, by what stands in the braces."""
+    """The parallel text files that a name such as `text.{en,zh}` stands for, by name in the braces.
+
+    None for a source without braces.
+
+    Raises: DataError where one of the files is missing.
+    """
     braces = BRACES.search(source)
     if braces is None or exists(source) or glob.has_magic(source):
         return None
@@ -123,27 +131,29 @@ def parallel_files(source: str) -> dict[str, Path] | None:
     ends = source[: braces.start()], source[braces.end() :]
     files = {name: Path(name.join(ends)).expanduser() for name in names}
     if missing := [str(file) for file in files.values() if not file.is_file()]:
-        raise DataError(f"data.source {source!r} takes a file {missing[0]!r}, which is not there")
+        raise DataError(
+            f"data.source {source!r} needs the file {missing[0]!r}, which does not exist"
+        )
     if len(files) < len(names):
         raise DataError(f"data.source {source!r} repeats a name in its braces")
     return files
 
 
 def kinds_read(source: str, kinds: Sequence[str] = KINDS_OF_FILES) -> str:
-    """What was read of a folder and what was passed over, unless all of it is of one kind."""
+    """The files of a folder read and skipped, by kind; empty if all are of one kind."""
     folders = [part for part in parts_of(source) if Path(part).expanduser().is_dir()]
     counts = Counter(kind_of(file) for folder in folders for file in list_part(folder))
     read = [f"{count} {kind}" for kind, count in sorted(counts.items()) if kind in kinds]
-    passed = [
+    skipped = [
         f"{count} {kind or 'without a suffix'}"
         for kind, count in sorted(counts.items())
         if kind not in kinds
     ]
-    if not passed:
+    if not skipped:
         return f"read {', '.join(read)} files" if len(read) > 1 else ""
     needed = "text" if kinds == KINDS_OF_FILES else "rows with named columns"
-    shown = ", ".join(passed[:9]) + (", ..." if len(passed) > 9 else "")
-    return f"read {', '.join(read)} files, passed over {shown}: no kinds of {needed}"
+    shown = ", ".join(skipped[:9]) + (", ..." if len(skipped) > 9 else "")
+    return f"read {', '.join(read)} files, skipped {shown}, which hold no {needed}"
 
 
 def kind_of(file: Path) -> str:
@@ -153,7 +163,7 @@ def kind_of(file: Path) -> str:
 
 
 def fingerprint_source(source: str) -> str:
-    """A hash of the contents; of a Hub data set the name only, as what it holds is not here."""
+    """A hash of the contents; for a Hub data set only its name, as its contents are not local."""
     if source.startswith("hf:"):
         return source
     whole = hashlib.sha256()
@@ -165,7 +175,7 @@ def fingerprint_source(source: str) -> str:
 
 
 def read_lines(file: Path) -> Iterator[str]:
-    """Lines with their ends, one at a time, so that a few rows of a large file cost little."""
+    """Lines with their line ends, read one by one: a few rows of a large file cost little."""
     offset = 0
     with reading(file), open_file(file) as content:
         for line in content:
@@ -186,12 +196,12 @@ def text_of_page(page: str, file: Path) -> str:
         from lxml import etree, html  # pyright: ignore
     except ImportError:
         raise DataError(
-            f'{file} is a web page, which takes the data extra: pip install "jaxlm[data]"'
+            f'{file} is a web page, which needs the data extra: pip install "jaxlm[data]"'
         ) from None
     if text := trafilatura.extract(page):
         return text
     try:
-        # Pages of a few words are none that the extractor looks into.
+        # The extractor gives nothing for a page of a few words.
         tree = html.document_fromstring(page.encode(), parser=html.HTMLParser(encoding="utf-8"))
     except (ValueError, etree.LxmlError):  # a page without any text
         return ""
@@ -202,9 +212,9 @@ def text_of_page(page: str, file: Path) -> str:
 def read_each[T](
     files: Sequence[Path], read: Callable[[Path], Iterator[T]], skip: bool, remarks: list[str]
 ) -> Iterator[T]:
-    """What each file holds; with `skip` one that cannot be read is passed over with a remark.
+    """The contents of each file; with `skip` one that cannot be read is skipped with a remark.
 
-    So is a .json file among others, which may hold anything.
+    A .json file among others is skipped likewise, as it may hold anything.
     """
     for file in files:
         if not skip and (kind_of(file) != ".json" or len(files) == 1):
@@ -213,7 +223,7 @@ def read_each[T](
         try:
             found = list(read(file))
         except DataError as error:
-            remarks.append(f"passed over a file: {error}")
+            remarks.append(f"skipped a file: {error}")
         else:
             yield from found
 
@@ -230,20 +240,23 @@ def decode_utf8(content: bytes, file: Path, offset: int = 0) -> str:
 
 
 def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
-    """End lines with a newline, drop what is not text, and bring it to a Unicode normal form."""
+    """Make line ends newlines, drop control characters, and apply a Unicode normal form."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = DROPPED.sub("", text)
     return text if normalize == "none" else unicodedata.normalize(normalize, text)
 
 
 def open_file(file: Path) -> Any:
-    """The bytes of a file, unpacked as they are read."""
+    """The bytes of a file, decompressed while reading."""
     unpack = COMPRESSED.get(file.suffix.lower())
     return file.open("rb") if unpack is None else io.BufferedReader(Unpacked(file, unpack))
 
 
 class Unpacked(io.RawIOBase):
-    """A compressed file's contents; DataError where they are out of all proportion to its size."""
+    """The contents of a compressed file.
+
+    Raises: DataError where they are far larger than the file, as a guard against exhausted memory.
+    """
 
     def __init__(self, file: Path, unpack: Any):
         self.file, self.content = file, unpack(file, "rb")
@@ -257,8 +270,8 @@ class Unpacked(io.RawIOBase):
         self.left -= count
         if self.left < 0:
             raise DataError(
-                f"{self.file} unpacks to over {MOST_EXPANSION} times its size: unpack it yourself "
-                "if that is meant"
+                f"{self.file} unpacks to over {MOST_EXPANSION} times its size; unpack it yourself "
+                "if that is right"
             )
         return count
 
@@ -269,7 +282,7 @@ class Unpacked(io.RawIOBase):
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """What goes wrong below, told as one sentence."""
+    """Turn errors of reading a file into a DataError."""
     try:
         yield
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:

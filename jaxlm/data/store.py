@@ -1,4 +1,4 @@
-"""The flat token store, memory-mapped from disk, and the n-gram baselines counted on its tokens."""
+"""The flat token store, memory-mapped from disk, and n-gram baselines on its tokens."""
 
 import hashlib
 import itertools
@@ -16,15 +16,15 @@ from jaxtyping import Int, Integer, UInt
 from jaxlm.files import file_hash
 from jaxlm.tokenizer import Tokenizer
 
-# To be raised whenever the same config comes to give other tokens, or a store has other files.
+# Raise it when the same config gives other tokens than before, or the files of a store change.
 STORE_FORMAT = 4
-# Encodings take about a hundred bytes a token on their way, so they are made in batches.
+# Encoding takes about 100 bytes of memory a token, so documents are encoded in batches.
 BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """The tokens of a split, where its documents start, and how many bytes of UTF-8 they were.
+    """The tokens of a split, where its documents start, and their size in bytes of UTF-8.
 
     `fingerprint` is a hash of the tokens and the starts.
     """
@@ -43,8 +43,8 @@ def write_store(
 ) -> None:
     """Encode documents into a new folder, each followed by the token `end` unless it is None.
 
-    Writes tokens.bin (uint16 up to 65,536 tokens in the vocabulary, else uint32), documents.npy
-    (int64 starts) and meta.json, which has a hash of both and of itself.
+    Writes tokens.bin (uint16 for a vocabulary of up to 65,536 tokens, else uint32), documents.npy
+    (int64 starts) and meta.json, which has hashes of both and of itself.
     """
     folder.mkdir(parents=True)
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
@@ -62,7 +62,7 @@ def write_store(
             tokens = np.fromiter(itertools.chain.from_iterable(encoded), dtype)
             digest.update(tokens.data)
             largest = max(largest, int(tokens.max(initial=0)))
-            file.write(tokens.data)  # unlike tofile, it tells why it fails
+            file.write(tokens.data)  # its errors give a reason, those of tofile do not
     document_starts = np.array(starts, np.int64)
     digest.update(document_starts.data)
     np.save(folder / "documents.npy", document_starts)
@@ -82,7 +82,7 @@ def write_store(
 
 
 def meta_hash(meta: dict[str, Any]) -> str:
-    """A hash of what meta.json says, but for its own hash."""
+    """A hash of the contents of meta.json without its own hash."""
     return xxhash.xxh3_128_hexdigest(json.dumps({**meta, "hash": None}, sort_keys=True).encode())
 
 
@@ -105,8 +105,8 @@ def batch_pieces(
 def open_store(folder: Path, tokenizer: Tokenizer | None = None) -> TokenStore | None:
     """The store in a folder, its tokens memory-mapped; None if it is missing or damaged.
 
-    Its files are compared with their hashes once a process, as long as they stay as they are, and
-    its ids are those of `tokenizer`, if that is given.
+    Its files are checked against their hashes once in a process, and again after they change. A
+    store of another tokenizer than `tokenizer`, if given, counts as damaged.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def open_store(folder: Path, tokenizer: Tokenizer | None = None) -> TokenStore |
             return None
         tokens, dtype = folder / "tokens.bin", np.dtype(meta["dtype"])
         starts = np.load(folder / "documents.npy")
-        # No file of length zero can be mapped.
+        # An empty file cannot be mapped.
         mapped = np.memmap(tokens, dtype, "r") if meta["num_tokens"] else np.zeros(0, dtype)
         return TokenStore(mapped.view(np.ndarray), starts, meta["num_bytes"], meta["fingerprint"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
@@ -129,14 +129,14 @@ def open_store(folder: Path, tokenizer: Tokenizer | None = None) -> TokenStore |
 
 
 def state_of(file: Path) -> tuple[int, ...]:
-    """What changes when a file is written again."""
+    """Properties of a file that change when it is written again."""
     stat = file.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
 def hash_once(file: Path, state: tuple[int, ...]) -> str:
-    """The hash of a file, computed once for each state of it."""
+    """The hash of a file, cached until its state changes."""
     return file_hash(file)
 
 
@@ -149,8 +149,9 @@ def witten_bell(
     """Nats per token of `val` under interpolated n-grams counted on `train`, by order.
 
     p(w | h) = (c(h w) + t(h) p(w | h')) / (c(h) + t(h)), where t(h) counts the different tokens
-    that follow h and h' is h without its first token; below the 1-gram lies 1 / vocab_size
-    (Witten and Bell, 1991). The first tokens of `val` have the end of `train` as their context.
+    that follow h and h' is h without its first token; the 1-gram is interpolated with the uniform
+    1 / vocab_size (Witten and Bell, 1991). The context of the first tokens of `val` is the end of
+    `train`.
     """
     tokens = np.concatenate([train, val])
     seen = len(train)
@@ -158,8 +159,8 @@ def witten_bell(
     probability = np.full(len(val), 1 / vocab_size)
     losses = {}
     for order in range(1, max(orders) + 1):
-        # An n-gram's number is the rank of its context's number and its last token: a pair that
-        # fits in 64 bits, however large the vocabulary.
+        # N-grams are numbered by the rank of the pair (number of the context, last token), which
+        # fits in 64 bits for any vocabulary.
         pairs, grams = np.unique(contexts * vocab_size + tokens, return_inverse=True)
         num_contexts = int(contexts.max()) + 1
         counts = np.bincount(grams[:seen], minlength=len(pairs))
@@ -169,6 +170,6 @@ def witten_bell(
         interpolated = (counts[grams[seen:]] + kinds * probability) / np.maximum(totals + kinds, 1)
         probability = np.where(totals > 0, interpolated, probability)
         losses[order] = float(-np.log(probability).mean())
-        # The first token stands after a context of its own, the start of the text.
+        # The context of the first token is the start of the text, with a number of its own.
         contexts = np.concatenate([[len(pairs)], grams[:-1]])
     return {order: losses[order] for order in orders}

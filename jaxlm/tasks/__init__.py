@@ -1,4 +1,4 @@
-"""What a run learns: one file a task, one registry, and what they share."""
+"""Tasks, that is what a run learns: one file each, one registry, and what they share."""
 
 from jaxlm.tasks.causal_lm import CausalLMTask
 from jaxlm.tasks.chat import ChatTask

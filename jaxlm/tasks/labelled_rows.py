@@ -1,4 +1,4 @@
-"""Labelled rows read, counted and split: what fine-tuning learns from, and is measured on."""
+"""Labelled rows: read, checked, and split for training, validation and test."""
 
 import ast
 import dataclasses
@@ -24,9 +24,9 @@ from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
 
 @dataclass(frozen=True)
 class RowSplits:
-    """The items of each split, the labels by name, and counts of what was left out (see NOTES).
+    """The items of each split, the label names, and counts of what was left out (see NOTES).
 
-    `remarks` tell in words what was read and passed over.
+    `remarks` say which files were read and skipped.
     """
 
     train: list[Item]
@@ -38,7 +38,7 @@ class RowSplits:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all items as they were split, and of the labels in their order."""
+        """A hash of the items of each split and of the labels in order."""
         parts = [[item[1:] for item in part] for part in (self.train, self.val, self.test)]
         content = repr([self.labels, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -56,8 +56,9 @@ def read_items(
 ) -> list[Item]:
     """The items of the rows of `source`, else of `data.source`, that have a text and a label.
 
-    What was left out is counted in `notes`, and told in `remarks`. DataError where a row is not as
-    it must be, or none is left.
+    Rows left out are counted in `notes`; skipped files are added to `remarks`.
+
+    Raises: DataError for a malformed row, or where no row is left.
     """
     columns = [getattr(data, name) for name in COLUMNS if labelled or name != "label_column"]
     rows = read_rows(
@@ -91,14 +92,14 @@ def items_of(
     *,
     labelled: bool = True,
 ) -> list[Item | None]:
-    """One entry a row, whose texts are cleaned: its item, or None if it has no text.
+    """The item of each row, its texts cleaned, or None for a row without text.
 
-    DataError where a row is not as it must be, or no row of the `source` has text.
+    Raises: DataError for a malformed row, or where no row of the `source` has text.
     """
     if not labelled:
         data = dataclasses.replace(data, label_column=None)
     exact = kind.exact(data)
-    lists = kind.lists(data, problem) if spells_lists(source) else ()
+    lists = kind.lists(data, problem) if has_lists_as_text(source) else ()
     items = []
     for where, row in rows:
         fields = dict(row)
@@ -113,8 +114,8 @@ def items_of(
     return items
 
 
-def spells_lists(source: str) -> bool:
-    """Whether a list must be spelled in a cell, as in CSV and TSV files and lines of text."""
+def has_lists_as_text(source: str) -> bool:
+    """Whether cells hold lists as text, as in CSV, TSV and parallel text files."""
     if source.startswith("hf:"):
         return False
     texts = any(parallel_files(part) for part in parts_of(source))
@@ -122,7 +123,7 @@ def spells_lists(source: str) -> bool:
 
 
 def read_list(where: str, cell: Any) -> Any:
-    """A cell in brackets as the list that it spells, in JSON or in Python; others as they are."""
+    """A cell in brackets as a list, read as JSON or Python; other cells unchanged."""
     if not isinstance(cell, str) or not (cell.startswith("[") and cell.endswith("]")):
         return cell
     with suppress(ValueError, RecursionError):
@@ -130,21 +131,22 @@ def read_list(where: str, cell: Any) -> Any:
     try:
         values = ast.literal_eval(cell)
         pieces = [token.type for token in tokenize.generate_tokens(io.StringIO(cell).readline)]
-        # NumPy writes no commas, and Python would make one text of texts without them.
+        # NumPy prints lists without commas, and Python would join the strings in them.
         if pieces.count(tokenize.STRING) <= len(values):
             return values
     except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
         pass
-    raise DataError(f"{where} holds {cell[:60]!r}, which is no list as JSON or Python writes it")
+    raise DataError(f"{where} holds {cell[:60]!r}, which is not a list in JSON or Python syntax")
 
 
 def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()) -> RowSplits:
-    """Read and split what the config's data section names.
+    """Read and split the rows that the config's data section names.
 
-    The order is drawn by the seed, so that every class has its share in each split; what
-    `group_of` holds together stands in one. `known` are the labels of the model to start from, kept
-    if the rows have no others. DataError on a mistake in the rows: a missing column or label, or
-    one that only validation rows have.
+    The split is random by the seed and stratified by class; items with the same `group_of` are in
+    one split. `known` are the labels of the model to start from, kept if the rows have no others.
+
+    Raises: DataError for a mistake in the rows, such as a missing column, or a label that only
+    validation rows have.
     """
     data, train_rows, problem = config.data, config.task.train_rows, config.model.problem
     notes, remarks = Counter[str](), list[str]()
@@ -155,16 +157,16 @@ def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()
     items, groups = [items[i] for i in order], [groups[i] for i in order]
     unit = "different rows" if data.duplicates == "group" and notes["repeats_group"] else "rows"
     unit = "contexts" if any(kind.group(item) is not None for item in items) else unit
-    tests = border(groups, round(len(items) * data.test_fraction))
+    tests = cut_between_groups(groups, round(len(items) * data.test_fraction))
     test, rest = items[:tests], items[tests:]
     if data.val_source is not None:
         val = read_items(kind, data, problem, notes, source=data.val_source, remarks=remarks)
     else:
-        vals = border(groups[tests:], round(len(items) * data.val_fraction))
+        vals = cut_between_groups(groups[tests:], round(len(items) * data.val_fraction))
         val, rest = rest[:vals], rest[vals:]
         require_rows(data, "val_fraction", val, unit, "validation")
     require_rows(data, "test_fraction", test, unit, "the test")
-    # Files apart may still share groups.
+    # The rows of val_source may share groups with those of source.
     train = without_groups(kind, rest, [*val, *test], data.duplicates, notes)
     val = without_groups(kind, val, test, data.duplicates, notes)
     if not train:
@@ -188,7 +190,7 @@ def read_splits(kind: type[RowReader], config: Config, known: Sequence[str] = ()
 
 
 def group_of(kind: type[RowReader], item: Item, duplicates: str) -> object:
-    """What an item must not be parted from in a split: its context, or the same text again."""
+    """The key of the items that a split keeps together: the context, or the text if it repeats."""
     if (group := kind.group(item)) is not None:
         return group
     return item.content if duplicates == "group" else None
@@ -197,7 +199,7 @@ def group_of(kind: type[RowReader], item: Item, duplicates: str) -> object:
 def note_repeats(
     kind: type[RowReader], items: Sequence[Item], duplicates: str, notes: Counter[str]
 ) -> list[Item]:
-    """The items with repeated texts counted, and left out with `duplicates` drop."""
+    """The items, without repeated texts if `duplicates` is drop; repeats are counted."""
     first: dict[object, Item] = {}
     for item in items:
         first.setdefault(item.content, item)
@@ -208,20 +210,23 @@ def note_repeats(
     return list(first.values()) if duplicates == "drop" else list(items)
 
 
-def require_rows(data: DataConfig, setting: str, part: Sequence[Item], unit: str, use: str) -> None:
-    """DataError where a share that was asked for holds nothing."""
-    share = getattr(data, setting)
+def require_rows(data: DataConfig, option: str, part: Sequence[Item], unit: str, use: str) -> None:
+    """Raise DataError where a split that was asked for is empty."""
+    share = getattr(data, option)
     if share and not part:
         raise DataError(
             f"{data.source} holds too few {unit} to keep {share} of them for {use}: give more, "
-            f"raise data.{setting}, or set it to 0"
+            f"raise data.{option}, or set it to 0"
         )
 
 
 def label_names(
     kind: type[RowReader], train: Sequence[Item], config: Config, rows: str
 ) -> tuple[str, ...]:
-    """The labels that `rows`, to train on, have in order; a number's is its column's name."""
+    """The labels of the training rows in order; for regression, the name of the column.
+
+    `rows` describes the training rows in the error message.
+    """
     if kind.is_classifier and config.model.problem == "regression":
         return (str(config.data.label_column),)
     if not kind.has_classes(config.model.problem):
@@ -238,7 +243,7 @@ def label_names(
 def refuse_unknown(
     kind: type[RowReader], items: Sequence[Item], labels: Sequence[str], place: str
 ) -> None:
-    """DataError for the first label that is not one of those, which `place` tells the origin of."""
+    """Raise DataError for a label that is not among `labels`, which come from `place`."""
     for item in items:
         for label in kind.labels_in(item):
             if label not in labels:
@@ -251,16 +256,16 @@ def refuse_unknown(
 def fair_order(
     kind: type[RowReader], items: Sequence[Item], groups: Sequence[object], seed: int
 ) -> list[int]:
-    """A random order of which every beginning holds each class by its share.
+    """A random order whose every prefix holds about the same share of each class.
 
-    Items of a group stay together; None is no group.
+    Items of a group are kept together; the group None is none.
     """
     random = np.random.default_rng(seed)
     members = defaultdict(list)
     keys = np.empty(len(items))
     for i in random.permutation(len(items)).tolist():
         labels = tuple(kind.labels_in(items[i]))
-        # Of several labels, as of tags, every combination would be a class of its own.
+        # Items of several labels, such as tags, count as one class, as combinations are too many.
         members[labels if len(labels) == 1 else None].append(i)
     for places in members.values():
         keys[places] = (np.arange(len(places)) + random.random()) / len(places)
@@ -271,8 +276,8 @@ def fair_order(
     return np.lexsort((leaders, keys[leaders])).tolist()
 
 
-def border(groups: Sequence[object], place: int) -> int:
-    """The place nearest to the given one that parts no group; with groups on both sides of it."""
+def cut_between_groups(groups: Sequence[object], place: int) -> int:
+    """The place nearest to `place` that splits no group, with items on both sides."""
     if not 0 < place < len(groups):
         return place
     whole = [
@@ -290,7 +295,7 @@ def without_groups(
     duplicates: str,
     notes: Counter[str],
 ) -> list[Item]:
-    """The items whose group none of the others has; what is left out is noted."""
+    """The items whose group none of `others` has; those left out are counted."""
     taken = {group_of(kind, item, duplicates) for item in others} - {None}
     kept = [item for item in items if group_of(kind, item, duplicates) not in taken]
     if left := len(items) - len(kept):

@@ -1,4 +1,4 @@
-"""What a run learns: the interface of every task, and the evaluation that tasks share."""
+"""The interface of every task, and the evaluation that tasks share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -21,70 +21,73 @@ Arrays = Mapping[str, Any]  # a batch: arrays by name, on the host or on a devic
 Sums = dict[str, Array]
 Scores = dict[str, float]
 Outputs = Any  # arrays of a forward pass, or a tuple of them
-# objective(model, params, batch, key) -> sums over the batch's targets: "loss" (nats), "count", and
-# whatever else is to be reported as a mean. `key` is None in evaluation, which has no randomness.
+# objective(model, params, batch, key) -> sums over the targets of a batch: "loss" (nats), "count",
+# and others to be reported as means. `key` is None in evaluation, which is not random.
 Objective = Callable[[nn.Module, Params, Arrays, Array | None], Sums]
 
 
 class Task(ABC):
-    """What a run learns: its batches, its objective, and how a model is judged and shown.
+    """What a run learns: its batches, its objective, its evaluation and its samples.
 
-    A batch is a function of the step alone, which is what exact resume rests on. An own task sets
+    A batch is a function of the step only, so that a run resumes exactly. A task of your own sets
     `tokenizer`, `objective` and `step_tokens` and defines `train_batch`; the rest has defaults.
     """
 
-    architecture: ClassVar[str | None] = None  # that it trains; None: any
-    heads: ClassVar[tuple[str, ...]] = ("lm",)  # that it trains; the first unless the model says
-    continues_prompts: ClassVar[bool] = False  # whether a sample's text goes on from its prompt
-    shown: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")  # after an evaluation
+    architecture: ClassVar[str | None] = None  # of the models it trains; None: any
+    heads: ClassVar[tuple[str, ...]] = ("lm",)  # that it can train; the first is the default
+    continues_prompts: ClassVar[bool] = False  # whether a sample's text continues its prompt
+    shown: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")  # scores to print
 
     tokenizer: Tokenizer
     objective: Objective
-    step_tokens: float  # tokens of a step, or their mean
-    own_objective: bool = False  # whether the loss is another than the task's
-    fingerprint: str = ""  # a hash of data and tokenizer: a run is resumed with the same only
-    description: str = ""  # the data in a phrase
-    best_by: str = "loss"  # the score that the best checkpoint has most of, or loss (least)
+    step_tokens: float  # tokens in a step, on average
+    own_objective: bool = False  # whether `fit` was given another objective than the task's
+    fingerprint: str = ""  # a hash of data and tokenizer, which must be the same on resuming
+    description: str = ""  # of the data, for the first line printed
+    best_by: str = "loss"  # the score that selects the best checkpoint: highest, but lowest loss
 
     @classmethod
     def from_config(cls, config: Config, source: Loaded | None) -> "Task":
-        """The task with its data read; `source` is what `finetune.init_from` names.
+        """The task with its data read; `source` is the model of `finetune.init_from`, if any.
 
-        Raises JaxlmError on a mistake in the config or the data.
+        Raises: JaxlmError for a mistake in the config or the data.
         """
-        raise JaxlmError(f"{cls.__name__} is not made from a config: give the object to fit")
+        raise JaxlmError(f"{cls.__name__} is not made from a config; give a task object to fit")
 
     def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the task fills in of a config, by section and field, besides the vocabulary size."""
+        """The config fields that the task fills in, by section, besides the vocabulary size."""
         return {"model": {"head": self.heads[0], "labels": (), "pooler": None}}
 
     @abstractmethod
     def train_batch(self, step: int) -> Mapping[str, np.ndarray]:
-        """The batch of a step, counted from 0; its arrays have the rows as their first dim."""
+        """The batch of a step, counted from 0; the first dim of its arrays is the batch."""
 
     def epochs_at(self, step: int) -> float:
-        """How many times the training data have been passed through after `step` steps."""
+        """Passes over the training data after `step` steps."""
         return 0.0
 
     def evaluate(self, model: nn.Module, params: Params) -> Scores:
-        """Loss and scores over the whole validation split; empty if there is none."""
+        """Loss and scores over the whole validation split; empty without one."""
         return {}
 
     def score(self, scores: Scores) -> float:
-        """What the best checkpoint has most of, from what `evaluate` returns."""
+        """The value that is highest at the best checkpoint, from the scores of `evaluate`."""
         return -scores["loss"] if self.best_by == "loss" else scores[self.best_by]
 
     def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
-        """Prompts, and what the model makes of them."""
+        """Pairs of a prompt and the text that the model makes from it."""
         return []
 
     def summary(self, best: Loaded) -> dict[str, Any]:
-        """What summary.json tells besides the course of the run, of its best checkpoint."""
+        """What the task adds to summary.json, measured on the best checkpoint."""
         return {}
 
     def predict(self, loaded: Loaded, texts: Sequence[Any]) -> list[dict[str, Any]]:
-        """What the model answers to each text; JaxlmError for a task without answers."""
-        raise JaxlmError(f"{type(self).__name__} answers no texts; see `jaxlm generate`")
+        """The model's answer to each text.
+
+        Raises: JaxlmError for a task that gives no answers.
+        """
+        raise JaxlmError(f"{type(self).__name__} gives no answers to texts; see `jaxlm generate`")
 
 
 @jax.jit(static_argnums=(0, 1))
@@ -96,9 +99,9 @@ def eval_step(objective: Objective, model: nn.Module, params: Params, batch: Arr
 def mean_scores(
     objective: Objective, model: nn.Module, params: Params, batches: Iterable[Arrays]
 ) -> Scores:
-    """Means over every target of the batches: loss in nats, and what else the objective sums.
+    """Means over all targets of the batches: loss in nats, and whatever else the objective sums.
 
-    Sums are added up in float64 on the host, so the batch size changes nothing that matters.
+    Added up in float64 on the host, so that the result barely depends on the batch size.
     """
     totals: dict[str, float] = {}
     pending = [eval_step(objective, model, params, batch) for batch in batches]
@@ -110,16 +113,16 @@ def mean_scores(
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), kept finite for a loss that has run away."""
+    """exp(loss), kept finite when a loss has diverged."""
     return math.exp(min(loss, 700.0))
 
 
 @dataclass(frozen=True)
 class RowObjective:
-    """The objective of a task whose losses are read off the outputs of one forward pass.
+    """The objective of a task whose losses are a function of the outputs of one forward pass.
 
-    Two with the same functions are equal, so that they share compiled programs. `inputs` are the
-    arrays of a batch that the model takes besides the ids.
+    Objectives with the same functions are equal and so share compiled programs. `inputs` are the
+    arrays in a batch that the model takes besides the ids.
     """
 
     losses: Callable[[Outputs, Arrays], Sums]
@@ -134,7 +137,7 @@ class RowObjective:
     def forward(
         self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
     ) -> Outputs:
-        """The model's outputs for a batch, with dropout if there is a key."""
+        """The model's outputs for a batch, with dropout if a key is given."""
         return model.apply(
             {"params": params},
             jnp.asarray(batch["ids"]),
@@ -153,6 +156,6 @@ def row_step(
     labelled: bool,
     answers: bool,
 ) -> tuple[Sums, Outputs]:
-    """Sums of the losses if there are labels, and the outputs if answers are read off them."""
+    """Sums of the losses if `labelled`, and the outputs if `answers` are computed from them."""
     outputs = objective.forward(model, params, batch, None)
     return objective.losses(outputs, batch) if labelled else {}, outputs if answers else None

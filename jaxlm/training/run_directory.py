@@ -272,7 +272,8 @@ def open_fields(config: Config) -> set[str]:
         f"{section}.{field.name}"
         for section, kind in section_kinds().items()
         for field in dataclasses.fields(kind)
-        if field.metadata["told_by"] and getattr(getattr(config, section), field.name) in (None, ())
+        if field.metadata["filled_by"]
+        and getattr(getattr(config, section), field.name) in (None, ())
     }
     if config.finetune.init_from is not None:
         own = fields_with_role(ModelConfig, "execution", "head")

@@ -165,7 +165,7 @@ def test_damage_that_keeps_the_size_is_told_and_mended(tmp_path, cache, capsys, 
         (file,) = cache.glob("tokens/*/tokenizer.json")
         file.write_text(file.read_text(encoding="utf-8").replace("写", "读"), encoding="utf-8")
     second = prepare(config)
-    assert "are damaged and are made anew" in capsys.readouterr().err
+    assert "are damaged and are made again" in capsys.readouterr().err
     assert second.fingerprint == first.fingerprint
     assert (second.train.tokens == tokens).all()
 
@@ -223,12 +223,12 @@ def test_a_given_cache_is_used(tmp_path, cache):
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
-        (TOY, {"val_fraction": 0, "seq_len": 12}, r"12 token\(s\) to train on, .* takes 13: lower"),
+        (TOY, {"val_fraction": 0, "seq_len": 12}, r"12 token\(s\) to train on, .* takes 13; lower"),
         (TOY * 10, {"val_fraction": 0.01}, None),
         (
             TOY * 4,
             {"val_fraction": 0.01},
-            r"1 token\(s\) to validate on, .* be 2: raise",
+            r"1 token\(s\) to validate on, .* be 2; raise",
         ),
         ("a", {}, "too little text"),
     ],
@@ -245,7 +245,9 @@ def test_a_text_shorter_than_a_window_is_told(tmp_path, text, settings, message)
 
 
 def test_an_unknown_tokenizer_is_told(tmp_path):
-    with pytest.raises(TokenizerError, match=r"'bep' is no kind and no file: is it bpe\?"):
+    with pytest.raises(
+        TokenizerError, match=r"'bep' is neither a kind nor a file; did you mean bpe\?"
+    ):
         prepare(DataConfig(tokenizer="bep"))
     with pytest.raises(TokenizerError, match=r"no tokenizer at .*nowhere"):
         prepare(DataConfig(tokenizer=str(tmp_path / "nowhere")))

@@ -63,7 +63,7 @@ MISTAKES = {
     "twice.csv": (b"text,label,text\na,b,c\n", r"twice\.csv has two columns with the name 'text'"),
     "twice.tsv": (b"text\ttext\na\tb\n", r"twice\.tsv has two columns with the name 'text'"),
     "twice.jsonl": (b'{"text": "a", "text": "b"}', r"line 1 has the field 'text' twice"),
-    "deep.jsonl": (b"[" * 100_000, r"line 1 cannot be read as JSON: too many brackets"),
+    "deep.jsonl": (b"[" * 100_000, r"line 1 cannot be read as JSON: it is nested too deeply"),
     "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}", r"line 1 cannot be read as JSON"),
     "semicolons.csv": (b"text;label\na;b\n", r"has ';' between its columns where .* has commas"),
     "commas.tsv": (b"text,label\na,b\n", r"has a comma between its columns where .* has tabs"),

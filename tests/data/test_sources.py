@@ -89,7 +89,7 @@ def test_a_folder_is_read_whole_and_what_is_passed_over_is_told(tmp_path):
     assert corpus.documents == ["# Moon", "Hello & world", "一", "二", "text", "three"]
     (told,) = corpus.remarks
     assert told.startswith(
-        "read 1 .html, 1 .json, 1 .jsonl, 1 .md, 1 .txt files, passed over 1 .pd"
+        "read 1 .html, 1 .json, 1 .jsonl, 1 .md, 1 .txt files, skipped 1 .pd"
     )
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_passed_over_on_request(tmp_path):
         read(tmp_path)
     corpus = read(tmp_path, skip_unreadable=True)
     assert corpus.documents == ["text"]
-    assert "passed over a file" in corpus.remarks[0]
+    assert "skipped a file" in corpus.remarks[0]
     assert "a.txt is not UTF-8" in corpus.remarks[0]
 
 

@@ -61,7 +61,7 @@ def test_short_windows_are_left_out_and_none_at_all_is_told():
     windows = windows_of(smallest=5)
     lengths = [len(window.tokens) for batch in windows.in_order(1) for window in batch]
     assert min(lengths) == 5
-    with pytest.raises(DataError, match="no document has 50 tokens"):
+    with pytest.raises(DataError, match="no document has 50 or more tokens"):
         windows_of(smallest=50)
 
 

@@ -199,7 +199,7 @@ def test_tables_of_a_folder_are_read_and_the_rest_is_told(tmp_path):
     found = rowset(tmp_path, [], data={"source": str(folder)})
     assert len(found.train) + len(found.val) == 18
     assert found.remarks == (
-        "read 1 .csv files, passed over 1 .md: no kinds of rows with named columns",
+        "read 1 .csv files, skipped 1 .md, which hold no rows with named columns",
     )
 
 
