@@ -15,7 +15,7 @@ from jaxlm.data import DataError
 from jaxlm.loading import write_run, write_trained
 from jaxlm.training import fit
 from tests.training.runs import assert_same_run, contents, rows
-from tests.training.tuning import TUNE, tuned
+from tests.training.tuning import TUNE, assert_alike, tuned
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_every_task_trains_from_a_run_and_loads_again(home, tmp_path, task, sour
     assert loaded.config.num_layers == 2
     texts = [("who 1", "the fox 1")] if task == "question_answering" else ["the fox 好"]
     if loaded.config.head != "lm":
-        assert jaxlm.predict(again, texts) == jaxlm.predict(loaded, texts)
+        assert_alike(jaxlm.predict(again, texts), jaxlm.predict(loaded, texts))
 
 
 def test_weights_come_from_the_source_and_only_the_head_is_new(home, tmp_path):
