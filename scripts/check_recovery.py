@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ import jaxlm  # noqa: E402
 from jaxlm.config import JaxlmError, build_config  # noqa: E402
 from jaxlm.training import fit  # noqa: E402
 from jaxlm.training.trainer import Trainer  # noqa: E402
+from scripts.damages import damages  # noqa: E402
 from tests.training.runs import assert_same_run, rows, sections_of  # noqa: E402
 
 ENCODER = {"architecture": "encoder"}
@@ -127,52 +127,6 @@ def difference(left: Path, right: Path) -> str | None:
     except (AssertionError, OSError, ValueError, IndexError) as error:
         return f"not equal: {' '.join(str(error).split())[:300] or type(error).__name__}"
     return None
-
-
-def flip(file: Path) -> None:
-    content = file.read_bytes()
-    half = len(content) // 2
-    file.write_bytes(content[:half] + bytes([content[half] ^ 0x10]) + content[half + 1 :])
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def zero(file: Path) -> None:
-    file.write_bytes(bytes(file.stat().st_size))
-
-
-def insert(file: Path) -> None:
-    lines = file.read_bytes().split(b"\n")
-    file.write_bytes(b"\n".join([*lines[:2], b'{"step": "x"}', b"\xff\x00", *lines[2:]]))
-
-
-def damages() -> Iterator[tuple[str, Callable[[Path], None], bool]]:
-    """A glob below a run or the cache, what is done to its largest file, and whether to all."""
-    for item in ("params", "state"):
-        for name in ("d/*", "manifest.ocdbt", "_METADATA"):
-            for harm in (flip, cut, Path.unlink):
-                yield f"run/checkpoints/NEWEST/{item}/{name}", harm, False
-    for name in ("meta/metadata", "hashes.json"):
-        for harm in (flip, cut, Path.unlink):
-            yield f"run/checkpoints/NEWEST/{name}", harm, False
-    for name in ("params/d/*", "meta/metadata", "metrics/metrics"):
-        for harm in (flip, Path.unlink):
-            yield f"run/checkpoints/BEST/{name}", harm, False
-    for name in ("params/d/*", "meta/metadata"):
-        yield f"run/checkpoints/*/{name}", flip, True
-    for name, harms in {
-        "metrics.jsonl": (flip, cut, Path.unlink, insert),
-        "samples.jsonl": (flip, Path.unlink),
-        "config.yaml": (flip, cut, Path.unlink),
-        "tokenizer.json": (flip, Path.unlink),
-        "environment.json": (Path.unlink,),
-    }.items():
-        yield from ((f"run/{name}", harm, False) for harm in harms)
-    for name in ("train/tokens.bin", "val/documents.npy", "train/meta.json"):
-        for harm in (zero, flip, cut):
-            yield f"cache/tokens/*/{name}", harm, False
 
 
 def check_damages(home: Path, every: int) -> list[str]:

@@ -1,4 +1,9 @@
-"""Where every test runs: JAX on the CPU, annotations checked, the user's files untouched."""
+"""Where every test runs: JAX on the CPU, annotations checked, the user's files untouched.
+
+A run of folders takes a process for each core and gives each whole files, so that fixtures of a
+file are made once. Files and single tests run in this process, where they start at once and
+`--pdb` and `-s` work.
+"""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +23,25 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+MOST_WORKERS = 4  # each takes up to 2 GB
+LONGEST = ("training", "generation", "cli")  # folders by the time that their files take
+
 install_import_hook("jaxlm", f"{checked.__module__}.{checked.__name__}")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """How many processes `-n auto` takes; 0 runs the tests in this one."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    folders = any(Path(arg.split("::")[0]).is_dir() for arg in config.args)
+    return min(cores or 1, MOST_WORKERS) if folders and cores != 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one when the others are done."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (*LONGEST, item.path.parent.name).index(item.path.parent.name))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "jaxlm"
+HOUSE = Path(__file__).parents[1]
+PACKAGE = HOUSE / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_FILES, MOST_LINES, FEWEST_LINES = 99, 300, 30
 
@@ -117,6 +118,13 @@ def test_no_file_is_long_and_small_ones_have_a_reason():
         if count < FEWEST_LINES and not name.endswith("__init__.py")
     }
     assert small == SMALL.keys()
+
+
+def test_no_file_of_tests_or_scripts_is_long():
+    files = [file for folder in ("tests", "scripts") for file in (HOUSE / folder).rglob("*.py")]
+    assert len(files) > 100
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert {str(file): count for file, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_a_name_has_one_meaning():

@@ -96,6 +96,30 @@ def test_cached_decoding_in_ragged_chunks_equals_the_full_forward(built):
     np.testing.assert_array_equal(lengths, starts[-1])
 
 
+def test_long_packed_documents_have_the_logits_and_gradients_of_each_alone():
+    long, cut = 128, 50  # the packed row is long enough that attention computes it in blocks
+    model, variables = tiny_model("rotary", num_layers=1, max_seq_len=long)
+    ids, order = random_ids(1, long), jnp.arange(long)[None]
+    packed = {"segment_ids": (order >= cut) * 1, "positions": order - cut * (order >= cut)}
+    probe = jnp.asarray(np.random.default_rng(0).normal(size=(long, SIZES["vocab_size"])))
+
+    def together(variables):
+        logits = model.apply(variables, ids, **packed)[0]
+        return (logits * probe).sum() / long, logits
+
+    def apart(variables):
+        parts = [model.apply(variables, part)[0] for part in (ids[:, :cut], ids[:, cut:])]
+        logits = jnp.concatenate(parts)
+        return (logits * probe).sum() / long, logits
+
+    ours, theirs = (
+        jax.jit(jax.grad(score, has_aux=True))(variables)[::-1] for score in (together, apart)
+    )
+    assert_close(ours[0], theirs[0])
+    for gradient, expected in zip(*map(jax.tree.leaves, (ours[1], theirs[1])), strict=True):
+        assert_close(gradient, expected, 1e-5 * np.abs(expected).max() + 1e-7)
+
+
 def value_and_gradients(**overrides):
     model, variables = tiny_model("rotary", **overrides)
     ids = random_ids(2, T)

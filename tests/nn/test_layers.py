@@ -65,7 +65,7 @@ def test_norm_follows_the_config(overrides, has_bias):
         expected = rms_norm(x, params["scale"], 0.1)
     else:
         expected = layer_norm(x, params["scale"], params.get("bias"), 0.1)
-    np.testing.assert_array_equal(Norm(config).apply({"params": params}, x), expected)
+    np.testing.assert_allclose(Norm(config).apply({"params": params}, x), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -109,7 +109,7 @@ def test_embeddings_add_token_types_skip_an_offset_and_are_normalised():
         {"params": params}, ids, positions, types, True
     )
     np.testing.assert_allclose(apply(types), expected, atol=1e-6)
-    np.testing.assert_array_equal(apply(None), apply(jnp.zeros_like(types)))
+    np.testing.assert_allclose(apply(None), apply(jnp.zeros_like(types)), atol=1e-6)
 
 
 def test_token_types_that_the_model_does_not_have_are_refused():

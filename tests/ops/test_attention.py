@@ -71,7 +71,9 @@ def count_scores(length, **keywords):
 
 def test_four_blocks_leave_out_what_is_never_seen():
     assert count_scores(LONG) == LONG**2 * 5 // 8
-    assert count_scores(LONG - 1) == (LONG - 1) ** 2
+    assert count_scores(LONG + 4) == (LONG + 4) ** 2 * 5 // 8
+    for undivided in (LONG - 4, LONG + 1):
+        assert count_scores(undivided) == undivided**2
     assert count_scores(LONG, tap=lambda name, x: x) == LONG**2
 
 
@@ -103,6 +105,26 @@ def test_blocks_drop_independently_and_what_they_keep_is_scaled():
     assert kept[np.tri(LONG, dtype=bool)].mean() == pytest.approx(0.5, abs=0.02)
     first_rows = kept[LONG // 4 :: LONG // 4, : LONG // 4]
     assert (first_rows[1:] != first_rows[:-1]).any(-1).all()  # with one key they would be alike
+
+
+def test_blocks_that_drop_have_the_values_and_gradients_of_what_they_keep():
+    inputs, weights = heads(LONG, LONG), heads(LONG, LONG)[0]
+    mask, key = jnp.asarray(ragged_mask((B, LONG, LONG))), jax.random.key(0)
+    drop = {"causal": True, "dropout_rate": 0.5, "dropout_key": key}
+    # What is kept depends on the shape and the key alone: even weights on one-hot values show it.
+    even = jnp.zeros((B, K, G, LONG, LONG)), jnp.zeros((B, K, LONG, LONG))
+    kept = attention(*even, jnp.broadcast_to(jnp.eye(LONG), even[1].shape), **drop) > 0
+
+    def four(inputs):
+        return (attention(*inputs, mask, **drop) * weights).sum()
+
+    def one(inputs):
+        tap = lambda name, x: jnp.where(kept, x / 0.5, 0)  # noqa: E731
+        return (attention(*inputs, mask, causal=True, tap=tap) * weights).sum()
+
+    blocks, whole = (jax.jit(jax.value_and_grad(score))(inputs) for score in (four, one))
+    for ours, theirs in zip(*map(jax.tree.leaves, (blocks, whole)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_bfloat16_attention_scores_in_float32():

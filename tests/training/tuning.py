@@ -1,5 +1,7 @@
 """Small fine-tunings: rows for every task, and the config of a run on them."""
 
+import pytest
+
 from jaxlm.config import build_config
 from tests.training.runs import sections_of
 
@@ -25,6 +27,20 @@ FILES = {
     "masked_lm": "text.txt",
     "causal_lm": "text.txt",
 }
+
+
+def assert_alike(ours, theirs):
+    """Answers of two programs: numbers to 1e-5, all else the same."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        ours, theirs = list(ours.values()), list(theirs.values())
+    if isinstance(theirs, list | tuple):
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_alike(mine, other)
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    else:
+        assert ours == theirs
 
 
 def tuned(home, run, name="sequence_classification", source="encoder", **sections):
