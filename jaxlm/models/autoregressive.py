@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.models.trunk import Decoder
-from jaxlm.nn.block import AttendingModule, KVCache
+from jaxlm.nn.block import AttendingModule, KVCache, SourceCache
 from jaxlm.nn.layers import Tap, identity, kernel_init, matmul, matmul_transposed, weight
 
 
@@ -99,6 +99,14 @@ class Seq2SeqLM(AutoregressiveLM):
         return self.backbone.encode(
             source_ids, source_mask=source_mask, deterministic=deterministic, tap=tap
         )
+
+    def read_source(
+        self,
+        source_ids: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"] | Int[Array, "B S"] | None = None,
+    ) -> SourceCache:
+        """The keys and values of each source, for a cache that has none."""
+        return self.backbone.read_source(source_ids, source_mask)
 
     def start_cache(
         self,

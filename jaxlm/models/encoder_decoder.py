@@ -4,7 +4,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError
 from jaxlm.models.trunk import Decoder, Encoder
-from jaxlm.nn.block import AttendingModule, KVCache, init_cache
+from jaxlm.nn.block import AttendingModule, KVCache, SourceCache, init_cache
 from jaxlm.nn.layers import Embeddings, Tap, identity, scoped
 
 
@@ -64,6 +64,15 @@ class EncoderDecoder(AttendingModule):
             tap=scoped(tap, "encoder"),
         )
 
+    def read_source(
+        self,
+        source_ids: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"] | Int[Array, "B S"] | None = None,
+    ) -> SourceCache:
+        """What the decoder reads of each source, for a KV cache."""
+        context = self.encode(source_ids, source_mask=source_mask)
+        return self.decoder.read_source(context, source_mask)
+
     def start_cache(
         self,
         source_ids: Int[Array, "B S"],
@@ -71,9 +80,8 @@ class EncoderDecoder(AttendingModule):
         source_mask: Bool[Array, "B S"] | Int[Array, "B S"] | None = None,
     ) -> KVCache:
         """A cache without target tokens for `extend`, which holds what it reads of each source."""
-        context = self.encode(source_ids, source_mask=source_mask)
         cache = init_cache(self.config, len(source_ids), num_slots)
-        return cache.replace(source=self.decoder.read_source(context, source_mask))
+        return cache.replace(source=self.read_source(source_ids, source_mask))
 
     def extend(
         self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None

@@ -94,6 +94,11 @@ class KVCache:
     def num_slots(self) -> int:
         return self.layers[0].key.shape[2]
 
+    def take(self, rows: Int[Array, " n"]) -> "KVCache":
+        """Other rows of it, which read the sources as they are."""
+        layers, lengths = jax.tree.map(lambda x: x[rows], (self.layers, self.lengths))
+        return KVCache(layers, lengths, self.source)
+
 
 def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
     """An empty cache of `num_slots` positions a row."""
