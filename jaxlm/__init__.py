@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxlm import config, data, generation, models, nn, ops, tokenizer, training
     from jaxlm.artifact import Loaded
     from jaxlm.config import Config, JaxlmError, ModelConfig, load_config
-    from jaxlm.generation import generate, generate_tokens
+    from jaxlm.generation import generate, generate_tokens, translate
     from jaxlm.loading import export, load
     from jaxlm.models import CausalLM, Decoder, num_params, preset
     from jaxlm.tasks.inference import embed, predict
@@ -35,6 +35,7 @@ _HOMES = {
     "num_params": "models",
     "predict": "tasks.inference",
     "preset": "models",
+    "translate": "generation",
 }
 _MODULES = ("config", "data", "generation", "models", "nn", "ops", "tokenizer", "training")
 
@@ -63,6 +64,7 @@ __all__ = [
     "preset",
     "tokenizer",
     "training",
+    "translate",
 ]
 
 

@@ -179,13 +179,13 @@ def one_of(args: argparse.Namespace, *names: str) -> None:
 
 def speculation_of(args: argparse.Namespace, loaded: "Loaded") -> Any:
     from jaxlm.generation import DraftModel, Lookup
-    from jaxlm.generation.text import causal
+    from jaxlm.generation.text_batch import generating
 
     if args.draft is not None:
         draft = load_model(args.draft)
         if draft.tokenizer.backend.get_vocab() != loaded.tokenizer.backend.get_vocab():
             raise JaxlmError(f"{args.draft} has another vocabulary than {args.source}")
-        return DraftModel(causal(draft), draft.params)
+        return DraftModel(generating(draft), draft.params)
     return Lookup() if args.lookup else None
 
 
@@ -265,16 +265,15 @@ def load_with_weights(args: argparse.Namespace) -> "Loaded":
 def quantized_and_told(args: argparse.Namespace, loaded: "Loaded") -> "Loaded":
     from jaxlm.generation import compare_params, quantized
     from jaxlm.generation.quantize import num_bytes
-    from jaxlm.generation.text import causal
+    from jaxlm.generation.text_batch import causal
 
-    model = causal(loaded)
     other = quantized(loaded)
     before, after = (num_bytes(params) / 1e6 for params in (loaded.params, other.params))
     digits = 0 if after >= 10 else 3
     told = f"int8: {after:.{digits}f} MB of weights instead of {before:.{digits}f}"
     if args.quality_text is not None:
         ids = loaded.tokenizer.encode(read_text(args.quality_text))
-        found = compare_params(model, loaded.params, other.params, [ids])
+        found = compare_params(causal(loaded), loaded.params, other.params, [ids])
         told += (
             f"; over {found.num_tokens} tokens KL divergence {found.divergence:.2g} nats a token, "
             f"perplexity {found.perplexity:.4g} -> {found.other_perplexity:.4g}"

@@ -19,9 +19,10 @@ class ModelConfig(Section):
 
     title: ClassVar[str] = "model"
 
-    architecture: Literal["decoder", "encoder"] = option(
+    architecture: Literal["decoder", "encoder", "encoder_decoder"] = option(
         "decoder",
-        "decoder: causal attention; encoder: attention in both directions",
+        "decoder: causal attention; encoder: attention in both directions; encoder_decoder: a "
+        "decoder that also attends to an encoded source",
         role="structure",
     )
     head: Derived[
@@ -56,8 +57,20 @@ class ModelConfig(Section):
         role="structure",
         filled_by="data",
     )
+    source_vocab_size: Derived[int] = option(
+        None,
+        "number of the source's tokens, with embeddings of its own; null: vocab_size",
+        "positive",
+        role="structure",
+    )
     d_model: int = option(128, "width of the residual stream", "positive", role="structure")
     num_layers: int = option(4, "number of blocks", "positive", role="structure")
+    num_encoder_layers: Derived[int] = option(
+        None,
+        "number of an encoder_decoder's encoder blocks; null: num_layers",
+        "positive",
+        role="structure",
+    )
     num_heads: int = option(4, "query heads", "positive", role="structure")
     num_kv_heads: Derived[int] = option(
         None, "key and value heads; null: num_heads", "positive", role="structure"
@@ -79,6 +92,15 @@ class ModelConfig(Section):
     )
     norm_position: Literal["pre", "post"] = option(
         "pre", "before a sublayer or after its sum", role="structure"
+    )
+    final_norm: Derived[bool] = option(
+        None, "a norm behind the last block; null: with norm_position pre", role="structure"
+    )
+    scale_embeddings: bool = option(
+        False, "multiply token vectors by sqrt(d_model)", role="structure"
+    )
+    share_embeddings: bool = option(
+        True, "source and target have one table of token vectors", role="structure"
     )
     embed_norm: bool = option(
         False, "normalise the embeddings before the first block", role="structure"
@@ -104,6 +126,11 @@ class ModelConfig(Section):
     positions: Literal["learned", "rotary", "sinusoidal", "none"] = option(
         "learned", "how positions enter the model", role="structure"
     )
+    sinusoid_layout: Literal["interleaved", "halves"] = option(
+        "interleaved",
+        "sines and cosines of sinusoidal positions in turn, or all sines first",
+        role="structure",
+    )
     position_offset: int = option(
         0,
         "index of the first token's learned position",
@@ -124,7 +151,17 @@ class ModelConfig(Section):
     tie_embeddings: bool = option(
         True, "the output head shares the token embedding", role="structure"
     )
+    head_bias: bool = option(
+        False, "a bias on the logits of a decoder or encoder_decoder", role="structure"
+    )
     zero_init_head: bool = option(False, "an untied head starts at zero")
+    decoder_start_id: Derived[int] = option(
+        None,
+        "the token that an encoder_decoder's target follows; null: the tokenizer's bos, else pad",
+        "at least 0",
+        role="structure",
+        filled_by="data",
+    )
     norm_eps: float = option(1e-5, "epsilon inside the norms", "positive", role="structure")
     rope_theta: float = option(
         10000.0, "base wavelength of rotary positions", "positive", role="structure"
@@ -174,6 +211,11 @@ class ModelConfig(Section):
         """
         whole = self if self.head_dim is not None else self._with_head_dim()
         whole = filled(whole, head="lm", num_kv_heads=self.num_heads, qkv_bias=self.bias)
+        whole = filled(whole, final_norm=self.norm_position == "pre")
+        if self.architecture == "encoder_decoder":
+            whole = filled(
+                whole, num_encoder_layers=self.num_layers, source_vocab_size=self.vocab_size
+            )
         whole = filled(
             whole,
             d_ff=32 * math.ceil(8 * self.d_model / 96) if self.gated else 4 * self.d_model,
@@ -210,6 +252,19 @@ class ModelConfig(Section):
             "model.rope_high_freq_factor",
             f"above rope_low_freq_factor ({self.rope_low_freq_factor})",
             self.rope_high_freq_factor,
+        )
+        both = self.architecture == "encoder_decoder"
+        for name in ("num_encoder_layers", "source_vocab_size", "decoder_start_id"):
+            value = getattr(self, name)
+            require(both or value is None, f"model.{name}", "null but in an encoder_decoder", value)
+        require(not both or self.head == "lm", "model.head", "lm in an encoder_decoder", self.head)
+        require(
+            not both
+            or not self.share_embeddings
+            or self.source_vocab_size in (None, self.vocab_size),
+            "model.share_embeddings",
+            "false where source_vocab_size differs from vocab_size",
+            self.share_embeddings,
         )
         require(
             self.head != "pretraining" or self.architecture == "encoder",

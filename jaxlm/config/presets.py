@@ -61,6 +61,24 @@ BERT = {
     "activation": "gelu",
     "tie_embeddings": True,
 }
+# The base model of Vaswani et al. 2017, with the vocabulary of its English-German experiments.
+TRANSFORMER = {
+    "architecture": "encoder_decoder",
+    "vocab_size": 37000,
+    "d_model": 512,
+    "num_layers": 6,
+    "num_heads": 8,
+    "d_ff": 2048,
+    "max_seq_len": 512,
+    "norm": "layernorm",
+    "norm_position": "post",
+    "positions": "sinusoidal",
+    "activation": "relu",
+    "scale_embeddings": True,
+    "share_embeddings": True,
+    "tie_embeddings": True,
+    "dropout": 0.1,
+}
 
 PRESETS: dict[str, Mapping[str, object]] = {
     "gpt2": GPT2,
@@ -71,6 +89,7 @@ PRESETS: dict[str, Mapping[str, object]] = {
     "qwen2": QWEN2,
     "bert_base": BERT,
     "bert_large": BERT | {"d_model": 1024, "num_layers": 24, "num_heads": 16},
+    "transformer": TRANSFORMER,
 }
 
 

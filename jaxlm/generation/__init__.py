@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxlm.generation.speculation import DraftModel, Lookup
     from jaxlm.generation.text import Filled, best_texts, explain, fill, generate, stream
     from jaxlm.generation.tokens import Scored, generate_tokens, score_tokens
+    from jaxlm.generation.translation import translate
 
 _HOMES = {
     "Beams": "beams",
@@ -37,6 +38,7 @@ _HOMES = {
     "quantized": "quantize",
     "score_tokens": "tokens",
     "stream": "text",
+    "translate": "translation",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "quantized",
     "score_tokens",
     "stream",
+    "translate",
 ]
 
 

@@ -15,7 +15,7 @@ from jaxlm.generation.prefill import Prefix, fill_cache, refill
 from jaxlm.generation.rules import Context
 from jaxlm.generation.sampler import ALL, option_arrays
 from jaxlm.generation.speculation import Speculation
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import bucket, pad_rows
 
 SMALLEST_CACHE = 128
@@ -36,18 +36,20 @@ class Continuation:
 class DecodingBatch:
     """Rows that are continued together, each as it would be alone.
 
-    `advance` generates some tokens of every row that is not done; between two calls a caller may
-    end a row, or allow it only some tokens. GenerationError for prompts, options or a speculation
-    that do not fit the model.
+    Rows of an encoder-decoder are targets: each begins with its prompt and belongs to one of the
+    `sources`. `advance` generates some tokens of every row that is not done; between two calls a
+    caller may end a row, or allow it only some tokens. GenerationError for prompts, sources,
+    options or a speculation that do not fit the model.
     """
 
     def __init__(
         self,
-        model: CausalLM,
+        model: AutoregressiveLM,
         params: Any,
         prompts: Sequence[Sequence[int]],
         options: Sequence[GenerationOptions],
         *,
+        sources: Sequence[Sequence[int]] | None = None,
         speculation: Speculation | None = None,
         prefix: Prefix | None = None,
         report: bool = False,
@@ -57,6 +59,7 @@ class DecodingBatch:
         self.num_steps = 0
         vocab_size, limit = model.config.vocab_size, model.config.max_seq_len
         check_prompt_ids(prompts, vocab_size)
+        check_sources(model, prompts, sources)
         for row in options:
             row.check_tokens(vocab_size)
         if speculation is not None:
@@ -77,10 +80,10 @@ class DecodingBatch:
         needed = spare + max(len(r.context) + r.options.max_new_tokens for r in self.rows)
         self.num_slots = bucket(needed, SMALLEST_CACHE, limit + spare)
         cached = [row.context[:-1] for row in self.rows]
-        self.cache = fill_cache(model, params, cached, self.num_slots, prefix)
+        self.cache = fill_cache(model, params, cached, self.num_slots, prefix, sources)
         self.memory: Any = None
         if speculation is not None:
-            self.memory = speculation.start(cached, self.batch_size, self.num_slots)
+            self.memory = speculation.start(cached, self.batch_size, self.num_slots, sources)
 
     def _row(self, prompt: Sequence[int], options: GenerationOptions) -> Continuation:
         # The last token generated takes no place.
@@ -161,13 +164,58 @@ class DecodingBatch:
         return Prefix(row.context[:-1], self.cache)
 
 
-def check_prompt_ids(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+def openings(
+    model: AutoregressiveLM, rows: Sequence[Sequence[int]], start: int | None = None
+) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]] | None]:
+    """What a model continues for these rows, and the sources that it reads.
+
+    A decoder continues the rows. For an encoder-decoder they are the sources, and it continues the
+    token that opens a target: that of its config, else `start`.
+
+    Raises: GenerationError where neither names it.
+    """
+    config = model.config
+    if config.architecture != "encoder_decoder":
+        return rows, None
+    start = start if config.decoder_start_id is None else config.decoder_start_id
+    if start is None:
+        raise GenerationError(
+            "model.decoder_start_id is null: give the token that a target begins with"
+        )
+    return [[start]] * len(rows), rows
+
+
+def check_prompt_ids(
+    prompts: Sequence[Sequence[int]], vocab_size: int, what: str = "prompt"
+) -> None:
     """Raise GenerationError unless each prompt has tokens, and only those of the model."""
     for i, prompt in enumerate(prompts):
         if not len(prompt):
-            raise GenerationError(f"prompt {i} is empty; a model continues one token or more")
+            raise GenerationError(f"{what} {i} is empty; a model needs one token or more")
         wrong = next((token for token in prompt if not 0 <= token < vocab_size), None)
         if wrong is not None:
             raise GenerationError(
-                f"prompt {i} holds token {wrong}, but the model's are 0 to {vocab_size - 1}"
+                f"{what} {i} holds token {wrong}, but the model's are 0 to {vocab_size - 1}"
+            )
+
+
+def check_sources(
+    model: AutoregressiveLM,
+    prompts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]] | None,
+) -> None:
+    """Raise GenerationError unless an encoder-decoder, and no other model, has a source a row."""
+    config = model.config
+    if (sources is not None) != (config.architecture == "encoder_decoder"):
+        told = "reads no sources" if sources is not None else "needs a source for each row"
+        raise GenerationError(f"a model of architecture {config.architecture} {told}")
+    if sources is None:
+        return
+    if len(sources) != len(prompts):
+        raise GenerationError(f"there are {len(sources)} sources for {len(prompts)} rows")
+    check_prompt_ids(sources, config.source_vocab_size, "source")
+    for i, source in enumerate(sources):
+        if len(source) > config.max_seq_len:
+            raise GenerationError(
+                f"source {i} has {len(source)} tokens, but the model reads {config.max_seq_len}"
             )

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config.schema import require
-from jaxlm.generation.batch import SMALLEST_CACHE, check_prompt_ids
+from jaxlm.generation.batch import SMALLEST_CACHE, check_prompt_ids, check_sources, openings
 from jaxlm.generation.options import GenerationError
 from jaxlm.generation.prefill import extend, fill_cache, gather_rows, head
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache
 from jaxlm.ops.padding import bucket, pad_rows
 
@@ -38,7 +38,7 @@ class Beams:
 
 
 def beam_search(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = 64,
@@ -48,11 +48,17 @@ def beam_search(
     stop_tokens: Sequence[int] = (),
     pad_id: int = 0,
     banned_tokens: Sequence[int] = (),
+    forced_first: int | None = None,
+    forced_last: int | None = None,
+    sources: Sequence[Sequence[int]] | None = None,
 ) -> Beams:
     """The `num_best` of the sequences that `num_beams` beams find for each prompt.
 
-    A row ends when no beam can score better, at its present length, than the worst of `num_beams`
-    finished sequences (as transformers has it). None holds any of `banned_tokens`.
+    For an encoder-decoder the prompts are sources, and the sequences targets; or the prompts are
+    what targets begin with, beside the `sources`. A row ends when no beam can score better, at its
+    present length, than the worst of `num_beams` finished sequences (as transformers has it). None
+    holds any of `banned_tokens`. A forced token, the first or that
+    at `max_new_tokens`, adds nothing to a score.
 
     Raises GenerationError or ConfigError for bad arguments, and where prompt and new tokens do not
     fit the model's context.
@@ -64,7 +70,10 @@ def beam_search(
     if not prompts:
         empty = np.zeros((0, num_best), np.int32)
         return Beams(np.zeros((0, num_best, max_new_tokens), np.int32), empty, empty * 1.0)
+    if sources is None:
+        prompts, sources = openings(model, prompts)
     check_prompt_ids(prompts, model.config.vocab_size)
+    check_sources(model, prompts, sources)
     limit, longest = model.config.max_seq_len, max(map(len, prompts))
     if longest + max_new_tokens - 1 > limit:
         raise GenerationError(
@@ -72,7 +81,7 @@ def beam_search(
             f"context of {limit}; beam search does not slide"
         )
     num_slots = bucket(longest + max_new_tokens, SMALLEST_CACHE, limit)
-    cache = fill_cache(model, params, [prompt[:-1] for prompt in prompts], num_slots)
+    cache = fill_cache(model, params, [p[:-1] for p in prompts], num_slots, sources=sources)
     batch_size = len(cache.lengths)
     cache = gather_rows(cache, np.repeat(np.arange(batch_size, dtype=np.int32), num_beams))
     real = np.arange(batch_size) < len(prompts)
@@ -84,6 +93,7 @@ def beam_search(
         real,
         np.array(stop_tokens, np.int32),
         np.array(banned_tokens, np.int32),
+        np.array([-1 if t is None else t for t in (forced_first, forced_last)], np.int32),
         np.int32(max_new_tokens),
         np.float32(length_penalty),
         num_beams,
@@ -114,10 +124,11 @@ class Sequences:
 class SearchInputs:
     """What stays the same from the first step of a search to its last."""
 
-    model: CausalLM = flax.struct.field(pytree_node=False)
+    model: AutoregressiveLM = flax.struct.field(pytree_node=False)
     params: Any
     stops: Int[Array, " n"]
     banned: Int[Array, " m"]
+    forced: Int[Array, "2"]  # the first token and the last one; -1: none
     max_new_tokens: Int[Array, ""]
     length_penalty: Float[Array, ""]
     real: Bool[Array, " B"]  # rows that are not there to fill the batch
@@ -138,13 +149,14 @@ class SearchState:
 
 @partial(jax.jit, static_argnames=("model", "num_beams", "num_columns"))
 def search(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     cache: KVCache,
     newest: Int[Array, " B"],
     real: Bool[Array, " B"],
     stops: Int[Array, " n"],
     banned: Int[Array, " m"],
+    forced: Int[Array, "2"],
     max_new_tokens: Int[Array, ""],
     length_penalty: Float[Array, ""],
     num_beams: int,
@@ -165,7 +177,9 @@ def search(
         t=jnp.int32(0),
         go_on=jnp.array(True),
     )
-    inputs = SearchInputs(model, params, stops, banned, max_new_tokens, length_penalty, real)
+    inputs = SearchInputs(
+        model, params, stops, banned, forced, max_new_tokens, length_penalty, real
+    )
     return jax.lax.while_loop(
         lambda state: state.go_on, partial(search_step, inputs), state
     ).finished
@@ -184,7 +198,7 @@ def search_step(inputs: SearchInputs, state: SearchState) -> SearchState:
     running = candidates.take(order)
     running = dataclasses.replace(running, scores=running.scores + NEVER * ends[rows, order])
     reordered = (rows * W + beams[rows, order]).reshape(-1)
-    cache = jax.tree.map(lambda x: x[reordered], cache)
+    cache = cache.take(reordered)  # without the sources, which the beams of a row share
 
     finished = with_ended(inputs, state, candidates, ends)
     t += 1
@@ -211,6 +225,11 @@ def next_log_probs(
     hidden, cache = extend(inputs.model, inputs.params, state.newest.reshape(-1, 1), state.cache)
     log_probs = jax.nn.log_softmax(head(inputs.model, inputs.params, hidden)[:, 0])
     log_probs = log_probs.at[:, inputs.banned].set(NEVER)
+    first, last = inputs.forced
+    forced = jnp.where(state.t == 0, first, -1)
+    forced = jnp.where((state.t + 1 == inputs.max_new_tokens) & (last >= 0), last, forced)
+    only = jnp.where(jnp.arange(log_probs.shape[1]) == forced, 0, NEVER)
+    log_probs = jnp.where(forced >= 0, only, log_probs)
     return cache, log_probs.reshape(B, W, -1)
 
 

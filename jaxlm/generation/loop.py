@@ -13,7 +13,7 @@ from jaxlm.generation.prefill import extend, head
 from jaxlm.generation.rules import Context
 from jaxlm.generation.sampler import OptionArrays, sample_tokens
 from jaxlm.generation.speculation import Proposal, Speculation
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache
 
 CHUNK = 64  # tokens a call
@@ -78,7 +78,7 @@ class Emitted:
 class DecodingInputs:
     """What stays the same from the first step of a call to its last."""
 
-    model: CausalLM = flax.struct.field(pytree_node=False)
+    model: AutoregressiveLM = flax.struct.field(pytree_node=False)
     params: Any
     options: OptionArrays
     keys: Key[Array, " B"]
@@ -110,7 +110,7 @@ class Verification:
 
 @partial(jax.jit, static_argnames="model", donate_argnames=("cache", "memory"))
 def decode_chunk(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     cache: KVCache,
     context: Context,
@@ -170,7 +170,7 @@ def model_pass(inputs: DecodingInputs, proposal: Proposal, state: DecodingState)
     else:
         found = jax.lax.while_loop(lambda found: jnp.any(found.right), verify, found)
     emitted = dataclasses.replace(found.emitted, num_steps=found.emitted.num_steps + 1)
-    cache = KVCache(cache.layers, cache.lengths + emitted.counts - before)
+    cache = cache.replace(lengths=cache.lengths + emitted.counts - before)
     return DecodingState(cache, found.context, emitted, found.active)
 
 

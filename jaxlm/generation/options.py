@@ -104,6 +104,12 @@ class GenerationOptions:
         {}, "added to the logits of tokens; -inf bans one"
     )
     banned_tokens: Sequence[int] = generation_option((), "never generated")
+    forced_first: int | None = generation_option(
+        None, "the token that a row begins with", AT_LEAST_0, neutral=-1
+    )
+    forced_last: int | None = generation_option(
+        None, "the token that a row of max_new_tokens ends with", AT_LEAST_0, neutral=-1
+    )
     stop_tokens: Sequence[int] = generation_option((), "the first of them ends a row")
     # Only its last 32 bits count.
     seed: int = generation_option(0, "of the random draws", below=math.inf, metavar="N")
@@ -118,8 +124,13 @@ class GenerationOptions:
 
     def check_tokens(self, vocab_size: int) -> None:
         """Raise GenerationError where bias or bans name a token that is none, or leave none."""
-        for name in ("bias", "banned_tokens"):
-            for token in getattr(self, name):
+        forced = [t for t in (self.forced_first, self.forced_last) if t is not None]
+        for name, tokens in (
+            ("bias", self.bias),
+            ("banned_tokens", self.banned_tokens),
+            ("a forced token", forced),
+        ):
+            for token in tokens:
                 if not 0 <= token < vocab_size:
                     raise GenerationError(
                         f"{name} names token {token}, but the model's are 0 to {vocab_size - 1}"

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.models import CausalLM
-from jaxlm.nn.block import KVCache, init_cache
-from jaxlm.nn.layers import Int8Matrix
+from jaxlm.models import AutoregressiveLM
+from jaxlm.nn.block import KVCache, SourceCache, init_cache
+from jaxlm.nn.layers import Int8Matrix, matmul_transposed
 from jaxlm.ops.padding import bucket, pad_rows
 
 # Prompts are cached so many tokens at a time: by the larger number as long as most of it is used.
@@ -27,7 +27,7 @@ SHARED = 32  # an opening of so many tokens is worth computing once for all rows
 
 
 def extend(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     ids: Int[Array, "B T"],
     cache: KVCache,
@@ -38,26 +38,34 @@ def extend(
     return apply({"params": params}, ids, cache, lengths, method="extend")
 
 
-def head(model: CausalLM, params: Any, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+def head(
+    model: AutoregressiveLM, params: Any, hidden: Float[Array, "B T D"]
+) -> Float[Array, "B T V"]:
     """Logits of hidden states, in fp32."""
     apply: Any = model.apply
     return apply({"params": params}, hidden, method=logits_of)
 
 
-def logits_of(model: CausalLM, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-    """As `CausalLM.head`, but fast for few positions where the head is tied."""
-    if not model.config.tie_embeddings or isinstance(model.backbone.embed.tokens, Int8Matrix):
-        return model.head(hidden)
-    table = model.backbone.embed.tokens.astype(hidden.dtype)
+def logits_of(model: AutoregressiveLM, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    """As the model's head, but fast for few positions where it is tied."""
+    return model.head(hidden, table_first)
+
+
+def table_first(
+    x: Float[Array, "B T D"], table: Float[Array, "V D"] | Int8Matrix, dtype: Any
+) -> Float[Array, "B T V"]:
+    """As `matmul_transposed`, but fast for few positions."""
+    if isinstance(table, Int8Matrix):
+        return matmul_transposed(x, table, dtype)
     # With the table as the left operand XLA's CPU needs no transposed copy of it, and takes two
     # thirds of the time of the other order for 2 to 8 rows; a single row takes the same.
-    logits = jnp.einsum("vd,btd->vbt", table, hidden, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("vd,btd->vbt", table.astype(x.dtype), x, preferred_element_type=dtype)
     return logits.transpose(1, 2, 0)
 
 
 @partial(jax.jit, static_argnames="model", donate_argnames="cache")
 def prefill(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     cache: KVCache,
     ids: Int[Array, "B T"],
@@ -79,8 +87,17 @@ def place_row(cache: KVCache, row: KVCache, i: Int[Array, ""]) -> KVCache:
 
 @jax.jit
 def gather_rows(cache: KVCache, rows: Int[Array, " B"]) -> KVCache:
-    """A cache of these rows of another, each as often as it is named."""
-    return jax.tree.map(lambda x: x[rows], cache)
+    """A cache of these rows of another, each as often as it is named; sources stay as they are."""
+    return cache.take(rows)
+
+
+@partial(jax.jit, static_argnames="model")
+def read_sources(
+    model: AutoregressiveLM, params: Any, ids: Int[Array, "R C"], mask: Bool[Array, "R C"]
+) -> SourceCache:
+    """What cross-attention reads of each source."""
+    apply: Any = model.apply
+    return apply({"params": params}, ids, mask, method="read_source")
 
 
 @dataclass(frozen=True)
@@ -92,17 +109,25 @@ class Prefix:
 
 
 def fill_cache(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     rows: Sequence[Sequence[int]],
     num_slots: int,
     prefix: Prefix | None = None,
+    sources: Sequence[Sequence[int]] | None = None,
 ) -> KVCache:
-    """A cache of the rows, filled up to a batch of a bucket's size.
+    """A cache of the rows, filled up to a batch of a bucket's size, each with its source if any.
 
-    What all rows begin with is computed once, and so is a row that comes several times. The cache
-    of a `prefix` is donated and cannot be used again.
+    Without sources, what all rows begin with is computed once, and so is a row that comes several
+    times. The cache of a `prefix` is donated and cannot be used again.
     """
+    if sources is not None:
+        batch_size, longest = bucket(len(rows), 1), max(map(len, sources))
+        ids = pad_rows(sources, (batch_size, bucket(longest, NARROW, model.config.max_seq_len)))
+        lengths = pad_rows([[len(source) for source in sources]], (1, batch_size))[0]
+        read = read_sources(model, params, ids, np.arange(ids.shape[1]) < lengths[:, None])
+        cache = new_cache(model, batch_size, num_slots).replace(source=read)
+        return append_tokens(model, params, cache, rows)
     unique = list(dict.fromkeys(map(tuple, rows)))
     num_unique = bucket(len(unique), 1)
     shared = common_prefix(*unique)  # of a single row the whole
@@ -125,17 +150,27 @@ def fill_cache(
     return gather_rows(cache, pad_rows([index], (1, bucket(len(rows), 1)))[0])
 
 
-def refill(model: CausalLM, params: Any, cache: KVCache, i: int, tokens: Sequence[int]) -> KVCache:
+def refill(
+    model: AutoregressiveLM, params: Any, cache: KVCache, i: int, tokens: Sequence[int]
+) -> KVCache:
     """The cache with other tokens in row i, from position 0."""
     batch_size = len(cache.lengths)
     if batch_size == 1:
         return append_tokens(model, params, resized(model, cache, 0, cache.num_slots), [tokens])
-    row = append_tokens(model, params, new_cache(model, 1, cache.num_slots), [tokens])
-    return place_row(cache, row, np.int32(i))
+    row = new_cache(model, 1, cache.num_slots)
+    if cache.source is not None:
+        row = row.replace(source=source_of(cache.source, np.array([i], np.int32)))
+    return place_row(cache, append_tokens(model, params, row, [tokens]), np.int32(i))
+
+
+@jax.jit
+def source_of(source: SourceCache, rows: Int[Array, " R"]) -> SourceCache:
+    """Some of the sources."""
+    return jax.tree.map(lambda x: x[rows], source)
 
 
 def append_tokens(
-    model: CausalLM, params: Any, cache: KVCache, rows: Sequence[Sequence[int]]
+    model: AutoregressiveLM, params: Any, cache: KVCache, rows: Sequence[Sequence[int]]
 ) -> KVCache:
     """The cache with more tokens behind those of each row."""
     batch_size, longest, done = len(cache.lengths), max(map(len, rows)), 0
@@ -148,17 +183,17 @@ def append_tokens(
     return cache
 
 
-def new_cache(model: CausalLM, batch_size: int, num_slots: int) -> KVCache:
+def new_cache(model: AutoregressiveLM, batch_size: int, num_slots: int) -> KVCache:
     shapes = jax.eval_shape(lambda: init_cache(model.config, batch_size, num_slots))
     # From NumPy: for each size JAX would compile a program to do it.
     return jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
 
 
-def resized(model: CausalLM, cache: KVCache, length: int, num_slots: int) -> KVCache:
+def resized(model: AutoregressiveLM, cache: KVCache, length: int, num_slots: int) -> KVCache:
     """A single row's cache, only its first `length` tokens counting, with `num_slots` or more."""
     if cache.num_slots < num_slots:
         cache = place_row(new_cache(model, 1, num_slots), cache, np.int32(0))
-    return KVCache(cache.layers, jax.device_put(np.array([length], np.int32)))
+    return cache.replace(lengths=jax.device_put(np.array([length], np.int32)))
 
 
 def common_prefix(*rows: Sequence[int]) -> list[int]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
 from jaxlm.generation.options import GenerationError
-from jaxlm.generation.text_batch import causal
+from jaxlm.generation.text_batch import generating
 from jaxlm.models import CausalLM
 from jaxlm.models.parameters import output_dim, path_name
 from jaxlm.nn.layers import Int8Matrix
@@ -37,9 +37,9 @@ def quantized(loaded: Loaded) -> Loaded:
     """The same model with its matrices in int8, a scale an output, ready to generate.
 
     Token vectors are among them, with the head that reads them; position vectors, biases and norms
-    stay in fp32. GenerationError where the model does not continue texts.
+    stay in fp32. GenerationError where the model does not generate texts.
     """
-    causal(loaded)
+    generating(loaded)
     tree_map = jax.tree_util.tree_map_with_path
     params = tree_map(leaf_in_int8, loaded.params, is_leaf=lambda x: isinstance(x, Int8Matrix))
     return dataclasses.replace(loaded, params=params)

@@ -119,6 +119,12 @@ def allow_only(logits: Float[Array, "B V"], allowed: UInt32[Array, "B W"]) -> Fl
     return jnp.where(bits & 1, logits, -jnp.inf)
 
 
+def force(logits: Float[Array, "B V"], forced: Int[Array, " B"]) -> Float[Array, "B V"]:
+    """Zero for a row's forced token and minus infinity for the others; below 0 it has none."""
+    only = jnp.where(jnp.arange(logits.shape[1]) == forced[:, None], 0.0, -jnp.inf)
+    return jnp.where(forced[:, None] >= 0, only, logits)
+
+
 def scale(logits: Float[Array, "B V"], temperature: Float[Array, " B"]) -> Float[Array, "B V"]:
     """Logits, less their maximum, over the temperature (Ackley et al. 1985)."""
     logits = logits - jnp.max(logits, axis=-1, keepdims=True)

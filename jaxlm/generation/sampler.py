@@ -143,6 +143,10 @@ def penalise(
     x = where_asked(early, no_stop, x, options.stop_tokens)
     constrained = ~jnp.all(options.allowed == jnp.uint32(ALL), axis=1)
     x = where_asked(constrained, rules.allow_only, x, options.allowed)
+    forced = jnp.where(context.num_generated == 0, options["forced_first"], -1)
+    last = context.num_generated + 1 == options["max_new_tokens"]
+    forced = jnp.where(last & (options["forced_last"] >= 0), options["forced_last"], forced)
+    x = where_asked(forced >= 0, rules.force, x, forced)
     possible = jnp.any(x > -jnp.inf, axis=1, keepdims=True)
     others = where_asked(constrained, rules.allow_only, logits, ~options.allowed)
     return jnp.where(possible, x, jnp.where(constrained[:, None], others, logits))

@@ -18,7 +18,7 @@ from jaxlm.generation.options import GenerationError
 from jaxlm.generation.prefill import extend, fill_cache, head, refill
 from jaxlm.generation.rules import Context, runs_before
 from jaxlm.generation.sampler import OptionArrays, sample_tokens
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache
 
 
@@ -46,11 +46,20 @@ class Speculation(Protocol):
         """How many tokens a proposal has."""
         ...
 
-    def check(self, model: CausalLM) -> None:
+    def check(self, model: AutoregressiveLM) -> None:
         """Raise GenerationError unless it can propose tokens to the model."""
 
-    def start(self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int) -> Any:
-        """The memory for rows of which these tokens are cached, in caches of `num_slots`."""
+    def start(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        num_slots: int,
+        sources: Sequence[Sequence[int]] | None = None,
+    ) -> Any:
+        """The memory for rows of which these tokens are cached, in caches of `num_slots`.
+
+        `sources` are those of an encoder-decoder.
+        """
 
     def slide(self, memory: Any, i: int, tokens: Sequence[int]) -> Any:
         """The memory when only these tokens of row i are still cached, from position 0."""
@@ -93,11 +102,15 @@ class Lookup:
     longest: int = static_field(32)
     patience: int = static_field(8)
 
-    def check(self, model: CausalLM) -> None:
+    def check(self, model: AutoregressiveLM) -> None:
         pass
 
     def start(
-        self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        num_slots: int,
+        sources: Sequence[Sequence[int]] | None = None,
     ) -> Int[Array, "B 2"]:
         return jax.device_put(np.tile(np.array([self.shortest, 0], np.int32), (batch_size, 1)))
 
@@ -160,11 +173,22 @@ class DraftModel:
     The memory is the draft model's KV cache.
     """
 
-    model: CausalLM = flax.struct.field(pytree_node=False)
+    model: AutoregressiveLM = flax.struct.field(pytree_node=False)
     params: Any
     width: int = static_field(4)
 
-    def check(self, model: CausalLM) -> None:
+    def check(self, model: AutoregressiveLM) -> None:
+        kind, expected = self.model.config.architecture, model.config.architecture
+        if kind != expected:
+            raise GenerationError(
+                f"the draft model is of architecture {kind}, the model of {expected}: a draft "
+                "model must be of the same kind"
+            )
+        size, expected = self.model.config.source_vocab_size, model.config.source_vocab_size
+        if size != expected:
+            raise GenerationError(
+                f"the draft model reads sources of {size} tokens, the model of {expected}"
+            )
         size, expected = self.model.config.vocab_size, model.config.vocab_size
         if size != expected:
             raise GenerationError(
@@ -177,8 +201,14 @@ class DraftModel:
                 f"{expected}"
             )
 
-    def start(self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int) -> KVCache:
-        return fill_cache(self.model, self.params, rows, num_slots)
+    def start(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        num_slots: int,
+        sources: Sequence[Sequence[int]] | None = None,
+    ) -> KVCache:
+        return fill_cache(self.model, self.params, rows, num_slots, sources=sources)
 
     def slide(self, memory: KVCache, i: int, tokens: Sequence[int]) -> KVCache:
         return refill(self.model, self.params, memory, i, tokens)
@@ -210,4 +240,4 @@ class DraftModel:
         proposal: Proposal,
         gained: Int[Array, " B"],
     ) -> KVCache:
-        return KVCache(memory.layers, lengths)  # back to the length of the model's
+        return memory.replace(lengths=lengths)  # back to the length of the model's

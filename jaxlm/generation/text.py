@@ -20,10 +20,11 @@ from jaxlm.generation.speculation import Speculation
 from jaxlm.generation.text_batch import (
     LOOK,
     TextBatch,
-    absent_ids,
-    causal,
+    banned_ids,
     end_tokens,
-    prompts_ids,
+    forced_tokens,
+    generating,
+    rows_of,
 )
 from jaxlm.generation.tokens import Numbers, TokenIds, WholeNumbers
 from jaxlm.models import MaskedLM
@@ -59,7 +60,8 @@ def generate(
 ) -> str | list[str]:
     """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
 
-    A list of prompts gives a list of texts, a single prompt one text. A continuation ends before
+    An encoder-decoder reads each prompt as a source and writes a target; see also `translate`. A
+    list of prompts gives a list of texts, a single prompt one text. A continuation ends before
     the token that ends a text for the model, a stop token or a stop string, wherever the borders
     between its tokens lie; a stop string may hold the names of special tokens. With `regex` or
     `json_schema` it matches that, unless `max_new_tokens` ends it before; GenerationError where no
@@ -149,10 +151,11 @@ def best_texts(
 ) -> Any:
     """The best continuations of each prompt by `beam_search`, with their scores, best first.
 
-    There are fewer than `num_best` where no more exist.
+    For an encoder-decoder the prompts are sources. There are fewer than `num_best` where no more
+    exist.
     """
-    model, tokenizer = causal(loaded), loaded.tokenizer
-    rows = prompts_ids(tokenizer, [prompts] if isinstance(prompts, str) else prompts)
+    model, tokenizer = generating(loaded), loaded.tokenizer
+    rows, sources = rows_of(loaded, [prompts] if isinstance(prompts, str) else prompts)
     stops = end_tokens(loaded)
     found = beam_search(
         model,
@@ -163,7 +166,9 @@ def best_texts(
         num_best,
         length_penalty,
         stops,
-        banned_tokens=absent_ids(tokenizer, loaded.config.vocab_size),
+        banned_tokens=banned_ids(loaded),
+        sources=sources,
+        **forced_tokens(loaded),
     )
     texts = []
     for row, beams, counts, scores in zip(

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded
-from jaxlm.generation.batch import DecodingBatch
+from jaxlm.generation.batch import DecodingBatch, openings
 from jaxlm.generation.constraints import Constraint, Grammar, grammar_of
 from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.generation.loop import CHUNK
 from jaxlm.generation.options import GenerationError, GenerationOptions, options_of_rows
 from jaxlm.generation.prefill import Prefix
 from jaxlm.generation.speculation import Speculation
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM, CausalLM
 from jaxlm.tokenizer import Tokenizer
 
 # Tokens between two looks at a text that streams or may end at a stop string.
@@ -26,6 +26,35 @@ def causal(loaded: Loaded) -> CausalLM:
     return loaded.model
 
 
+def generating(loaded: Loaded) -> AutoregressiveLM:
+    if not isinstance(loaded.model, AutoregressiveLM):
+        raise GenerationError(f"a {type(loaded.model).__name__} does not generate texts")
+    return loaded.model
+
+
+def rows_of(
+    loaded: Loaded, texts: Iterable[str]
+) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[int]] | None]:
+    """What the model continues for each text, and its sources: see `openings`.
+
+    Raises: GenerationError for a source that is longer than the model reads.
+    """
+    model, limit = generating(loaded), loaded.config.max_seq_len
+    if loaded.config.architecture != "encoder_decoder":
+        return prompts_ids(loaded.tokenizer, texts), None
+    texts = listed_texts("texts", texts)
+    rows = (loaded.source_tokenizer or loaded.tokenizer).encode_sources(texts)
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) > limit:
+            raise GenerationError(
+                f"the text {text[:30]!r}... has {len(row)} tokens, but the model reads {limit}: "
+                "give its sentences one by one"
+            )
+    tokenizer = loaded.tokenizer
+    start = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
+    return openings(model, rows, start)
+
+
 def text_options(
     loaded: Loaded, num_rows: int, ends: Sequence[int | None] = (), **options: Any
 ) -> list[GenerationOptions]:
@@ -34,8 +63,8 @@ def text_options(
     Ids of the model that are no tokens of the vocabulary are banned.
     """
     known = [*(end for end in ends if end is not None), *end_tokens(loaded)]
-    absent = absent_ids(loaded.tokenizer, loaded.config.vocab_size)
-    rows = options_of_rows(num_rows, **options)
+    absent = banned_ids(loaded)
+    rows = options_of_rows(num_rows, **forced_tokens(loaded) | options)
     return [
         replace(
             row,
@@ -51,6 +80,31 @@ def end_tokens(loaded: Loaded) -> list[int]:
     named = loaded.origin.get("eos_token_ids", [])
     eos_id = loaded.tokenizer.eos_id
     return list(dict.fromkeys([*named, *([] if eos_id is None else [eos_id])]))
+
+
+def forced_tokens(loaded: Loaded) -> dict[str, int]:
+    """The options that the files of an encoder-decoder set for its first and its last token."""
+    if loaded.config.architecture != "encoder_decoder":
+        return {}
+    theirs = loaded.origin.get("generation_config") or {}
+    names = {"forced_first": "forced_bos_token_id", "forced_last": "forced_eos_token_id"}
+    return {ours: theirs[name] for ours, name in names.items() if theirs.get(name) is not None}
+
+
+def banned_ids(loaded: Loaded) -> list[int]:
+    """Ids that are no tokens, and the tokens that the model's files ban.
+
+    Raises: GenerationError where these ban a sequence of tokens.
+    """
+    theirs = loaded.origin.get("generation_config") or {}
+    named = [*(theirs.get("bad_words_ids") or []), *(theirs.get("suppress_tokens") or [])]
+    bad = [[token] if isinstance(token, int) else token for token in named]
+    if long := next((words for words in bad if len(words) != 1), None):
+        raise GenerationError(
+            f"bad_words_ids of the model's generation_config ban the tokens {long} in a row; only "
+            "single tokens can be banned"
+        )
+    return [*absent_ids(loaded.tokenizer, loaded.config.vocab_size), *(i for [i] in bad)]
 
 
 def absent_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
@@ -69,11 +123,16 @@ def check_texts(name: str, texts: Any) -> None:
         raise GenerationError(f"{name} must be a list of texts, got {texts!r}")
 
 
+def listed_texts(name: str, texts: Iterable[str]) -> list[str]:
+    """A list of texts; raises GenerationError where it is none, as `check_texts`."""
+    if isinstance(texts, Iterable) and not isinstance(texts, str):
+        texts = list(texts)
+    check_texts(name, texts)
+    return list(texts)
+
+
 def prompts_ids(tokenizer: Tokenizer, prompts: Iterable[str]) -> list[list[int]]:
-    if isinstance(prompts, Iterable) and not isinstance(prompts, str):
-        prompts = list(prompts)
-    check_texts("prompts", prompts)
-    return [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    return [prompt_ids(tokenizer, prompt) for prompt in listed_texts("prompts", prompts)]
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -96,16 +155,17 @@ class TextBatch:
     def __init__(
         self,
         loaded: Loaded,
-        rows: Sequence[list[int]],
+        rows: Sequence[Sequence[int]],
         options: Sequence[GenerationOptions],
         stop_strings: Sequence[str] = (),
         *,
+        sources: Sequence[Sequence[int]] | None = None,
         grammar: Grammar | None = None,
         speculation: Speculation | None = None,
         prefix: Prefix | None = None,
         report: bool = False,
     ):
-        model, tokenizer = causal(loaded), loaded.tokenizer
+        model, tokenizer = generating(loaded), loaded.tokenizer
         check_texts("stop_strings", stop_strings)
         if grammar is not None and speculation is not None:
             raise GenerationError("text that must match is not generated by speculation")
@@ -118,6 +178,7 @@ class TextBatch:
             loaded.params,
             rows,
             options,
+            sources=sources,
             speculation=speculation,
             prefix=prefix,
             report=report,
@@ -142,8 +203,7 @@ class TextBatch:
         **options: Any,
     ) -> "Iterator[TextBatch]":
         """Batches of the prompts in turn, a row like one of a single batch; see `generate`."""
-        causal(loaded)
-        rows = prompts_ids(loaded.tokenizer, prompts)
+        rows, sources = rows_of(loaded, prompts)
         own = text_options(loaded, len(rows), **options)
         grammar = grammar_of(regex, json_schema)
         return (
@@ -152,6 +212,7 @@ class TextBatch:
                 rows[i : i + ROWS],
                 own[i : i + ROWS],
                 stop_strings,
+                sources=None if sources is None else sources[i : i + ROWS],
                 grammar=grammar,
                 speculation=speculation,
                 report=report,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.generation.batch import DecodingBatch
+from jaxlm.generation.batch import DecodingBatch, openings
 from jaxlm.generation.loop import REPORTED, TOP
 from jaxlm.generation.options import GenerationError, PastContext, options_of_rows
 from jaxlm.generation.speculation import Speculation
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import pad_rows
 
 # One value, or one a row.
@@ -32,7 +32,7 @@ class Scored:
 
 
 def generate_tokens(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None = None,
@@ -49,6 +49,8 @@ def generate_tokens(
 ) -> Int[np.ndarray, "B M"]:
     """Continue each row of ids by M = `max_new_tokens` tokens, the stop token included, then pad.
 
+    For an encoder-decoder the rows are sources: the new tokens are a target of each.
+
     Rows may be right-padded, with their `lengths` (default: T). `options` are the other fields of
     `GenerationOptions`. Any number may be a list or an array with a value for each row, and so may
     bias, bans and stop tokens. Speculation changes the speed and not the tokens.
@@ -61,7 +63,7 @@ def generate_tokens(
     on with its last `max_seq_len // 2` (the newest token among them) at positions from 0, as often
     as needed; "refuse" raises. Raises GenerationError or ConfigError for bad arguments.
     """
-    prompts = split_rows(ids, lengths)
+    prompts, sources = openings(model, split_rows(ids, lengths))
     rows = options_of_rows(
         len(prompts),
         max_new_tokens=max_new_tokens,
@@ -73,7 +75,7 @@ def generate_tokens(
         past_context=past_context,
         **options,
     )
-    batch = DecodingBatch(model, params, prompts, rows, speculation=speculation)
+    batch = DecodingBatch(model, params, prompts, rows, sources=sources, speculation=speculation)
     while not batch.done:
         batch.advance()
     width = int(np.max(np.asarray(max_new_tokens), initial=0))
@@ -81,7 +83,7 @@ def generate_tokens(
 
 
 def score_tokens(
-    model: CausalLM,
+    model: AutoregressiveLM,
     params: Any,
     ids: Int[Array | np.ndarray, "B T"],
     lengths: Int[Array | np.ndarray, " B"] | None = None,
@@ -93,9 +95,11 @@ def score_tokens(
 
     `options` are the fields of `GenerationOptions`, most of them also with a value a row.
     """
-    prompts = split_rows(ids, lengths)
+    prompts, sources = openings(model, split_rows(ids, lengths))
     rows = options_of_rows(len(prompts), **options)
-    batch = DecodingBatch(model, params, prompts, rows, speculation=speculation, report=True)
+    batch = DecodingBatch(
+        model, params, prompts, rows, sources=sources, speculation=speculation, report=True
+    )
     while not batch.done:
         batch.advance()
     B, M = len(rows), max((len(row.generated) for row in batch.rows), default=0)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ModelConfig
+from jaxlm.models.autoregressive import CausalLM, Seq2SeqLM
 from jaxlm.models.trunk import Decoder, Encoder, Trunk
-from jaxlm.nn.block import AttendingModule, KVCache
+from jaxlm.nn.block import AttendingModule
 from jaxlm.nn.layers import (
     ACTIVATIONS,
     ConfiguredModule,
@@ -21,42 +22,6 @@ from jaxlm.nn.layers import (
 )
 
 TRUNKS: dict[str, type[Trunk]] = {"decoder": Decoder, "encoder": Encoder}
-
-
-class CausalLM(AttendingModule):
-    """A Decoder with a head over the vocabulary: next-token logits (B, T, V) in fp32."""
-
-    def setup(self):
-        config = self.config
-        self.backbone = Decoder(config, self.attention)
-        if not config.tie_embeddings:
-            zero = nn.initializers.zeros
-            init = zero if config.zero_init_head else kernel_init(config)
-            self.unembed = weight(self, "head", init, (config.d_model, config.vocab_size))
-
-    def __call__(
-        self, ids: Int[Array, "B T"], **keywords
-    ) -> Float[Array, "B T V={self.config.vocab_size}"]:
-        """Logits for every position; keywords as for `Trunk.__call__`."""
-        return self.head(self.backbone(ids, **keywords))
-
-    def hidden(
-        self, ids: Int[Array, "B T"], **keywords
-    ) -> Float[Array, "B T D={self.config.d_model}"]:
-        """Final hidden states, for a head at chosen positions only."""
-        return self.backbone(ids, **keywords)
-
-    def extend(
-        self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
-    ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
-        """Hidden states of tokens appended to a cache; see `Decoder.extend`."""
-        return self.backbone.extend(ids, cache, lengths)
-
-    def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
-        """Logits of hidden states."""
-        if self.config.tie_embeddings:
-            return self.backbone.embed.attend(hidden)
-        return matmul(hidden, self.unembed, jnp.float32)
 
 
 class Pooler(ConfiguredModule):
@@ -232,7 +197,11 @@ def last_token(
     return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
 
 
-LANGUAGE_MODELS: dict[str, type[nn.Module]] = {"decoder": CausalLM, "encoder": MaskedLM}
+LANGUAGE_MODELS: dict[str, type[nn.Module]] = {
+    "decoder": CausalLM,
+    "encoder": MaskedLM,
+    "encoder_decoder": Seq2SeqLM,
+}
 HEADS: dict[str, type[nn.Module]] = {
     "none": BareModel,
     "pretraining": MaskedLM,

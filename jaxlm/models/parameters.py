@@ -166,14 +166,23 @@ def flops_per_token(config: ModelConfig, num_params: int, seq_len: int) -> float
     """Training FLOPs of one token: 6 a parameter, plus attention's products (PaLM, appendix B).
 
     Position embeddings are looked up, not multiplied; token vectors count only if they also are
-    the head.
+    the head. In an encoder_decoder a token passes one half of the model: it is the mean over as
+    many tokens of the source as of the target, `seq_len` of each.
     """
     config = config.resolved()
+    both = config.architecture == "encoder_decoder"
     looked_up = config.max_seq_len * config.d_model if config.positions == "learned" else 0
     if not config.tie_embeddings:
         looked_up += config.vocab_size * config.d_model
-    attention = 12 * config.num_layers * config.num_heads * config.head_dim * seq_len
-    return 6 * (num_params - looked_up) + attention
+    if both:
+        looked_up *= 1 if config.positions != "learned" else 2
+        if not config.share_embeddings:
+            looked_up += config.source_vocab_size * config.d_model
+    num_attentions = config.num_layers
+    if both:
+        num_attentions = config.num_encoder_layers + 2 * config.num_layers
+    attention = 12 * num_attentions * config.num_heads * config.head_dim * seq_len
+    return (6 * (num_params - looked_up) + attention) / (2 if both else 1)
 
 
 def add_lora(

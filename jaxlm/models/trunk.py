@@ -1,12 +1,14 @@
 """The trunk that decoders and encoders share, and what a decoder adds: going on from a cache."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.block import AttendingModule, Block, KVCache
-from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, scoped
+from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
+from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, scoped
 from jaxlm.ops.attention import position_mask, segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
@@ -14,11 +16,29 @@ from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_freque
 class Trunk(AttendingModule):
     """Token ids to hidden states: embeddings, blocks and, with pre-norm, a final norm."""
 
+    causal: ClassVar[bool] = False
+
+    @property
+    def num_layers(self) -> int:
+        return self.config.num_layers
+
+    @property
+    def num_tokens(self) -> int | None:
+        """The size of its own table of token vectors; see `Embeddings`."""
+        return self.config.vocab_size
+
+    @property
+    def has_context(self) -> bool:
+        """Whether its blocks have cross-attention."""
+        return self.causal and self.config.architecture == "encoder_decoder"
+
     def setup(self):
         config = self.config
-        self.embed = Embeddings(config)
-        self.layers = [Block(config, self.attention) for _ in range(config.num_layers)]
-        if config.norm_position == "pre":
+        self.embed = Embeddings(config, self.num_tokens)
+        self.layers = [
+            Block(config, self.attention, self.has_context) for _ in range(self.num_layers)
+        ]
+        if config.final_norm:
             self.final_norm = Norm(config)
 
     def __call__(
@@ -29,13 +49,17 @@ class Trunk(AttendingModule):
         segment_ids: Int[Array, "B T"] | None = None,
         attention_mask: Bool[Array, "B T"] | Int[Array, "B T"] | None = None,
         token_type_ids: Int[Array, "B T"] | None = None,
+        context: Float[Array, "B S D={self.config.d_model}"] | None = None,
+        context_mask: Bool[Array, "B S"] | Int[Array, "B S"] | None = None,
+        tokens: Float[Array, "V D={self.config.d_model}"] | Int8Matrix | None = None,
         deterministic: bool = True,
         tap: Tap = identity,
     ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states; tokens attend within their segment, to unmasked keys.
 
-        `positions` default to 0 .. T - 1. With `scan_layers` or `remat` the tap does not see what
-        is inside the blocks.
+        `positions` default to 0 .. T - 1. `context` is what cross-attention reads, where its mask
+        allows it, and `tokens` are the token vectors of a trunk without its own. With
+        `scan_layers` or `remat` the tap does not see what is inside the blocks.
         """
         T, limit = ids.shape[1], self.config.max_seq_len
         if limit is not None and limit < T:
@@ -47,8 +71,12 @@ class Trunk(AttendingModule):
         if positions is None:
             positions = jnp.arange(ids.shape[1])[None]
         config = self.config
-        x, block_args = self._enter(ids, positions, token_type_ids, deterministic, tap)
-        block_args |= {"mask": mask, "causal": config.architecture == "decoder"}
+        x, block_args = self._enter(ids, positions, token_type_ids, deterministic, tap, tokens)
+        block_args |= {"mask": mask, "causal": self.causal}
+        if context_mask is not None:
+            block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
+        if context is not None:
+            block_args["context"] = context
         if (config.scan_layers or config.remat) and not self.is_initializing():
             return self._leave(self._run_pure(x, block_args), tap)
         for i, layer in enumerate(self.layers):
@@ -56,17 +84,23 @@ class Trunk(AttendingModule):
         return self._leave(x, tap)
 
     def _enter(
-        self, ids: Array, positions: Array, types: Array | None, deterministic: bool, tap: Tap
+        self,
+        ids: Array,
+        positions: Array,
+        types: Array | None,
+        deterministic: bool,
+        tap: Tap,
+        tokens: Array | Int8Matrix | None = None,
     ):
         """The embedded tokens, and the arguments that every block shares."""
-        x = tap("embeddings", self.embed(ids, positions, types, deterministic))
+        x = tap("embeddings", self.embed(ids, positions, types, deterministic, tokens))
         rotation = None
         if self.config.positions == "rotary":
             rotation = rotary_angles(positions, model_frequencies(self.config))
         return x, {"rotation": rotation, "deterministic": deterministic}
 
     def _leave(self, x: Array, tap: Tap) -> Array:
-        return tap("final", self.final_norm(x) if self.config.norm_position == "pre" else x)
+        return tap("final", self.final_norm(x) if self.config.final_norm else x)
 
     def _run_pure(self, x: Array, block_args: dict) -> Array:
         """The blocks as a pure function of their params, for `lax.scan` and rematerialisation.
@@ -75,8 +109,8 @@ class Trunk(AttendingModule):
         stacks them inside the compiled step.
         """
         config = self.config
-        num_layers = config.num_layers
-        block = Block(config, self.attention, parent=None)
+        num_layers = self.num_layers
+        block = Block(config, self.attention, self.has_context, parent=None)
         params = [self.variables["params"][f"layers_{i}"] for i in range(num_layers)]
         # Blocks of which only some have adapters cannot be stacked.
         scans = config.scan_layers and len(set(map(jax.tree.structure, params))) == 1
@@ -103,9 +137,23 @@ class Trunk(AttendingModule):
 class Encoder(Trunk):
     """A trunk whose tokens attend in both directions."""
 
+    @property
+    def num_layers(self) -> int:
+        both = self.config.architecture == "encoder_decoder"
+        return self.config.num_encoder_layers if both else self.config.num_layers
+
+    @property
+    def num_tokens(self) -> int | None:
+        config = self.config
+        if config.architecture != "encoder_decoder":
+            return config.vocab_size
+        return 0 if config.share_embeddings else config.source_vocab_size
+
 
 class Decoder(Trunk):
     """A trunk whose tokens attend backwards only, and which can continue from a KV cache."""
+
+    causal: ClassVar[bool] = True
 
     def extend(
         self,
@@ -125,12 +173,31 @@ class Decoder(Trunk):
         mask = position_mask(positions, cache.num_slots)
         x, block_args = self._enter(ids, positions, None, True, tap)
         block_args |= {"mask": mask, "start": start}
-        filled = []
+        source, filled = cache.source, []
+        if source is not None:
+            block_args["context_mask"] = source.mask[:, None, :]
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            x, new = layer(x, **block_args, cache=old, tap=scoped(tap, f"layers_{i}"))
+            context = None if source is None else source.layers[i]
+            x, new = layer(
+                x, **block_args, cache=old, context=context, tap=scoped(tap, f"layers_{i}")
+            )
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
-        return self._leave(x, tap), KVCache(tuple(filled), start + added)
+        return self._leave(x, tap), KVCache(tuple(filled), start + added, source)
+
+    def read_source(
+        self,
+        context: Float[Array, "B S D={self.config.d_model}"],
+        context_mask: Bool[Array, "B S"] | Int[Array, "B S"] | None = None,
+    ) -> SourceCache:
+        """The keys and values of a source for the cross-attention of each block."""
+        params = self.variables["params"]
+        layers = [
+            source_keys(self.config, params[f"layers_{i}"], context) for i in range(self.num_layers)
+        ]
+        if context_mask is None:
+            context_mask = jnp.ones(context.shape[:2], bool)
+        return SourceCache(tuple(layers), context_mask.astype(bool))
 
 
 def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:

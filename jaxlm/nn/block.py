@@ -1,12 +1,14 @@
 """The one attention and the one Block, for training and decoding, and the KV cache they fill."""
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.config import ModelConfig
+from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.layers import (
     ConfiguredModule,
     Dense,
@@ -67,15 +69,35 @@ def write_many(
 
 
 @flax.struct.dataclass
+class SourceCache:
+    """What the cross-attention of every layer reads: keys and values of R encoded sources.
+
+    B / R rows of a KVCache share a source: rows 0 to B / R - 1 the first, and so on.
+    """
+
+    layers: tuple[LayerCache, ...]
+    mask: Bool[Array, "R C"]
+
+
+@flax.struct.dataclass
 class KVCache:
-    """The LayerCache of every layer, and the number of filled positions of each row."""
+    """The LayerCache of every layer, and the number of filled positions of each row.
+
+    A decoder with cross-attention reads its `source` as well.
+    """
 
     layers: tuple[LayerCache, ...]
     lengths: Int[Array, " B"]
+    source: SourceCache | None = None
 
     @property
     def num_slots(self) -> int:
         return self.layers[0].key.shape[2]
+
+    def take(self, rows: Int[Array, " n"]) -> "KVCache":
+        """Other rows of it, which read the sources as they are."""
+        layers, lengths = jax.tree.map(lambda x: x[rows], (self.layers, self.lengths))
+        return KVCache(layers, lengths, self.source)
 
 
 def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
@@ -103,18 +125,47 @@ class AttendingModule(ConfiguredModule):
 class Attention(AttendingModule):
     """Multi-head attention of x over itself, over `context`, or over a cache x is appended to.
 
-    Keys and values may have fewer heads than queries (Ainslie et al. 2023). Returns the output
-    and the cache with the keys and values of x written from slot `start` on.
+    A context comes as vectors, or as what `project` has made of them. Keys and values may have
+    fewer heads than queries (Ainslie et al. 2023). Returns the output and the cache with the keys
+    and values of x written from slot `start` on.
     """
 
-    @nn.compact
+    def setup(self):
+        config = self.config
+        H, num_queries = config.head_dim, config.num_heads * config.head_dim
+        self.query = Dense(config, num_queries, config.qkv_bias)
+        self.key = Dense(config, config.num_kv_heads * H, config.qkv_bias)
+        self.value = Dense(config, config.num_kv_heads * H, config.qkv_bias)
+        self.output = Dense(config, config.d_model, config.bias, residual=True)
+        if config.qk_norm:
+            self.query_norm = self.param("query_norm", nn.initializers.ones, (H,))
+            self.key_norm = self.param("key_norm", nn.initializers.ones, (H,))
+
+    def project(
+        self, source: Float[Array, "B S D"], rotation: Rotation | None = None
+    ) -> LayerCache:
+        """The keys and values of what is attended to."""
+        key = self._placed(self._heads(self.key(source)), "key_norm", rotation)
+        return LayerCache(key, self._heads(self.value(source)))
+
+    def _heads(self, y: Float[Array, "B T NH"]) -> Float[Array, "B N T H"]:
+        return y.reshape(*y.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+
+    def _placed(
+        self, y: Float[Array, "B N T H"], norm: str, rotation: Rotation | None
+    ) -> Float[Array, "B N T H"]:
+        """Queries or keys, normed if the config says so, and turned by their positions."""
+        if self.config.qk_norm:
+            y = rms_norm(y, getattr(self, norm), self.config.norm_eps).astype(y.dtype)
+        return y if rotation is None else rotate(y, rotation)
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
         mask: Bool[Array, "#B #T S"] | None = None,
         *,
         causal: bool = False,
-        context: Float[Array, "B S D"] | None = None,
+        context: Float[Array, "B S D"] | LayerCache | None = None,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
         start: Int[Array, " B"] | None = None,
@@ -124,21 +175,11 @@ class Attention(AttendingModule):
         config = self.config
         B, T, _ = x.shape
         K, G, H = config.num_kv_heads, config.num_heads // config.num_kv_heads, config.head_dim
-        source = x if context is None else context
-
-        def project(y: Array, name: str, heads: int) -> Float[Array, "B N T H"]:
-            y = Dense(config, heads * H, config.qkv_bias, name=name)(y)
-            y = y.reshape(B, -1, heads, H).swapaxes(1, 2)
-            if name == "value":
-                return y
-            if config.qk_norm:
-                scale = self.param(f"{name}_norm", nn.initializers.ones, (H,))
-                y = rms_norm(y, scale, config.norm_eps).astype(y.dtype)
-            return y if rotation is None else rotate(y, rotation)
-
-        query = tap("query", project(x, "query", K * G)).reshape(B, K, G, T, H)
-        key = tap("key", project(source, "key", K))
-        value = tap("value", project(source, "value", K))
+        query = self._placed(self._heads(self.query(x)), "query_norm", rotation)
+        query = tap("query", query).reshape(B, K, G, T, H)
+        if not isinstance(context, LayerCache):
+            context = self.project(x if context is None else context, rotation)
+        key, value = tap("key", context.key), tap("value", context.value)
         if cache is not None and start is not None:
             cache = cache.write(key, value, start)
             key, value = cache.key, cache.value
@@ -154,16 +195,23 @@ class Attention(AttendingModule):
             tap=None if tap is identity else tap,
         )
         out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
-        out = Dense(config, config.d_model, config.bias, residual=True, name="output")(out)
-        return out, cache
+        return self.output(out), cache
+
+
+def source_keys(config: ModelConfig, params: Any, source: Float[Array, "B C D"]) -> LayerCache:
+    """What the cross-attention of a Block with these params reads of an encoded source."""
+    own = {"params": params["cross_attention"]}
+    return Attention(config, parent=None).apply(own, source, method="project")  # pyright: ignore
 
 
 class Block(AttendingModule):
-    """Self-attention, optional cross-attention and feed-forward, each a residual branch.
+    """Self-attention, cross-attention if it `has_context`, and feed-forward: residual branches.
 
     Pre-norm: x + f(norm(x)) (Xiong et al. 2020); post-norm: norm(x + f(x)) (Vaswani et al. 2017).
-    Cross-attention exists if `context` is given. Returns the output and the cache, as Attention.
+    Of R contexts each serves B / R rows. Returns the output and the cache, as Attention.
     """
+
+    has_context: bool = False
 
     @nn.compact
     def __call__(
@@ -175,8 +223,8 @@ class Block(AttendingModule):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
         start: Int[Array, " B"] | None = None,
-        context: Float[Array, "B C D"] | None = None,
-        context_mask: Bool[Array, "#B #T C"] | None = None,
+        context: Float[Array, "R C D"] | LayerCache | None = None,
+        context_mask: Bool[Array, "#R #T C"] | None = None,
         deterministic: bool = True,
         tap: Tap = identity,
     ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
@@ -202,15 +250,20 @@ class Block(AttendingModule):
             tap=scoped(tap, "attention"),
         )
         x = add(x, branch, "attention")
+        if (context is not None) != self.has_context:
+            told = "needs a context" if self.has_context else "has no cross-attention for a context"
+            raise ConfigError(f"this block {told}: model.architecture decides it")
         if context is not None:
+            # Rows that share a context, as beams do, attend as one row with all their queries.
+            rows = len(context.key if isinstance(context, LayerCache) else context)
             branch, _ = Attention(config, self.attention, name="cross_attention")(
-                normed(x, "cross_attention"),
+                normed(x, "cross_attention").reshape(rows, -1, config.d_model),
                 context_mask,
                 context=context,
                 deterministic=deterministic,
                 tap=scoped(tap, "cross_attention"),
             )
-            x = add(x, branch, "cross_attention")
+            x = add(x, branch.reshape(x.shape), "cross_attention")
         branch = FeedForward(config, name="feed_forward")(
             normed(x, "feed_forward"), scoped(tap, "feed_forward")
         )

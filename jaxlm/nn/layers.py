@@ -135,6 +135,14 @@ def kernel_init(config: ModelConfig, *, residual: bool = False) -> nn.initialize
     return lambda key, shape, dtype=jnp.float32: (std * normal(key, shape)).astype(dtype)
 
 
+def token_init(config: ModelConfig) -> nn.initializers.Initializer:
+    """As of a kernel, or with variance 1 after `scale_embeddings`."""
+    if not config.scale_embeddings:
+        return kernel_init(config)
+    std = config.d_model**-0.5
+    return lambda key, shape, dtype=jnp.float32: (std * normal(key, shape)).astype(dtype)
+
+
 class ConfiguredModule(nn.Module):
     """Base of the modules that a ModelConfig describes; null fields of it are filled in."""
 
@@ -215,16 +223,23 @@ class FeedForward(ConfiguredModule):
 class Embeddings(ConfiguredModule):
     """The sum of token, position and token-type vectors; normalised with `embed_norm`.
 
+    `num_tokens` is the size of its table of token vectors (None: vocab_size); with 0 it has none,
+    and another's is passed to it.
+
     Raises: ConfigError where vocab_size or max_seq_len is null, or token types are passed to a
     model that has none.
     """
+
+    num_tokens: int | None = None
 
     def setup(self):
         config, init = self.config, kernel_init(self.config)
         for name in ("vocab_size", "max_seq_len"):
             if getattr(config, name) is None:
                 raise ConfigError(f"model.{name} must be given to build a model")
-        self.tokens = weight(self, "tokens", init, (config.vocab_size, config.d_model))
+        num_tokens = config.vocab_size if self.num_tokens is None else self.num_tokens
+        if num_tokens:
+            self.tokens = weight(self, "tokens", token_init(config), (num_tokens, config.d_model))
         if config.positions == "learned":
             rows = config.max_seq_len + config.position_offset
             self.positions = self.param("positions", init, (rows, config.d_model))
@@ -240,13 +255,16 @@ class Embeddings(ConfiguredModule):
         positions: Int[Array, "#B T"],
         token_type_ids: Int[Array, "B T"] | None,
         deterministic: bool,
+        tokens: Float[Array, "V D"] | Int8Matrix | None = None,
     ) -> Float[Array, "B T D={self.config.d_model}"]:
         config = self.config
-        x = self.tokens[ids]
+        x = (self.tokens if tokens is None else tokens)[ids]
+        if config.scale_embeddings:
+            x *= config.d_model**0.5
         if config.positions == "learned":
             x += self.positions[positions + config.position_offset]
         elif config.positions == "sinusoidal":
-            x += sinusoids(positions, config.d_model)
+            x += sinusoids(positions, config.d_model, config.sinusoid_layout)
         if config.num_token_types:
             x += self.types[jnp.zeros_like(ids) if token_type_ids is None else token_type_ids]
         elif token_type_ids is not None:
@@ -255,6 +273,8 @@ class Embeddings(ConfiguredModule):
             x = self.norm(x)
         return self.dropout(x.astype(compute_dtype(config)), deterministic)
 
-    def attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
+    def attend(
+        self, x: Float[Array, "B T D"], product: Callable[..., Array] = matmul_transposed
+    ) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of a tied head: products with the token vectors (Press and Wolf 2017), in fp32."""
-        return matmul_transposed(x, self.tokens, jnp.float32)
+        return product(x, self.tokens, jnp.float32)

@@ -39,9 +39,16 @@ def rotate(x: Float[Array, "B N T H"], rotation: Rotation) -> Float[Array, "B N 
     return turned.astype(x.dtype)
 
 
-def sinusoids(positions: Int[Array, "B T"], d_model: int) -> Float[Array, "B T D"]:
-    """Sines in even, cosines in odd dims, wavelengths 2 pi to 20,000 pi (Vaswani et al. 2017)."""
+def sinusoids(
+    positions: Int[Array, "B T"], d_model: int, layout: str = "interleaved"
+) -> Float[Array, "B T D"]:
+    """Sines in even, cosines in odd dims, wavelengths 2 pi to 20,000 pi (Vaswani et al. 2017).
+
+    With the layout "halves" all sines come first (tensor2tensor, Marian).
+    """
     planes = jnp.arange((d_model + 1) // 2, dtype=jnp.float32)
     angles = positions[:, :, None] * 10000.0 ** (-2 * planes / d_model)
+    if layout == "halves":
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[:, :, :d_model]
     pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return pairs.reshape(*positions.shape, -1)[:, :, :d_model]

@@ -127,6 +127,18 @@ class Tokenizer:
         """The ids of a text to continue: with a start token such as <s>, without an end token."""
         return self._opening + self.encode(text)
 
+    def encode_sources(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts that an encoder-decoder reads: closed by the token that ends a text.
+
+        Special tokens before it come where the vocabulary puts them. Raises: TokenizerError where
+        no token ends a text.
+        """
+        end = self.sep_id if self.eos_id is None else self.eos_id
+        if end is None:
+            raise TokenizerError("the tokenizer has no token that ends a text, such as </s>")
+        rows = [self._opening + ids for ids in self.encode_batch(texts)]
+        return [[*row, end] for row in rows]
+
     @cached_property
     def _opening(self) -> list[int]:
         """The special tokens that the vocabulary puts before a text: <s>, [CLS] or none."""

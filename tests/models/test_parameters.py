@@ -34,6 +34,9 @@ HEADS = ("sequence_classification", "token_classification", "question_answering"
 CONFIGS = {name: tiny_config(name) for name in STRUCTURES}
 CONFIGS |= {f"decoder_{head}": tiny_config(head=head, labels=("yes", "no")) for head in HEADS}
 CONFIGS |= {head: tiny_config(head=head, **ENCODER) for head in (*HEADS, "lm", "pretraining")}
+PAIR = {"architecture": "encoder_decoder", "num_encoder_layers": 3}
+CONFIGS["pair"] = tiny_config(head_bias=True, **PAIR)
+CONFIGS["apart"] = tiny_config(share_embeddings=False, tie_embeddings=False, **PAIR)
 CONFIGS["untied"] = tiny_config(tie_embeddings=False, **ENCODER)
 FOREIGN = RULES[-3:]
 
@@ -81,7 +84,7 @@ def test_no_rule_is_there_for_nothing():
 
 def test_cross_attention_has_the_rules_of_attention():
     x = jnp.zeros((1, 2, 16))
-    params = params_of(Block(tiny_config()), x, context=x)
+    params = params_of(Block(tiny_config(), has_context=True), x, context=x)
     for path in flatten_dict({"layers_0": params}, sep="/"):
         assert rule_of(path) == rule_of(path.replace("cross_", "")) not in FOREIGN
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.config import ModelConfig
-from jaxlm.nn.block import Attention, Block
+from jaxlm.config import ConfigError, ModelConfig
+from jaxlm.nn.block import Attention, Block, source_keys
 from jaxlm.nn.layers import FeedForward, Norm
 from tests.fixtures.tiny import params_of, tiny_config
 
@@ -30,7 +30,8 @@ def crossing(request):
     mask = jnp.asarray(np.random.default_rng(2).random((B, T, T)) < 0.5)
     seen = jnp.arange(C)[None, None] < jnp.array([3, 5])[:, None, None]
     arguments = {"context": context, "context_mask": seen}
-    params = params_of(Block(config), x, mask, **arguments)
+    block = Block(config, has_context=True)
+    params = params_of(block, x, mask, **arguments)
 
     def branch(name, x):
         if name == "feed_forward":
@@ -45,7 +46,7 @@ def crossing(request):
             x = x + branch(name, norm(x)) if pre else norm(x + branch(name, x))
         return x
 
-    return Block(config), params, x, mask, arguments, expected
+    return block, params, x, mask, arguments, expected
 
 
 def test_branches_are_normed_added_and_ordered_as_promised(crossing):
@@ -66,9 +67,24 @@ def test_masked_context_is_not_read(crossing):
     assert np.abs(again - out)[1].min(-1).max() > 1e-3
 
 
-def test_a_block_without_context_has_no_cross_attention():
+def test_cross_attention_is_there_by_configuration_not_by_what_is_passed():
     params = params_of(Block(tiny_config()), random_input(T))
     assert set(params) == {"attention", "attention_norm", "feed_forward", "feed_forward_norm"}
+    with pytest.raises(ConfigError, match="no cross-attention"):
+        Block(tiny_config()).apply({"params": params}, random_input(T), context=random_input(C))
+    with pytest.raises(ConfigError, match="needs a context"):
+        params_of(Block(tiny_config(), has_context=True), random_input(T))
+
+
+def test_projected_contexts_serve_several_rows_each_as_the_context_itself_does(crossing):
+    block, params, x, mask, arguments, _ = crossing
+    twice = lambda y: jnp.repeat(y, 2, axis=0)  # noqa: E731
+    whole = {name: twice(value) for name, value in arguments.items()}
+    expected, _ = applied(block, params, twice(x) + 1, twice(mask), **whole)
+    keys = source_keys(block.config, params, arguments["context"])
+    shared = {"context": keys, "context_mask": arguments["context_mask"]}
+    out, _ = applied(block, params, twice(x) + 1, twice(mask), **shared)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
 def test_taps_see_every_activation_by_name(crossing):
