@@ -5,7 +5,7 @@ import difflib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 if TYPE_CHECKING:
@@ -53,13 +53,16 @@ def option(
     role: Role = "training",
     told_by: Literal["data", "task", "device"] | None = None,
     tasks: tuple[str, ...] = (),
+    formerly: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """A field of a section: its default, what it means, and the rule that a value must keep.
 
     `told_by` names what fills in a null that the rest of the config does not determine; `tasks`
-    are the only ones that have this option.
+    are the only ones that have this option; `formerly` are values of older configs, with what each
+    is called now.
     """
     metadata = {"meaning": meaning, "rule": rule, "role": role, "told_by": told_by, "tasks": tasks}
+    metadata["formerly"] = formerly
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -104,11 +107,14 @@ def build_section(kind: type, values: Mapping[str, object], keys: Iterable[str] 
     ConfigError for an unknown field, or a value of the wrong type or out of range.
     """
     types = typing.get_type_hints(kind)
-    own = [f.name for f in dataclasses.fields(kind)]
-    for name in values:
+    own = {f.name: f.metadata["formerly"] for f in dataclasses.fields(kind)}
+    read = {}
+    for name, value in values.items():
         if name not in own:
-            raise unknown_field(kind.title, str(name), list(keys) or own)
-    return kind(**{n: convert(f"{kind.title}.{n}", v, types[n]) for n, v in values.items()})
+            raise unknown_field(kind.title, str(name), list(keys) or list(own))
+        value = own[name].get(str(value).lower(), value)
+        read[name] = convert(f"{kind.title}.{name}", value, types[name])
+    return kind(**read)
 
 
 def unknown_field(section: str, name: str, keys: list[str]) -> ConfigError:
