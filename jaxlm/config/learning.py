@@ -46,6 +46,18 @@ class TaskConfig(Section):
         "splits Chinese text into words; none: every character is one",
         tasks=("masked_lm",),
     )
+    label_smoothing: float = option(
+        0.0,
+        "share of the weight of a right token that is spread over all tokens",
+        "in [0, 1)",
+        tasks=("causal_lm", "masked_lm"),
+    )
+    z_loss: float = option(
+        0.0,
+        "weight of the squared log of the softmax's denominator in the loss, such as 1e-4",
+        "at least 0",
+        tasks=("causal_lm", "masked_lm"),
+    )
     train_rows: int | None = option(
         None, "train on at most this many rows; null: all", "positive", tasks=ROW_TASKS
     )

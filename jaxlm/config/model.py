@@ -200,8 +200,19 @@ class ModelConfig(Section):
     scan_layers: bool = option(
         False, "scan over the blocks: compiles deep models faster", role="execution"
     )
-    remat: bool = option(
-        False, "recompute activations in the backward pass to save memory", role="execution"
+    remat: Literal["none", "dots", "full"] = option(
+        "none",
+        "what of a block the backward pass computes again to save memory: nothing, all but matrix "
+        "products, all",
+        role="execution",
+        formerly={"false": "none", "true": "full"},
+    )
+    loss_chunk: int | None = option(
+        None,
+        "positions of a row whose logits the loss holds at once; null: so many that they take no "
+        "more than 256 MB",
+        "positive",
+        role="execution",
     )
 
     def resolved(self) -> "ModelConfig":

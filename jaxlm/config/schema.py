@@ -5,7 +5,7 @@ import difflib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
 if TYPE_CHECKING:
@@ -53,14 +53,16 @@ def option(
     role: Role = "training",
     filled_by: Literal["data", "task", "device"] | None = None,
     tasks: tuple[str, ...] = (),
+    formerly: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """A field of a section: its default, its meaning, and the rule that its values follow.
 
     `filled_by` names what fills in a null that the rest of the config does not; `tasks` are the
-    tasks that have this option, all if empty.
+    tasks that have this option, all if empty; `formerly` are values of older configs, with what
+    each is called now.
     """
     metadata = {"meaning": meaning, "rule": rule, "role": role, "filled_by": filled_by}
-    metadata["tasks"] = tasks
+    metadata |= {"tasks": tasks, "formerly": formerly}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -106,11 +108,14 @@ def build_section(kind: type, values: Mapping[str, object], keys: Iterable[str] 
     Raises: ConfigError for an unknown field, or a value of the wrong type or out of range.
     """
     types = typing.get_type_hints(kind)
-    own = [f.name for f in dataclasses.fields(kind)]
-    for name in values:
+    own = {f.name: f.metadata["formerly"] for f in dataclasses.fields(kind)}
+    read = {}
+    for name, value in values.items():
         if name not in own:
-            raise unknown_field(kind.title, str(name), list(keys) or own)
-    return kind(**{n: convert(f"{kind.title}.{n}", v, types[n]) for n, v in values.items()})
+            raise unknown_field(kind.title, str(name), list(keys) or list(own))
+        value = own[name].get(str(value).lower(), value)
+        read[name] = convert(f"{kind.title}.{name}", value, types[name])
+    return kind(**read)
 
 
 def unknown_field(section: str, name: str, keys: list[str]) -> ConfigError:

@@ -12,6 +12,12 @@ from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, scoped
 from jaxlm.ops.attention import position_mask, segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
+# What of a block is kept for the backward pass; the rest is computed again.
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
 
 class Trunk(AttendingModule):
     """Token ids to hidden states: embeddings, blocks and, with pre-norm, a final norm."""
@@ -77,7 +83,7 @@ class Trunk(AttendingModule):
             block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
         if context is not None:
             block_args["context"] = context
-        if (config.scan_layers or config.remat) and not self.is_initializing():
+        if (config.scan_layers or config.remat != "none") and not self.is_initializing():
             return self._leave(self._run_pure(x, block_args), tap)
         for i, layer in enumerate(self.layers):
             x, _ = layer(x, **block_args, tap=scoped(tap, f"layers_{i}"))
@@ -124,8 +130,9 @@ class Trunk(AttendingModule):
             x, _ = block.apply({"params": layer_params}, x, **block_args, rngs={"dropout": key})
             return x, None
 
-        if config.remat:
-            step = jax.checkpoint(step, prevent_cse=not scans)
+        if config.remat != "none":
+            policy = REMAT_POLICIES[config.remat]
+            step = jax.checkpoint(step, prevent_cse=not scans, policy=policy)
         if scans:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
             return jax.lax.scan(step, x, (stacked, keys))[0]

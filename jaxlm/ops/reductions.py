@@ -30,12 +30,24 @@ def rms_norm(
 
 
 def cross_entropy(
-    logits: Float[Array, "*batch V"], targets: Int[Array, "*batch"]
+    logits: Float[Array, "*batch V"],
+    targets: Int[Array, "*batch"],
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Float[Array, "*batch"]:
-    """Negative log-likelihood of each target in nats, in fp32."""
+    """Negative log-likelihood of each target in nats, in fp32.
+
+    With `smoothing` e the target is right with weight 1 - e, and every token of the vocabulary with
+    e / V (Szegedy et al. 2016). `z_loss` times the squared log of the softmax's denominator is
+    added, which keeps logits from drifting (Chowdhery et al. 2022).
+    """
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
+    log_sum = jax.nn.logsumexp(logits, axis=-1)
+    losses = log_sum - chosen
+    return losses + z_loss * log_sum**2 if z_loss else losses
 
 
 def target_sums(
@@ -43,12 +55,16 @@ def target_sums(
     targets: Int[Array, "*batch"],
     weights: Float[Array, "*batch"],
     accuracy: bool = True,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> dict[str, Float[Array, ""]]:
     """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
 
-    A target counts as correct if it has the largest logit.
+    A target counts as correct if it has the largest logit; `smoothing` and `z_loss` are those of
+    `cross_entropy`.
     """
-    sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
+    losses = cross_entropy(logits, targets, smoothing, z_loss)
+    sums = {"loss": losses * weights, "count": weights}
     if accuracy:
         sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
     return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}

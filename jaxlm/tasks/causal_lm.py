@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -14,8 +15,9 @@ from jaxlm.config import Config
 from jaxlm.data import Dataset, epochs_at, eval_batches, prepare, train_batch, witten_bell
 from jaxlm.data.batches import Batch
 from jaxlm.generation import generate
+from jaxlm.models import CausalLM
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.task import Arrays, Params, Scores, Sums, Task, mean_scores, perplexity
+from jaxlm.tasks.task import Arrays, Params, Scores, Sums, Task, head_sums, mean_scores, perplexity
 from jaxlm.tokenizer import SPECIAL_TOKENS
 
 EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
@@ -32,6 +34,9 @@ class RunningTextTask(Task):
         held_out = 0 if data.val is None else len(data.val)
         counts = f"{len(data.train):,} tokens to train on, {held_out:,} to validate"
         self.description = "; ".join([counts, *data.remarks])
+        options = {"smoothing": config.task.label_smoothing, "z_loss": config.task.z_loss}
+        if any(options.values()):
+            self.objective = partial(self.objective, **options)
         self.eval_size = max(config.train.batch_size, EVAL_TOKENS // config.data.seq_len)
 
     @classmethod
@@ -69,19 +74,40 @@ def special_tokens_of(kind: type[RunningTextTask], config: Config) -> str:
 BASELINE_TOKENS = 50_000_000  # skip the n-gram baselines above this many training tokens
 
 
-def causal_lm(model: nn.Module, params: Params, batch: Arrays, key: Array | None = None) -> Sums:
-    """Next-token cross-entropy of `ids` (B, T) against `targets` (B, T), weighted by `weights`."""
-    logits: Any = model.apply(
-        {"params": params},
-        batch["ids"],
-        positions=batch.get("positions"),
-        segment_ids=batch.get("segment_ids"),
-        deterministic=key is None,
-        rngs=None if key is None else {"dropout": key},
-    )
+def causal_lm(
+    model: nn.Module,
+    params: Params,
+    batch: Arrays,
+    key: Array | None = None,
+    *,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Sums:
+    """Next-token cross-entropy of `ids` (B, T) against `targets` (B, T), weighted by `weights`.
+
+    `smoothing` and `z_loss` are those of `ops.reductions.cross_entropy`, in training alone.
+    """
     targets = jnp.asarray(batch["targets"])
-    weights = batch.get("weights", jnp.ones(targets.shape, jnp.float32))
-    return target_sums(logits, targets, jnp.asarray(weights), accuracy=key is None)
+    weights = jnp.asarray(batch.get("weights", jnp.ones(targets.shape, jnp.float32)))
+    options = {"accuracy": key is None}
+    if key is not None:
+        options |= {"smoothing": smoothing, "z_loss": z_loss}
+
+    def apply(method: str | None) -> Any:
+        return model.apply(
+            {"params": params},
+            batch["ids"],
+            positions=batch.get("positions"),
+            segment_ids=batch.get("segment_ids"),
+            deterministic=key is None,
+            rngs=None if key is None else {"dropout": key},
+            method=method,
+        )
+
+    # A model of one's own may make its logits in another way than by a head on hidden states.
+    if type(model).__call__ is CausalLM.__call__:
+        return head_sums(model, params, apply("hidden"), targets, weights, **options)
+    return target_sums(apply(None), targets, weights, **options)
 
 
 class CausalLMTask(RunningTextTask):

@@ -17,18 +17,26 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.masked_batches import DocumentWindows, MaskedBatches
 from jaxlm.data.masking import MaskingVocabulary
 from jaxlm.generation import fill
-from jaxlm.ops.reductions import cross_entropy, target_sums
+from jaxlm.ops.reductions import cross_entropy
 from jaxlm.tasks.causal_lm import RunningTextTask
-from jaxlm.tasks.task import Arrays, Params, Sums
+from jaxlm.tasks.task import Arrays, Params, Sums, head_sums
 
 PSEUDO_ROWS = 32  # copies of a window, each with another token hidden, that go through together
 
 
-def masked_lm(model: nn.Module, params: Params, batch: Arrays, key: Array | None = None) -> Sums:
+def masked_lm(
+    model: nn.Module,
+    params: Params,
+    batch: Arrays,
+    key: Array | None = None,
+    *,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Sums:
     """Cross-entropy of the tokens hidden at `places` (B, P); logits are computed there only.
 
     With `next_sentence` (B,) in the batch, its mean cross-entropy is added to the mean of the rest
-    (Devlin et al. 2018).
+    (Devlin et al. 2018). `smoothing` and `z_loss` are as for `causal_lm`.
     """
 
     def apply(*inputs: Array, method: str, **keywords: Any) -> Array:
@@ -43,9 +51,11 @@ def masked_lm(model: nn.Module, params: Params, batch: Arrays, key: Array | None
         rngs=None if key is None else {"dropout": key},
     )
     chosen = jnp.take_along_axis(hidden, jnp.asarray(batch["places"])[:, :, None], axis=1)
-    logits = apply(chosen, method="head")
     targets, weights = jnp.asarray(batch["targets"]), jnp.asarray(batch["weights"])
-    sums = target_sums(logits, targets, weights, accuracy=key is None)
+    options = {"accuracy": key is None}
+    if key is not None:
+        options |= {"smoothing": smoothing, "z_loss": z_loss}
+    sums = head_sums(model, params, chosen, targets, weights, **options)
     if "next_sentence" in batch:
         answers = jnp.asarray(batch["next_sentence"])
         guess = apply(hidden, method="next_sentence")

@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, JaxlmError
+from jaxlm.ops.chunked_loss import chunked_target_sums, loss_chunk
+from jaxlm.ops.reductions import target_sums
 from jaxlm.tokenizer import Tokenizer
 
 Params = Any
@@ -60,7 +62,10 @@ class Task(ABC):
 
     @abstractmethod
     def train_batch(self, step: int) -> Mapping[str, np.ndarray]:
-        """The batch of a step, counted from 0; the first dim of its arrays is the batch."""
+        """The batch of a step, counted from 0; the first dim of its arrays is the batch.
+
+        In training it is called by a thread of its own, a few steps ahead.
+        """
 
     def epochs_at(self, step: int) -> float:
         """Passes over the training data after `step` steps."""
@@ -104,12 +109,34 @@ def mean_scores(
     Added up in float64 on the host, so that the result barely depends on the batch size.
     """
     totals: dict[str, float] = {}
-    pending = [eval_step(objective, model, params, batch) for batch in batches]
+    pending = [
+        eval_step(objective, model, params, jax.device_put(dict(batch))) for batch in batches
+    ]
     for sums in jax.device_get(pending):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
     count = totals.pop("count")
     return {name: total / count for name, total in totals.items()}
+
+
+def head_sums(
+    model: Any,
+    params: Params,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    **options: Any,
+) -> Sums:
+    """`target_sums` of what the model's head makes of hidden states, in chunks if `loss_chunk`."""
+
+    def head(hidden: Float[Array, "B C D"]) -> Float[Array, "B C V"]:
+        return model.apply({"params": params}, hidden, method="head")
+
+    config = model.config
+    chunk = loss_chunk(*targets.shape, config.vocab_size, config.loss_chunk)
+    if chunk is None:
+        return target_sums(head(hidden), targets, weights, **options)
+    return chunked_target_sums(head, hidden, targets, weights, chunk, **options)
 
 
 def perplexity(loss: float) -> float:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 QUIET_SECONDS = 20  # the least between two lines of progress where there is no bar
+BAR_SECONDS = 0.5  # the least between two drawings of the bar
 
 
 class TrainingConsole:
@@ -17,7 +18,7 @@ class TrainingConsole:
 
     def __init__(self, steps: int, done: int):
         self.console = Console(highlight=False)
-        self._steps, self._told = steps, time.monotonic()
+        self._steps, self._told, self._drawn = steps, time.monotonic(), 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -26,9 +27,11 @@ class TrainingConsole:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            auto_refresh=False,  # a thread that draws ten times a second takes time from the step
             disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task("training", total=steps, completed=done, numbers="")
+        self._numbers = ""
 
     def __enter__(self) -> "TrainingConsole":
         self._bar.start()
@@ -41,16 +44,19 @@ class TrainingConsole:
         """Print a line above the bar; no markup."""
         self.console.print(escape(text), soft_wrap=True)
 
-    def advance(self, step: int, loss: float | None = None, speed: float = 0.0) -> None:
-        """Move the bar to a step, with the last logged loss and tokens/s if given."""
-        if loss is None:
-            self._bar.update(self._task, completed=step)
-        else:
-            numbers = f"loss {loss:.3f}  {speed:,.0f} tokens/s"
-            self._bar.update(self._task, completed=step, numbers=numbers)
-            if not self.console.is_terminal and time.monotonic() - self._told > QUIET_SECONDS:
-                self._told = time.monotonic()
-                self.say(f"step {step} of {self._steps}: {numbers}")
+    def advance(self, step: int) -> None:
+        """Move the bar to a step; it is drawn now and then only."""
+        now = time.monotonic()
+        if now - self._drawn > BAR_SECONDS:
+            self._drawn = now
+            self._bar.update(self._task, completed=step, numbers=self._numbers, refresh=True)
+
+    def show(self, step: int, loss: float, speed: float) -> None:
+        """Take a step's loss and tokens/s for the bar, or for a line where there is none."""
+        self._numbers = f"loss {loss:.3f}  {speed:,.0f} tokens/s"
+        if not self.console.is_terminal and time.monotonic() - self._told > QUIET_SECONDS:
+            self._told = time.monotonic()
+            self.say(f"step {step} of {self._steps}: {self._numbers}")
 
 
 def memory_line(memory: Mapping[str, int], num_params: int) -> str:

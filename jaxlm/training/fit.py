@@ -17,12 +17,13 @@ from jaxlm.models import make_model
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import Objective, Task
 from jaxlm.tasks.task import Arrays
+from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainable import scale_by_depth
-from jaxlm.training.trainer import Trainer, TrainingError, Update
+from jaxlm.training.trainer import Trainer, Update
 
 MakeModel = Callable[[ModelConfig], nn.Module]
 
@@ -72,10 +73,9 @@ def fit(
                 run.resume(config, task.tokenizer)
             with interruption() as interrupted:
                 trainer.train(interrupted)
-            trainer.finish()
+            return trainer.finish(model)
         finally:
             trainer.close()
-    return load(run.path, model=model)
 
 
 def own_parts(**parts: Any) -> tuple[str, ...]:

@@ -88,9 +88,7 @@ def test_a_folder_is_read_whole_and_what_is_passed_over_is_told(tmp_path):
     corpus = read(tmp_path)
     assert corpus.documents == ["# Moon", "Hello & world", "一", "二", "text", "three"]
     (told,) = corpus.remarks
-    assert told.startswith(
-        "read 1 .html, 1 .json, 1 .jsonl, 1 .md, 1 .txt files, skipped 1 .pd"
-    )
+    assert told.startswith("read 1 .html, 1 .json, 1 .jsonl, 1 .md, 1 .txt files, skipped 1 .pd")
 
 
 def test_a_file_that_cannot_be_read_is_passed_over_on_request(tmp_path):

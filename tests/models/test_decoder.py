@@ -138,8 +138,14 @@ def looped():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"scan_layers": True}, {"remat": True}, {"scan_layers": True, "remat": True}],
-    ids=["scan", "remat", "both"],
+    [
+        {"scan_layers": True},
+        {"remat": "full"},
+        {"remat": "dots"},
+        {"scan_layers": True, "remat": "dots"},
+        {"scan_layers": True, "remat": "full"},
+    ],
+    ids=["scan", "full", "dots", "scan-dots", "scan-full"],
 )
 def test_scanning_and_rematerialising_change_nothing(looped, changed):
     value, gradients = value_and_gradients(**changed)
@@ -153,7 +159,7 @@ def test_params_do_not_depend_on_scanning_or_rematerialising():
     trees = [
         jax.eval_shape(model.init, jax.random.key(0), IDS)
         for scan in (False, True)
-        for remat in (False, True)
+        for remat in ("none", "full")
         for model in [tiny_model(scan_layers=scan, remat=remat)[0]]
     ]
     assert all(tree == trees[0] for tree in trees)

@@ -88,7 +88,7 @@ def test_a_model_attends_by_a_function_of_ones_own_and_learns_with_it():
     [
         {},
         {"scan_layers": True},
-        {"remat": True},
+        {"remat": "full"},
         {"head": "pretraining", "architecture": "encoder"},
         {"head": "none"},
         {"head": "sequence_classification", "labels": ("a", "b")},

@@ -1,0 +1,59 @@
+"""Batches made ahead of the step by a thread, and put on the device beside it."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from jaxlm.tasks import Task
+from jaxlm.tasks.task import Arrays
+from jaxlm.training.history import TrainingError
+
+AHEAD = 2  # batches made before they are asked for; more would only take memory
+
+
+class Prefetch:
+    """The batches of a task, one a step, from `step` to before `end`.
+
+    Making a batch early changes nothing, as it depends on its step alone. What goes wrong while it
+    is made is raised when it is taken. Close it by leaving its `with` block.
+    """
+
+    def __init__(self, task: Task, vocab_size: int, step: int, end: int):
+        self._task, self._vocab_size = task, vocab_size
+        self._steps = iter(range(step, end))
+        self._thread = ThreadPoolExecutor(1, "prefetch")
+        self._ahead: deque[Future[Arrays]] = deque()
+        for _ in range(AHEAD):
+            self._submit()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def take(self) -> Arrays:
+        """The next batch, on the device. Raises: TrainingError for an id that is no token."""
+        batch = self._ahead.popleft().result()
+        self._submit()
+        return batch
+
+    def _submit(self) -> None:
+        step = next(self._steps, None)
+        if step is not None:
+            self._ahead.append(self._thread.submit(self._make, step))
+
+    def _make(self, step: int) -> Arrays:
+        batch = self._task.train_batch(step)
+        ids, size = batch.get("ids"), self._vocab_size
+        if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise TrainingError(
+                f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids from 0 "
+                f"to {size - 1}; look at the tokenizer and model.vocab_size"
+            )
+        # Copied first: on a CPU the device may go on reading NumPy's memory, and a task may fill
+        # the same array again.
+        return jax.device_put({name: np.array(array) for name, array in batch.items()})

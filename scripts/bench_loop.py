@@ -1,0 +1,118 @@
+"""Time of the whole training loop beside that of its bare compiled step, alternated in one run.
+
+    python scripts/bench_loop.py [--config gpt_tiny] [--rounds 20] [--turn 50] [--json]
+
+The loop is that of `train.py` with all that it does between two evaluations: batches, metrics, the
+checks of them, progress, checkpoints. After each turn of so many steps the bare step has its turn:
+a copy of the state, one batch that lies on the device, nothing else. The overhead is the time of
+all the turns of the loop over that of all the bare ones, less one; beside it the same for the
+processor time of all threads, which other programs on the machine disturb less.
+
+`--rows 20000` puts so many rows of metrics before the first, as a run of 200,000 steps has.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import load_config
+from jaxlm.models import make_model
+from jaxlm.runtime import set_up
+from jaxlm.training.fit import compile_and_start
+from jaxlm.training.resolve import resolve
+from jaxlm.training.run_directory import RunDirectory
+from jaxlm.training.trainer import Trainer
+
+Times = tuple[float, float]
+
+
+def now() -> Times:
+    """Wall and processor seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+class Alternation:
+    """What the loop asks after each step, whether to stop, and where the bare step has its turn."""
+
+    def __init__(self, trainer: Trainer, turn: int):
+        self.trainer, self.turn = trainer, turn
+        self.state = jax.tree.map(jnp.copy, trainer.state)
+        self.batch = jax.device_put(dict(trainer.task.train_batch(0)))
+        self.loop: list[Times] = []
+        self.bare: list[Times] = []
+        self.step, self.began = 0, now()
+
+    def __call__(self) -> bool:
+        step = self.trainer.step
+        if step % self.turn == 0 and step > self.step:
+            self.step = step
+            jax.block_until_ready(self.trainer.state)
+            between = now()
+            for _ in range(self.turn):
+                self.state, _ = self.trainer.update(self.state, self.batch)
+            jax.block_until_ready(self.state)
+            ended = now()
+            self.loop.append((between[0] - self.began[0], between[1] - self.began[1]))
+            self.bare.append((ended[0] - between[0], ended[1] - between[1]))
+            self.began = now()
+        return False
+
+
+def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--run.dir", str(Path(folder) / "run"), "--sample.every", "0"]
+        words += ["--train.steps", str((rounds + 1) * turn), "--train.eval_every", "1000000"]
+        config = load_config(name, words)
+        with RunDirectory(config) as run:
+            config, task, given, origin = resolve(config, None, None)
+            model, first = make_model(config.model), task.train_batch(0)
+            objective = task.objective
+            state, update = compile_and_start(config, model, objective, first, None, given)
+            run.start(config, task.tokenizer)
+            trainer = Trainer(run, config, task, state, update, given, origin)
+            row = {"step": 0, "split": "train", "loss": 1.0, "seconds": 0.0}
+            trainer.rows += [row] * rows
+            turns = Alternation(trainer, turn)
+            trainer.train(turns)
+            trainer.close()
+    loop, bare = turns.loop[1:], turns.bare[1:]  # the first turn imports what saving needs
+    steps = turn * len(loop)
+    sums = [[sum(times) for times in zip(*side, strict=True)] for side in (loop, bare)]
+    return {
+        "loop_ms": 1e3 * sums[0][0] / steps,
+        "bare_ms": 1e3 * sums[1][0] / steps,
+        "overhead": sums[0][0] / sums[1][0] - 1,
+        "loop_cpu_ms": 1e3 * sums[0][1] / steps,
+        "bare_cpu_ms": 1e3 * sums[1][1] / steps,
+        "cpu_overhead": sums[0][1] / sums[1][1] - 1,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", default="gpt_tiny")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--turn", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    set_up()
+    result = measure(arguments.config, arguments.rounds, arguments.turn, arguments.rows)
+    if arguments.json:
+        print(json.dumps({"config": arguments.config} | result))
+        return
+    print(
+        f"{arguments.config}: loop {result['loop_ms']:.2f} ms a step, bare step "
+        f"{result['bare_ms']:.2f} ms, overhead {result['overhead']:.1%}; processor time "
+        f"{result['loop_cpu_ms']:.2f} and {result['bare_cpu_ms']:.2f} ms, "
+        f"{result['cpu_overhead']:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
