@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_LINES, FEWEST_LINES = 99, 300, 30
+MOST_FILES, MOST_LINES, FEWEST_LINES = 103, 300, 30
 
 TASKS = {
     "causal_lm",
@@ -31,6 +31,7 @@ SMALL = {}
 SAME_NAME = {
     "__getattr__": "Python's hook for names imported on first use",
     "__dir__": "the same",
+    "run": "what a verb of the command does; a forward pass that is watched",
 }
 
 

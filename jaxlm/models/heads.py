@@ -15,6 +15,8 @@ from jaxlm.nn.layers import (
     Dense,
     Dropout,
     Norm,
+    Tap,
+    identity,
     kernel_init,
     matmul,
     weight,
@@ -47,10 +49,15 @@ class CausalLM(AttendingModule):
         return self.backbone(ids, **keywords)
 
     def extend(
-        self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
+        self,
+        ids: Int[Array, "B T"],
+        cache: KVCache,
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        tap: Tap = identity,
     ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Hidden states of tokens appended to a cache; see `Decoder.extend`."""
-        return self.backbone.extend(ids, cache, lengths)
+        return self.backbone.extend(ids, cache, lengths, tap=tap)
 
     def head(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of hidden states."""

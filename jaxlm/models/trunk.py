@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block, KVCache
-from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, scoped
+from jaxlm.nn.layers import Embeddings, Norm, Tap, identity, is_uniform, scoped
 from jaxlm.ops.attention import position_mask, segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
@@ -34,8 +34,9 @@ class Trunk(AttendingModule):
     ) -> Float[Array, "B T D={self.config.d_model}"]:
         """Final hidden states; tokens attend within their segment, to unmasked keys.
 
-        `positions` default to 0 .. T - 1. With `scan_layers` or `remat` the tap does not see what
-        is inside the blocks.
+        `positions` default to 0 .. T - 1. `tap(name, x) -> x` sees every activation by its path and
+        may return another; with a tap that is not a `UniformTap` the blocks run one after another
+        whatever `scan_layers` and `remat` say.
         """
         T, limit = ids.shape[1], self.config.max_seq_len
         if limit is not None and limit < T:
@@ -49,10 +50,11 @@ class Trunk(AttendingModule):
         config = self.config
         x, block_args = self._enter(ids, positions, token_type_ids, deterministic, tap)
         block_args |= {"mask": mask, "causal": config.architecture == "decoder"}
-        if (config.scan_layers or config.remat) and not self.is_initializing():
-            return self._leave(self._run_pure(x, block_args), tap)
+        apart = (config.scan_layers or config.remat) and not self.is_initializing()
+        if apart and is_uniform(tap):
+            return self._leave(self._run_pure(x, block_args | {"tap": tap}), tap)
         for i, layer in enumerate(self.layers):
-            x, _ = layer(x, **block_args, tap=scoped(tap, f"layers_{i}"))
+            x, _ = layer(x, **block_args, tap=layer_tap(tap, i))
         return self._leave(x, tap)
 
     def _enter(
@@ -127,10 +129,15 @@ class Decoder(Trunk):
         block_args |= {"mask": mask, "start": start}
         filled = []
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            x, new = layer(x, **block_args, cache=old, tap=scoped(tap, f"layers_{i}"))
+            x, new = layer(x, **block_args, cache=old, tap=layer_tap(tap, i))
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
         return self._leave(x, tap), KVCache(tuple(filled), start + added)
+
+
+def layer_tap(tap: Tap, i: int) -> Tap:
+    """The tap of block i."""
+    return tap if is_uniform(tap) else scoped(tap, f"layers_{i}")
 
 
 def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:

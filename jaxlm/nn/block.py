@@ -90,6 +90,17 @@ def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
     return KVCache(layers, jnp.zeros(batch_size, jnp.int32))
 
 
+def over_heads(tap: Tap) -> Tap:
+    """The tap of an attention function: of its groups (B, K, G, ...) it sees heads (B, N, ...)."""
+
+    def grouped(name: str, x: Array) -> Array:
+        heads = x.reshape(len(x), -1, *x.shape[3:])
+        edited = tap(name, heads)
+        return x if edited is heads else edited.reshape(x.shape)
+
+    return grouped
+
+
 class AttendingModule(ConfiguredModule):
     """Base of the modules that attend; `attention` is the function that computes it.
 
@@ -151,7 +162,7 @@ class Attention(AttendingModule):
             causal=causal,
             dropout_rate=config.dropout,
             dropout_key=self.make_rng("dropout") if drop else None,
-            tap=None if tap is identity else tap,
+            tap=None if tap is identity else over_heads(tap),
         )
         out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
         out = Dense(config, config.d_model, config.bias, residual=True, name="output")(out)
@@ -183,14 +194,17 @@ class Block(AttendingModule):
         config = self.config
         pre = config.norm_position == "pre"
 
+        def norm(x: Array, name: str) -> Float[Array, "B T D"]:
+            return tap(f"{name}_norm", Norm(config, name=f"{name}_norm")(x))
+
         def add(x: Array, branch: Array, name: str) -> Float[Array, "B T D"]:
-            branch = tap(name, Dropout(config.dropout)(branch, deterministic))
-            x = x + branch
-            return x if pre else Norm(config, name=f"{name}_norm")(x)
+            x = x + tap(name, Dropout(config.dropout)(branch, deterministic))
+            return x if pre else norm(x, name)
 
         def normed(x: Array, name: str) -> Float[Array, "B T D"]:
-            return Norm(config, name=f"{name}_norm")(x) if pre else x
+            return norm(x, name) if pre else x
 
+        x = tap("residual_in", x)
         branch, cache = Attention(config, self.attention, name="attention")(
             normed(x, "attention"),
             mask,
@@ -201,7 +215,7 @@ class Block(AttendingModule):
             deterministic=deterministic,
             tap=scoped(tap, "attention"),
         )
-        x = add(x, branch, "attention")
+        x = tap("residual_after_attention", add(x, branch, "attention"))
         if context is not None:
             branch, _ = Attention(config, self.attention, name="cross_attention")(
                 normed(x, "cross_attention"),
@@ -210,7 +224,7 @@ class Block(AttendingModule):
                 deterministic=deterministic,
                 tap=scoped(tap, "cross_attention"),
             )
-            x = add(x, branch, "cross_attention")
+            x = tap("residual_after_cross_attention", add(x, branch, "cross_attention"))
         branch = FeedForward(config, name="feed_forward")(
             normed(x, "feed_forward"), scoped(tap, "feed_forward")
         )
