@@ -29,10 +29,15 @@ class AutoregressiveLM(AttendingModule):
             self.bias = self.param("bias", nn.initializers.zeros, (config.vocab_size,))
 
     def extend(
-        self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
+        self,
+        ids: Int[Array, "B T"],
+        cache: KVCache,
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        tap: Tap = identity,
     ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Hidden states of tokens appended to a cache; see `Decoder.extend`."""
-        return self.backbone.extend(ids, cache, lengths)
+        return self.backbone.extend(ids, cache, lengths, tap=tap)
 
     def head(
         self, hidden: Float[Array, "B T D"], product: Callable[..., Array] = matmul_transposed

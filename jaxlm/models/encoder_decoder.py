@@ -3,9 +3,9 @@
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError
-from jaxlm.models.trunk import Decoder, Encoder
+from jaxlm.models.trunk import Decoder, Encoder, part_tap
 from jaxlm.nn.block import AttendingModule, KVCache, SourceCache, init_cache
-from jaxlm.nn.layers import Embeddings, Tap, identity, scoped
+from jaxlm.nn.layers import Embeddings, Tap, identity
 
 
 class EncoderDecoder(AttendingModule):
@@ -44,7 +44,7 @@ class EncoderDecoder(AttendingModule):
             context=context,
             context_mask=source_mask,
             deterministic=deterministic,
-            tap=scoped(tap, "decoder"),
+            tap=part_tap(tap, "decoder"),
         )
 
     def encode(
@@ -61,7 +61,7 @@ class EncoderDecoder(AttendingModule):
             attention_mask=source_mask,
             tokens=self.decoder.embed.tokens if self.config.share_embeddings else None,
             deterministic=deterministic,
-            tap=scoped(tap, "encoder"),
+            tap=part_tap(tap, "encoder"),
         )
 
     def read_source(
@@ -84,7 +84,12 @@ class EncoderDecoder(AttendingModule):
         return cache.replace(source=self.read_source(source_ids, source_mask))
 
     def extend(
-        self, ids: Int[Array, "B T"], cache: KVCache, lengths: Int[Array, " B"] | None = None
+        self,
+        ids: Int[Array, "B T"],
+        cache: KVCache,
+        lengths: Int[Array, " B"] | None = None,
+        *,
+        tap: Tap = identity,
     ) -> tuple[Float[Array, "B T D={self.config.d_model}"], KVCache]:
         """Hidden states of target tokens appended to a cache; see `Decoder.extend`."""
-        return self.decoder.extend(ids, cache, lengths)
+        return self.decoder.extend(ids, cache, lengths, tap=part_tap(tap, "decoder"))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
-from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, scoped
+from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, is_uniform, scoped
 from jaxlm.ops.attention import position_mask, segment_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
@@ -64,8 +64,10 @@ class Trunk(AttendingModule):
         """Final hidden states; tokens attend within their segment, to unmasked keys.
 
         `positions` default to 0 .. T - 1. `context` is what cross-attention reads, where its mask
-        allows it, and `tokens` are the token vectors of a trunk without its own. With
-        `scan_layers` or `remat` the tap does not see what is inside the blocks.
+        allows it, and `tokens` are the token vectors of a trunk without its own.
+        `tap(name, x) -> x` sees every activation by its path and may return another; with a tap
+        that is not a `UniformTap` the blocks run one after another whatever `scan_layers` and
+        `remat` say.
         """
         T, limit = ids.shape[1], self.config.max_seq_len
         if limit is not None and limit < T:
@@ -83,10 +85,11 @@ class Trunk(AttendingModule):
             block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
         if context is not None:
             block_args["context"] = context
-        if (config.scan_layers or config.remat != "none") and not self.is_initializing():
-            return self._leave(self._run_pure(x, block_args), tap)
+        apart = (config.scan_layers or config.remat != "none") and not self.is_initializing()
+        if apart and is_uniform(tap):
+            return self._leave(self._run_pure(x, block_args | {"tap": tap}), tap)
         for i, layer in enumerate(self.layers):
-            x, _ = layer(x, **block_args, tap=scoped(tap, f"layers_{i}"))
+            x, _ = layer(x, **block_args, tap=part_tap(tap, f"layers_{i}"))
         return self._leave(x, tap)
 
     def _enter(
@@ -186,7 +189,7 @@ class Decoder(Trunk):
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
             context = None if source is None else source.layers[i]
             x, new = layer(
-                x, **block_args, cache=old, context=context, tap=scoped(tap, f"layers_{i}")
+                x, **block_args, cache=old, context=context, tap=part_tap(tap, f"layers_{i}")
             )
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
@@ -205,6 +208,11 @@ class Decoder(Trunk):
         if context_mask is None:
             context_mask = jnp.ones(context.shape[:2], bool)
         return SourceCache(tuple(layers), context_mask.astype(bool))
+
+
+def part_tap(tap: Tap, name: str) -> Tap:
+    """The tap of a block or of a trunk, which a uniform tap does not tell from others."""
+    return tap if is_uniform(tap) else scoped(tap, name)
 
 
 def model_frequencies(config: ModelConfig) -> Float[Array, " H2"]:

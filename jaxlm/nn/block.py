@@ -112,6 +112,17 @@ def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
     return KVCache(layers, jnp.zeros(batch_size, jnp.int32))
 
 
+def over_heads(tap: Tap) -> Tap:
+    """The tap of an attention function: of its groups (B, K, G, ...) it sees heads (B, N, ...)."""
+
+    def grouped(name: str, x: Array) -> Array:
+        heads = x.reshape(len(x), -1, *x.shape[3:])
+        edited = tap(name, heads)
+        return x if edited is heads else edited.reshape(x.shape)
+
+    return grouped
+
+
 class AttendingModule(ConfiguredModule):
     """Base of the modules that attend; `attention` is the function that computes it.
 
@@ -192,7 +203,7 @@ class Attention(AttendingModule):
             causal=causal,
             dropout_rate=config.dropout,
             dropout_key=self.make_rng("dropout") if drop else None,
-            tap=None if tap is identity else tap,
+            tap=None if tap is identity else over_heads(tap),
         )
         out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
         return self.output(out), cache
@@ -231,14 +242,17 @@ class Block(AttendingModule):
         config = self.config
         pre = config.norm_position == "pre"
 
+        def norm(x: Array, name: str) -> Float[Array, "B T D"]:
+            return tap(f"{name}_norm", Norm(config, name=f"{name}_norm")(x))
+
         def add(x: Array, branch: Array, name: str) -> Float[Array, "B T D"]:
-            branch = tap(name, Dropout(config.dropout)(branch, deterministic))
-            x = x + branch
-            return x if pre else Norm(config, name=f"{name}_norm")(x)
+            x = x + tap(name, Dropout(config.dropout)(branch, deterministic))
+            return x if pre else norm(x, name)
 
         def normed(x: Array, name: str) -> Float[Array, "B T D"]:
-            return Norm(config, name=f"{name}_norm")(x) if pre else x
+            return norm(x, name) if pre else x
 
+        x = tap("residual_in", x)
         branch, cache = Attention(config, self.attention, name="attention")(
             normed(x, "attention"),
             mask,
@@ -249,7 +263,7 @@ class Block(AttendingModule):
             deterministic=deterministic,
             tap=scoped(tap, "attention"),
         )
-        x = add(x, branch, "attention")
+        x = tap("residual_after_attention", add(x, branch, "attention"))
         if (context is not None) != self.has_context:
             told = "needs a context" if self.has_context else "has no cross-attention for a context"
             raise ConfigError(f"this block {told}: model.architecture decides it")
@@ -263,7 +277,8 @@ class Block(AttendingModule):
                 deterministic=deterministic,
                 tap=scoped(tap, "cross_attention"),
             )
-            x = add(x, branch.reshape(x.shape), "cross_attention")
+            branch = branch.reshape(x.shape)
+            x = tap("residual_after_cross_attention", add(x, branch, "cross_attention"))
         branch = FeedForward(config, name="feed_forward")(
             normed(x, "feed_forward"), scoped(tap, "feed_forward")
         )

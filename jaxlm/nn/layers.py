@@ -1,6 +1,7 @@
 """Small modules of every model: dense, norm, dropout, feed-forward, embeddings; int8 weights."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -113,9 +114,28 @@ def identity(name: str, x: Array) -> Array:
     return x
 
 
+@dataclass(frozen=True)
+class UniformTap:
+    """A tap that treats all layers alike, and so works inside `scan_layers` and `remat`.
+
+    `function` sees the hidden states (B, T, D) between blocks alone, as "embeddings", "residual"
+    (after each block) and "final"; a sharding constraint is such a tap.
+    """
+
+    function: Tap
+
+    def __call__(self, name: str, x: Array) -> Array:
+        return self.function(name, x) if name in ("embeddings", "residual", "final") else x
+
+
+def is_uniform(tap: Tap) -> bool:
+    """Whether a tap does not tell one layer from another."""
+    return tap is identity or isinstance(tap, UniformTap)
+
+
 def scoped(tap: Tap, scope: str) -> Tap:
     """The tap of a submodule: it passes `name` on as `scope/name`."""
-    return tap if tap is identity else lambda name, x: tap(f"{scope}/{name}", x)
+    return identity if is_uniform(tap) else lambda name, x: tap(f"{scope}/{name}", x)
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:

@@ -30,7 +30,8 @@ def attention(
 
     `mask` is True where a query may attend and applies on top of `causal`, with which query t
     sees the keys up to t. Scores and softmax are in fp32; dropout of the probabilities needs a
-    `dropout_key`. `tap` receives the probabilities as "weights" (B, K, G, T, S).
+    `dropout_key`. `tap(name, x) -> x` sees the masked "scores" and the probabilities as "weights",
+    both (B, K, G, T, S), and may return others in their place.
     """
     T, S = query.shape[-2], key.shape[-2]
     plain = mask is None and dropout_key is None and tap is None
@@ -38,8 +39,8 @@ def attention(
         return fused_attention(query, key, value, causal=causal)
     # A block of queries needs no keys after its last query: with four blocks 5/8 of the scores
     # remain, and on a CPU forward and backward take half the time.
-    num_blocks = 4 if causal and tap is None and T == S and T % 4 == 0 and T >= 128 else 1
-    size, outputs = T // num_blocks, []
+    num_blocks = 4 if causal and T == S and T % 4 == 0 and T >= 128 else 1
+    size, blocks = T // num_blocks, []
     for i in range(num_blocks):
         rows = slice(i * size, (i + 1) * size)
         num_keys = (i + 1) * size if num_blocks > 1 else S
@@ -47,30 +48,25 @@ def attention(
         if mask is not None:
             part = mask[:, rows if mask.shape[1] > 1 else slice(None), :num_keys]
             allowed = part if allowed is None else part & allowed
-        outputs.append(
-            attend(
-                query[..., rows, :],
-                key[..., :num_keys, :],
-                value[..., :num_keys, :],
-                allowed,
-                dropout_rate,
-                None if dropout_key is None else jax.random.fold_in(dropout_key, i),
-                tap,
-            )
-        )
-    return outputs[0] if num_blocks == 1 else jnp.concatenate(outputs, axis=-2)
+        blocks.append(masked_scores(query[..., rows, :], key[..., :num_keys, :], allowed))
+    blocks = tapped_blocks(tap, "scores", blocks, S, MASKED)
+    blocks = [jax.nn.softmax(scores, axis=-1) for scores in blocks]
+    blocks = tapped_blocks(tap, "weights", blocks, S, 0.0)
+    outputs = []
+    for i, weights in enumerate(blocks):
+        if dropout_key is not None:
+            weights = dropout(weights, dropout_rate, jax.random.fold_in(dropout_key, i))
+        seen = value[..., : weights.shape[-1], :]
+        outputs.append(jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), seen))
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-2)
 
 
-def attend(
+def masked_scores(
     query: Float[Array, "B K G T H"],
     key: Float[Array, "B K S H"],
-    value: Float[Array, "B K S H"],
     mask: Bool[Array, "#B #T S"] | None,
-    dropout_rate: float,
-    dropout_key: Array | None,
-    tap: Callable[[str, Array], Array] | None,
-) -> Float[Array, "B K G T H"]:
-    """One block of queries over all given keys: scores, softmax, weighted values."""
+) -> Float[Array, "B K G T S"]:
+    """Scaled products of queries and keys in fp32, MASKED where a query may not attend."""
     query = query * query.shape[-1] ** -0.5
     if query.shape[-2] == 1:
         # Keys first: otherwise XLA transposes them in every decoding step.
@@ -78,14 +74,32 @@ def attend(
         scores = jnp.moveaxis(scores, 2, -1)
     else:
         scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1)
-    if tap is not None:
-        weights = tap("weights", weights)
-    if dropout_key is not None:
-        weights = dropout(weights, dropout_rate, dropout_key)
-    return jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value)
+    return scores if mask is None else jnp.where(mask[:, None, None], scores, MASKED)
+
+
+def tapped_blocks(
+    tap: Callable[[str, Array], Array] | None,
+    name: str,
+    blocks: list[Array],
+    num_keys: int,
+    unseen: float,
+) -> list[Array]:
+    """What the tap makes of blocks of queries, which it sees as one array (..., T, S).
+
+    Where it returns the very array, the blocks are used as they are: watching changes nothing.
+    `unseen` stands at the keys that a block leaves out.
+    """
+    if tap is None:
+        return blocks
+
+    def widened(block: Array) -> Array:
+        missing = num_keys - block.shape[-1]
+        pads = [(0, 0)] * (block.ndim - 1) + [(0, missing)]
+        return jnp.pad(block, pads, constant_values=unseen) if missing else block
+
+    whole = blocks[0] if len(blocks) == 1 else jnp.concatenate([*map(widened, blocks)], axis=-2)
+    edited = tap(name, whole)
+    return blocks if edited is whole else [edited]
 
 
 def fused_attention(

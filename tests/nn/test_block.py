@@ -96,13 +96,16 @@ def test_taps_see_every_activation_by_name(crossing):
         return value
 
     applied(block, params, x, mask, **arguments, tap=watch)
-    inner = {"query": (B, 4, T, 6), "weights": (B, 2, 2, T, T), "mixed": (B, 4, T, 6)}
+    inner = {"query": (B, 4, T, 6), "weights": (B, 4, T, T), "mixed": (B, 4, T, 6)}
     inner |= {"key": (B, 2, T, 6), "value": (B, 2, T, 6)}
-    cross = inner | {"key": (B, 2, C, 6), "value": (B, 2, C, 6), "weights": (B, 2, 2, T, C)}
+    cross = inner | {"key": (B, 2, C, 6), "value": (B, 2, C, 6), "weights": (B, 4, T, C)}
+    inner, cross = ({**x, "scores": x["weights"]} for x in (inner, cross))
     expected = {f"attention/{name}": shape for name, shape in inner.items()}
     expected |= {f"cross_attention/{name}": shape for name, shape in cross.items()}
     expected |= {"feed_forward/hidden": (B, T, 28)}
-    names = ("attention", "cross_attention", "feed_forward", "residual")
+    branches = ("attention", "cross_attention", "feed_forward")
+    names = [*branches, *(f"{branch}_norm" for branch in branches), "residual_in", "residual"]
+    names += ["residual_after_attention", "residual_after_cross_attention"]
     assert shapes == expected | dict.fromkeys(names, (B, T, D))
 
 

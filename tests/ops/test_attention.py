@@ -74,7 +74,7 @@ def test_four_blocks_leave_out_what_is_never_seen():
     assert count_scores(LONG + 4) == (LONG + 4) ** 2 * 5 // 8
     for undivided in (LONG - 4, LONG + 1):
         assert count_scores(undivided) == undivided**2
-    assert count_scores(LONG, tap=lambda name, x: x) == LONG**2
+    assert count_scores(LONG, tap=lambda name, x: x) == LONG**2 * 5 // 8
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -150,12 +150,35 @@ def test_the_tap_sees_the_probabilities_and_may_edit_them():
 
     def first_key_only(name, x):
         seen[name] = x
-        return jnp.zeros_like(x).at[..., 0].set(1)
+        return jnp.zeros_like(x).at[..., 0].set(1) if name == "weights" else x
 
     out = attention(query, key, value, tap=first_key_only)
-    assert seen["weights"].shape == (B, K, G, T, S)
+    assert seen["weights"].shape == seen["scores"].shape == (B, K, G, T, S)
+    np.testing.assert_allclose(jax.nn.softmax(seen["scores"]), seen["weights"], atol=1e-6)
     np.testing.assert_allclose(seen["weights"].sum(-1), 1, atol=1e-6)
     np.testing.assert_array_equal(out, np.broadcast_to(value[:, :, None, :1], out.shape))
+
+
+@pytest.mark.parametrize("name", ["scores", "weights"])
+def test_a_tap_reaches_keys_that_blocks_leave_out(name):
+    query, key, value = heads(LONG, LONG)
+    future = {"scores": 1e9, "weights": 1.0}
+
+    def last_key_only(seen, x):
+        return x.at[..., :-1].set(0).at[..., -1].set(future[name]) if seen == name else x
+
+    out = attention(query, key, value, causal=True, tap=last_key_only)
+    np.testing.assert_array_equal(out, np.broadcast_to(value[:, :, None, -1:], out.shape))
+
+
+def test_watching_four_blocks_shows_what_one_computes():
+    query, key, value = heads(LONG, LONG)
+    shown, whole = {}, {}
+    attention(query, key, value, causal=True, tap=lambda n, x: shown.setdefault(n, x))
+    mask = causal_mask(LONG, LONG)[None]
+    attention(query, key, value, mask, tap=lambda n, x: whole.setdefault(n, x))
+    for name, x in whole.items():
+        np.testing.assert_allclose(shown[name], x, atol=1e-5)
 
 
 def test_dropout_of_the_probabilities_is_unbiased():

@@ -1,0 +1,92 @@
+"""Captured activations beside the hidden states and attentions of the reference implementation."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.artifact import Loaded
+from jaxlm.hub import config_from_reference, import_tensors
+from jaxlm.hub.configs import FAMILIES
+from jaxlm.inspection import run, run_generation
+from jaxlm.models import make_model
+from jaxlm.models.activations import FINAL, WEIGHTS, layers_of, stream_of
+from jaxlm.tokenizer import AbsentTokenizer
+from tests.inspection.models import executed
+
+pytestmark = pytest.mark.parity
+NAMES = ("gpt2", "llama", "qwen2", "BertForMaskedLM")
+EXECUTIONS = [{}, {"scan_layers": True, "remat": True}]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def pair(request):
+    """A tiny model of the reference with random weights, and ours with the same."""
+    from scripts.reference_models import reference_model
+
+    theirs = reference_model(request.param)
+    config = config_from_reference(theirs.config.to_dict())
+    tensors = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
+    params = import_tensors(tensors, config, FAMILIES[theirs.config.model_type])
+    return theirs, Loaded(make_model(config), params, AbsentTokenizer("made here"), config)
+
+
+def compared(found, hidden, attentions):
+    weights = layers_of(found, WEIGHTS)
+    assert len(weights) == len(attentions)
+    for ours, their in zip(weights, attentions, strict=True):
+        np.testing.assert_allclose(ours, their.numpy(), atol=TOLERANCE)
+    states = stream_of(found)
+    # The reference's last state is that after the final norm, where there is one.
+    for ours, their in zip([*states[:-1], found[FINAL]], hidden, strict=True):
+        np.testing.assert_allclose(ours, their.numpy(), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=str)
+def test_hidden_states_and_attentions_agree(pair, execution):
+    import torch
+
+    theirs, loaded = pair
+    ids = np.random.default_rng(0).integers(40, size=(2, 11))
+    mask = np.ones_like(ids)
+    mask[1, 8:] = 0
+    with torch.no_grad():
+        out = theirs(
+            input_ids=torch.tensor(ids),
+            attention_mask=torch.tensor(mask),
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+    keywords = {"attention_mask": jnp.asarray(mask)}
+    logits, found = run(executed(loaded, **execution), ids, "**", **keywords)
+    np.testing.assert_allclose(
+        np.asarray(logits)[mask == 1], out.logits.numpy()[mask == 1], atol=TOLERANCE
+    )
+    compared(
+        {name: x[:1] for name, x in found.items()},
+        [x[:1] for x in out.hidden_states],
+        [x[:1] for x in out.attentions],
+    )
+
+
+def test_generation_with_the_cache_agrees(pair):
+    import torch
+
+    theirs, loaded = pair
+    if loaded.config.architecture != "decoder":
+        pytest.skip("an encoder generates nothing")
+    ids = np.random.default_rng(1).integers(40, size=(2, 5))
+    out = theirs.generate(
+        torch.tensor(ids),
+        max_new_tokens=4,
+        do_sample=False,
+        output_hidden_states=True,
+        output_attentions=True,
+        return_dict_in_generate=True,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    steps = run_generation(loaded, ids, "**", max_new_tokens=4, temperature=0.0)
+    for i, step in enumerate(steps):
+        np.testing.assert_array_equal(step.tokens, out.sequences[:, 5 + i].numpy())
+        compared(step.activations, out.hidden_states[i], out.attentions[i])
