@@ -64,11 +64,12 @@ class ModelConfig(Section):
         role="structure",
     )
     d_model: int = option(128, "width of the residual stream", "positive", role="structure")
-    num_layers: int = option(4, "number of blocks", "positive", role="structure")
+    # Far above any model there is, and each takes its time to trace.
+    num_layers: int = option(4, "number of blocks", "in [1, 1000]", role="structure")
     num_encoder_layers: Derived[int] = option(
         None,
         "number of an encoder_decoder's encoder blocks; null: num_layers",
-        "positive",
+        "in [1, 1000]",
         role="structure",
     )
     num_heads: int = option(4, "query heads", "positive", role="structure")
@@ -215,6 +216,11 @@ class ModelConfig(Section):
         role="execution",
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        once = len(set(self.labels)) == len(self.labels)
+        require(once, "model.labels", "names that differ", list(self.labels))
+
     def resolved(self) -> "ModelConfig":
         """The config with its derived fields filled in, except those from the data or the device.
 
@@ -257,6 +263,24 @@ class ModelConfig(Section):
             "model.head_dim",
             "even with rotary positions",
             self.head_dim,
+        )
+        require(
+            self.positions == "rotary" or self.rope_scaling == "none",
+            "model.rope_scaling",
+            f"none with {self.positions} positions, as it is for rotary ones",
+            self.rope_scaling,
+        )
+        require(
+            self.rope_scaling != "none" or self.rope_factor == 1,
+            "model.rope_factor",
+            "1 unless rope_scaling says how positions are scaled",
+            self.rope_factor,
+        )
+        require(
+            not self.pooler or self.architecture == "encoder",
+            "model.pooler",
+            "false or null for a decoder",
+            self.pooler,
         )
         require(
             self.rope_low_freq_factor < self.rope_high_freq_factor,

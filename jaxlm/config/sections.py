@@ -91,7 +91,7 @@ class DataConfig(Section):
         "a text that is not empty",
     )
     vocab_size: int = option(
-        4096, "size of a bpe, wordpiece or unigram vocabulary to train", "positive"
+        4096, "size of a bpe, wordpiece or unigram vocabulary to train", "in [1, 10**7]"
     )
     val_fraction: float = option(
         0.1, "share of the text held out for validation; 0: none", "in [0, 1)"

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config
+from jaxlm.config.schema import require
 from jaxlm.data import Dataset, epochs_at, eval_batches, prepare, train_batch, witten_bell
 from jaxlm.data.batches import Batch
 from jaxlm.generation import generate
@@ -66,7 +67,17 @@ class RunningTextTask(Task):
 
 
 def special_tokens_of(kind: type[RunningTextTask], config: Config) -> str:
-    """Which special tokens a vocabulary trained for this task begins with."""
+    """Which special tokens a vocabulary trained for this task begins with.
+
+    ConfigError where the config asks for none and the task needs them.
+    """
+    given = config.data.special_tokens
+    require(
+        given != "none" or not kind.needs_cls_sep,
+        "data.special_tokens",
+        f"cls_sep or null for task.name {config.task.name}",
+        given,
+    )
     asked = kind.needs_cls_sep or config.data.special_tokens == "cls_sep"
     return "cls_sep" if asked else "none"
 

@@ -155,9 +155,18 @@ class Joiner:
         return len(self._single[0])
 
     def room(self, first: list[int] | None = None) -> int:
-        """Tokens that one text may have, or a second one after the first."""
+        """Tokens that one text may have, or a second one after the first.
+
+        DataError where special tokens leave none to a text alone.
+        """
         if first is None:
-            return self.limit - sum(map(len, self._single))
+            room = self.limit - sum(map(len, self._single))
+            if room < 1:
+                raise DataError(
+                    f"{self.limit} token(s) leave no room for a text beside its special tokens: "
+                    "raise data.seq_len"
+                )
+            return room
         before, between, after, _ = self._pair
         return self.limit - len(before) - len(first) - len(between) - len(after)
 

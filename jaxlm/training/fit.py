@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -15,7 +16,7 @@ from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
-from jaxlm.tasks import Objective, Task
+from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
@@ -61,6 +62,7 @@ def fit(
             module = make_model(config.model)
         else:
             module = model if isinstance(model, nn.Module) else model(config.model)
+        refuse_large_batch(config)
         first = task.train_batch(0)
         state, update = compile_and_start(config, module, task.objective, first, optimizer, given)
         trainer = Trainer(run, config, task, state, update, given.keys(), origin)
@@ -128,6 +130,24 @@ def exhaustion_told() -> Iterator[None]:
             "the device has too little memory for a step; lower train.batch_size, raise "
             "train.accumulate_steps, or take a smaller model"
         ) from None
+
+
+def refuse_large_batch(config: Config) -> None:
+    """ConfigError where what the blocks of a model keep of a batch alone exceeds the memory.
+
+    Of a row one token is counted, and of an own task's batch, whose size is its own, nothing.
+    """
+    if config.task.name not in TASKS:
+        return
+    rows = config.train.batch_size // config.train.accumulate_steps
+    tokens = rows * (1 if config.task.on_rows else config.data.seq_len)
+    width = jnp.dtype(config.model.compute_dtype).itemsize * config.model.d_model
+    need, held = tokens * width * config.model.num_layers, memory_limit()
+    if need > held:
+        raise ConfigError(
+            f"train.batch_size {config.train.batch_size} takes more than {need / 1e9:,.1f} GB, but "
+            f"there are {held / 1e9:,.1f} GB of memory; lower it, or raise train.accumulate_steps"
+        )
 
 
 def refuse_too_large(shapes: TrainState) -> None:

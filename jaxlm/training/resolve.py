@@ -8,13 +8,14 @@ from jaxtyping import Array
 
 from jaxlm.artifact import Loaded, inherited
 from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
+from jaxlm.config.model import POOLED_HEADS
 from jaxlm.config.schema import fields_with_role, require
 from jaxlm.loading import load
 from jaxlm.models import param_shapes
 from jaxlm.models.parameters import is_classifier
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import TASKS, Objective, Task
-from jaxlm.tokenizer import Tokenizer
+from jaxlm.tokenizer import Tokenizer, TokenizerError
 
 
 class Resolved(NamedTuple):
@@ -54,8 +55,10 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
         kind = TASKS[config.task.name]
         if objective is None:
             check_model(kind, asked, config)
+        check_data(config)
         task = kind.from_config(config, source)
         origin = {} if source is None else inherited(source.origin)
+    check_prompts(config, task.tokenizer)
     if objective is not None:
         task.objective, task.own_objective = objective, True
     config = config.replace(task.config_fields())
@@ -65,6 +68,7 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
     config = dataclasses.replace(config, model=model)
     if config.train.epochs is not None:
         steps = max(1, round(config.train.epochs / task.epochs_at(1)))
+        require(steps < 2**31, "train.epochs", "of below 2**31 steps in all", config.train.epochs)
         config = config.replace({"train": {"steps": steps}})
     given = {} if source is None else given_weights(source, config)
     return Resolved(config, task, given, origin)
@@ -96,7 +100,7 @@ def model_of(config: Config, source: Loaded) -> ModelConfig:
 
 
 def check_model(kind: type[Task], asked: Config, config: Config) -> None:
-    """Raise ConfigError unless the task trains a model of this architecture, and the head asked."""
+    """Raise ConfigError unless the task trains a model of this architecture, and what is asked."""
     name, model, head = config.task.name, config.model, asked.model.head
     require(
         kind.architecture in (None, model.architecture),
@@ -110,6 +114,44 @@ def check_model(kind: type[Task], asked: Config, config: Config) -> None:
         f"{' or '.join(kind.heads)} for task.name {name}",
         head,
     )
+    has_classes = any(head.endswith("_classification") for head in kind.heads)
+    require(
+        has_classes or not asked.model.labels,
+        "model.labels",
+        f"[] for task.name {name}, which has no classes",
+        list(asked.model.labels),
+    )
+    problem = asked.model.problem
+    require(
+        kind.heads[0] in POOLED_HEADS or problem == ModelConfig.problem,
+        "model.problem",
+        f"{ModelConfig.problem} for task.name {name}, which gives texts no labels",
+        problem,
+    )
+
+
+def check_data(config: Config) -> None:
+    """Raise ConfigError for settings of the data that neither the task nor the source looks at."""
+    data, named = config.data, config.data.source + (config.data.val_source or "")
+    ignored = (
+        {} if "hf:" in named else {"hf_config": "an hf: data set", "hf_split": "an hf: data set"}
+    )
+    if not config.task.on_rows:
+        rows = ("val_source", "test_fraction", "pair_column", "label_column")
+        ignored |= dict.fromkeys(rows, "a task on labelled rows")
+    for name, what in ignored.items():
+        value = getattr(data, name)
+        if value != getattr(DataConfig, name):
+            raise ConfigError(f"data.{name} is for {what}: leave it out, got {value!r}")
+
+
+def check_prompts(config: Config, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError for prompts that the vocabulary cannot write, before hours of training."""
+    for prompt in config.sample.prompts or () if config.sample.every else ():
+        try:
+            tokenizer.encode(prompt)
+        except TokenizerError as error:
+            raise ConfigError(f"sample.prompts holds {prompt!r}: {error}") from None
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
