@@ -15,7 +15,7 @@ from tests.inspection.models import executed
 
 pytestmark = pytest.mark.parity
 NAMES = ("gpt2", "llama", "qwen2", "BertForMaskedLM")
-EXECUTIONS = [{}, {"scan_layers": True, "remat": True}]
+EXECUTIONS = [{}, {"scan_layers": True, "remat": "full"}]
 TOLERANCE = 1e-4
 
 

@@ -111,7 +111,11 @@ def value_and_gradients(**overrides):
 
 def test_scanning_and_rematerialising_change_nothing():
     value, gradients = value_and_gradients()
-    for changed in ({"scan_layers": True}, {"remat": True}, {"scan_layers": True, "remat": True}):
+    for changed in (
+        {"scan_layers": True},
+        {"remat": "full"},
+        {"scan_layers": True, "remat": "full"},
+    ):
         again, others = value_and_gradients(**changed)
         assert_close(again, value, 1e-5 * value)
         for ours, theirs in zip(*map(jax.tree.leaves, (others, gradients)), strict=True):
