@@ -1,4 +1,4 @@
-"""`jaxlm VERB`: what the library does, from the shell.
+"""The command line, `jaxlm VERB`.
 
 Verbs import JAX only when they run, so that help and most mistakes are shown at once.
 """
@@ -22,7 +22,7 @@ from jaxlm.cli.predict import PREDICT
 from jaxlm.config import JaxlmError
 from jaxlm.runtime import INTERRUPTED, exit_on_interrupt
 
-TRAIN = "train"  # its words are dotted fields of a config, which argparse does not know
+TRAIN = "train"  # takes dotted config fields, which argparse cannot parse
 VERBS = {
     "generate": GENERATE,
     "chat": CHAT,
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises UsageError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` tells more")
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def build_parser() -> Parser:
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
 def parse(words: list[str]) -> argparse.Namespace:
     """The arguments of a command.
 
-    Raises: UsageError, which names the verb or option nearest to an unknown one.
+    Raises: UsageError, which suggests the closest verb or option for an unknown one.
     """
     check_verb(words)
     parser = build_parser()
@@ -94,10 +94,10 @@ def run_verb(words: list[str]) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run a command; its exit status: 0, 2 after one sentence about a mistake, 130 on Ctrl-C."""
+    """Run a command and return its exit status: 0, 2 after a user's mistake, 130 on Ctrl-C."""
     words = sys.argv[1:] if words is None else words
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # The encoding of a terminal may lack characters of a text.
+        # The terminal's encoding may not have every character.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with exit_on_interrupt():
@@ -106,7 +106,7 @@ def main(words: list[str] | None = None) -> int:
             finally:
                 sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, such as `head`, has ended. Python would complain again on closing stdout.
+        # The reader, such as `head`, has exited. Without this, closing stdout would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:  # training raises it after saving
         return INTERRUPTED

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxlm.cli.generate import (
-    SOURCE,
     declare_options,
     declare_weights,
     load_with_weights,
     options_of,
     with_suggested,
 )
-from jaxlm.cli.output import Verb
+from jaxlm.cli.output import Verb, declare_source
 from jaxlm.config import JaxlmError
 
 if TYPE_CHECKING:
@@ -23,15 +22,14 @@ if TYPE_CHECKING:
 
 
 def declare_chat(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("source", metavar="RUN", help=SOURCE)
-    add("--system", metavar="TEXT", help="what the model is told before the dialogue")
+    declare_source(parser)
+    parser.add_argument("--system", metavar="TEXT", help="system message before the dialogue")
     declare_options(parser, max_new_tokens=256)
     declare_weights(parser)
 
 
 def run_chat(args: argparse.Namespace) -> None:
-    """Answer the lines of standard input, until it ends or one says /exit."""
+    """Answer the lines of standard input until it ends or a line is /exit."""
     options = options_of(args)
     loaded = load_with_weights(args)
     options = with_suggested(args, loaded, options) | {"stop_strings": args.stop}
@@ -39,10 +37,10 @@ def run_chat(args: argparse.Namespace) -> None:
 
     chat = Chat(loaded, args.system, **options)
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # so that one bad line is not the last
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is no error
     interactive = sys.stdin.isatty()
     if interactive:
-        print("/reset forgets the dialogue, /save FILE writes it, /exit ends.")
+        print("/reset starts over, /save FILE writes the dialogue, /exit ends.")
     while True:
         try:
             line = input("> " if interactive else "").strip()
@@ -51,13 +49,13 @@ def run_chat(args: argparse.Namespace) -> None:
         if line == "/exit":
             return
         if line.startswith("/"):
-            obey(chat, *line.split(maxsplit=1))
+            run_command(chat, *line.split(maxsplit=1))
         elif line:
             answer(chat, line)
 
 
 def answer(chat: "Chat", line: str) -> None:
-    """Print the reply to a line; a mistake is told and the dialogue goes on."""
+    """Print the reply to a line; an error is printed and the dialogue continues."""
     try:
         if any("\ud800" <= character <= "\udfff" for character in line):
             raise JaxlmError("the line is not UTF-8 text")
@@ -68,8 +66,8 @@ def answer(chat: "Chat", line: str) -> None:
         print(f"error: {error}", file=sys.stderr)
 
 
-def obey(chat: "Chat", command: str, argument: str | None = None) -> None:
-    """Carry out a line that begins with a slash; a mistake is told and the dialogue goes on."""
+def run_command(chat: "Chat", command: str, argument: str | None = None) -> None:
+    """Run a command that begins with a slash; an error is printed and the dialogue continues."""
     if command == "/reset" and argument is None:
         chat.reset()
     elif command == "/save" and argument is not None:

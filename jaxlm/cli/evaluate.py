@@ -6,27 +6,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.output import Verb, check_output, declare_overwrite, show, source_files
+from jaxlm.cli.output import (
+    Verb,
+    check_output,
+    declare_overwrite,
+    declare_source,
+    show,
+    source_files,
+)
 from jaxlm.config import JaxlmError
 from jaxlm.runtime import keep_compiled_programs
 
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
 
-MOST_LABELS = 12  # that a confusion matrix of characters is readable for
-MOST_CLASSES = 40  # that are listed; --json has all
+MOST_LABELS = 12  # the largest confusion matrix that is printed
+MOST_CLASSES = 40  # the most classes that are printed
 NO_CONFUSION = "--png draws a confusion matrix; this model gives no single labels"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
-    add("--data", required=True, metavar="SOURCE", help="text or labelled rows, as data.source")
+    declare_source(parser)
+    add(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="text or labelled rows, given like data.source",
+    )
     declare_columns(parser)
     add("--label-column", metavar="NAME", help="column of the labels; default: the run's or task's")
-    dialogues = "the rows are dialogues: the loss of the replies; default: as the run's rows were"
+    dialogues = "the rows are dialogues, scored on the replies; default: if the run's rows were"
     add("--dialogues", action=argparse.BooleanOptionalAction, help=dialogues)
-    add("--png", metavar="FILE", help="draw the confusion matrix into this file")
+    add("--png", metavar="FILE", help="write a plot of the confusion matrix to this file")
     declare_overwrite(parser, "--png")
     add("--json", action="store_true", help="one JSON object")
 
@@ -35,13 +47,13 @@ def declare_columns(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
     add("--pair-column", metavar="NAME", help="column of a second text, or of the context")
-    add("--max-rows", type=positive, metavar="N", help="take no more rows than this")
+    add("--max-rows", type=positive, metavar="N", help="read at most this many rows")
     add("--hf-config", metavar="NAME", help="configuration of a data set hf:NAME")
     add("--hf-split", metavar="NAME", help="split of a data set hf:NAME; default: train")
 
 
 def positive(word: str) -> int:
-    """A count in an option."""
+    """An option's value as a count above 0."""
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"takes a whole number above 0, got {word!r}")
     return int(word)
@@ -66,21 +78,23 @@ def run(args: argparse.Namespace) -> None:
     for option in ("label_column", "pair_column"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
-            raise JaxlmError(f"--{name} is for rows of a task; a language model takes all text")
+            raise JaxlmError(
+                f"--{name} is for rows of a task; a language model is scored on all text"
+            )
     given = fields_given(args, "text_column", "hf_config", "hf_split")
     found = evaluate_text(loaded, args.data, max_documents=args.max_rows, **given)
     show(args, f"{args.source} on {args.data}", found)
 
 
 def fields_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that stand for fields of the data section."""
+    """The options that are fields of the data section."""
     return {name: getattr(args, name) for name in names}
 
 
 def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
-    """Show the scores on rows or dialogues, by class too, and the confusion matrix if there is one.
+    """Print scores on rows or dialogues, scores by class, and the confusion matrix if there is one.
 
-    What was left out is told on stderr.
+    Skipped files are reported on stderr.
     """
     from jaxlm.tasks.inference import evaluate_rows, row_task_of, rows_like_the_run
     from jaxlm.tasks.metrics import confusion
@@ -116,7 +130,7 @@ def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
 
 
 def show_classes(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """A table of the scores by class, the most frequent first."""
+    """Print a table of scores by class, the most frequent first."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

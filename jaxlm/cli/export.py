@@ -1,4 +1,4 @@
-"""`jaxlm export`: a run as a Hugging Face directory, or its adapters; and the proof of it."""
+"""`jaxlm export`: write a run as a Hugging Face directory, or its adapters, and verify it."""
 
 import argparse
 import hashlib
@@ -15,9 +15,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help="a run directory or a checkpoint")
     add("target", metavar="DEST", help="the Hugging Face directory to write")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the source's")
-    trained = "write what the run trained alone, such as its adapters, as DEST.safetensors"
+    trained = (
+        "write only the parameters that the run trained, such as adapters, to DEST.safetensors"
+    )
     add("--adapters", action="store_true", help=trained)
-    add("--step", type=int, metavar="N", help="the checkpoint to take; default: the best")
+    add("--step", type=int, metavar="N", help="checkpoint to export; default: the best")
     declare_overwrite(parser, "--adapters")
     declare_proof(parser)
 
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         return
     export(load(args.source, args.step), args.target, args.dtype)
     written = Path(args.target)
-    # Read again, so that the proof covers rounding to a smaller type.
+    # Read back, so that the check includes rounding to a smaller type.
     show_proof(args, load(written), written)
 
 
@@ -94,7 +96,7 @@ def show_proof(args: argparse.Namespace, loaded: "Loaded", reference: Path) -> N
 
 
 def greedy_sample(loaded: "Loaded") -> dict[str, str]:
-    """A few greedy tokens of a language model: a wrong number of heads shows in them."""
+    """A few greedy tokens of a language model, which show errors such as a wrong head count."""
     from jaxlm.generation import GenerationError, generate
     from jaxlm.models import CausalLM
     from jaxlm.tokenizer import AbsentTokenizer
@@ -104,14 +106,14 @@ def greedy_sample(loaded: "Loaded") -> dict[str, str]:
         return {}
     try:
         text = generate(loaded, [""], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
-    except GenerationError:  # the vocabulary has no token that begins a text
+    except GenerationError:  # no token in the vocabulary starts a text
         first = tokenizer.decode([0])
         text = first + generate(loaded, [first], max_new_tokens=SAMPLE_TOKENS, temperature=0)[0]
     return {"greedy": json.dumps(text, ensure_ascii=False)}
 
 
 def logits_difference(loaded: "Loaded", reference: Path) -> float:
-    """The largest difference in any output from transformers' in fp32, on the same random ids.
+    """The largest difference of any output from that of transformers, in fp32 on random ids.
 
     Raises: ProofError where torch or transformers is missing.
     """
@@ -126,7 +128,7 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
         import transformers
     except ImportError:
         raise ProofError(
-            'comparing takes torch and transformers: pip install "jaxlm[parity]", or leave '
+            '--verify needs torch and transformers: pip install "jaxlm[parity]", or leave '
             "--verify out"
         ) from None
     transformers.logging.set_verbosity_error()
@@ -136,8 +138,8 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     names = json.loads((reference / "config.json").read_text(encoding="utf-8"))
     kind = getattr(transformers, (names.get("architectures") or ["AutoModel"])[0])
     theirs = kind.from_pretrained(reference, dtype=torch.float32).eval()
-    # Their decoders find a row's last token by the padding id, ours by the mask; without such an id
-    # they classify one row at a time.
+    # transformers finds the last token of a row by the padding id, jaxlm by the mask. Without a
+    # padding id, transformers classifies one row at a time.
     pad = theirs.config.pad_token_id
     classifies = config.architecture == "decoder" and isinstance(loaded.model, SequenceClassifier)
     rows = 1 if pad is None and classifies else ROWS
@@ -156,7 +158,7 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     difference = 0.0
     for ours, their in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
         apart = np.abs(np.asarray(ours) - their)
-        # Outputs at padding have no meaning; outputs of one vector a row have no padding.
+        # Outputs at padding are undefined; outputs with one vector a row have no padding.
         real = mask.astype(bool) if apart.shape[:2] == mask.shape else slice(None)
         difference = max(difference, float(apart[real].max()))
     return difference

@@ -1,16 +1,16 @@
-"""`jaxlm fill`: masked tokens guessed."""
+"""`jaxlm fill`: predict masked tokens."""
 
 import argparse
 import json
 
-from jaxlm.cli.output import Verb
+from jaxlm.cli.output import Verb, declare_source
 
 
 def declare_fill(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
+    declare_source(parser)
     add("text", metavar="TEXT", nargs="+", help="a text with [MASK] where a token is missing")
-    add("--top", type=int, default=5, metavar="N", help="candidates of each mask; default 5")
+    add("--top", type=int, default=5, metavar="N", help="candidates for each mask; default 5")
     add("--json", action="store_true", help="one JSON object a text: prompt, text, candidates")
 
 
@@ -30,4 +30,4 @@ def run_fill(args: argparse.Namespace) -> None:
             print("  " + "  ".join(f"{token} {chance:.2f}" for token, chance in candidates))
 
 
-FILL = Verb("guess the masked tokens of a text", declare_fill, run_fill)
+FILL = Verb("predict the masked tokens of a text", declare_fill, run_fill)

@@ -1,4 +1,4 @@
-"""`jaxlm generate`: prompts continued."""
+"""`jaxlm generate`: continue prompts."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.cli.output import Verb
+from jaxlm.cli.output import Verb, declare_source
 from jaxlm.config import JaxlmError
 from jaxlm.config.schema import require
 from jaxlm.generation.options import OPTIONS, GenerationOptions
@@ -16,12 +16,11 @@ from jaxlm.generation.options import OPTIONS, GenerationOptions
 if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
 
-SOURCE = "a run directory, a checkpoint or a Hugging Face model"
 DECLARED = [option for option in OPTIONS.values() if option.metavar or option.choices]
 
 
 def declare_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Declare the options of generation, some with another default than the library's."""
+    """Declare the options of generation; `defaults` replace those of the library."""
     for option in DECLARED:
         default = defaults.get(option.name, option.default)
         kind: dict[str, Any] = {"choices": option.choices}
@@ -30,19 +29,19 @@ def declare_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         shown = f"{default:g}" if isinstance(default, float) else default
         help = option.help if default is None else f"{option.help}; default {shown}"
         parser.add_argument(spelled(option.name), default=default, help=help, **kind)
-    taken = "take the options that the model's generation_config.json sets, where none is given"
+    taken = "use the options in the model's generation_config.json that are not given here"
     parser.add_argument("--suggested", action="store_true", help=taken)
     stop = "ends a text; may be repeated"
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop)
 
 
 def spelled(name: str) -> str:
-    """A name as the command line has it."""
+    """The command-line option for a name."""
     return "--" + name.replace("_", "-")
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of a command line, checked before a model is loaded."""
+    """The generation options of a command line, checked before a model is loaded."""
     options = {option.name: getattr(args, option.name) for option in DECLARED}
     GenerationOptions(**options)
     return options
@@ -51,7 +50,7 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
 def with_suggested(
     args: argparse.Namespace, loaded: "Loaded", options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options with those that the model's files suggest, if asked for; else these are told."""
+    """The options, with those that the model's files suggest if `--suggested`, else a hint."""
     from jaxlm.hub import suggested_options
 
     found = suggested_options(loaded.origin)
@@ -69,22 +68,37 @@ def declare_weights(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     help = "int8 takes a quarter of the memory; default fp32"
     add("--weights", choices=("fp32", "int8"), default="fp32", help=help)
-    add("--quality-text", metavar="FILE", help="a text to compare int8 with fp32 on first")
+    add("--quality-text", metavar="FILE", help="compare int8 with fp32 on this text first")
 
 
 def declare_generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="RUN", help=SOURCE)
+    declare_source(parser)
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be repeated")
-    add("--prompts-file", metavar="FILE", help="a prompt a line; of .jsonl its field prompt")
+    add("--prompts-file", metavar="FILE", help="one prompt per line; in .jsonl, its field prompt")
     add("--num-samples", type=int, default=1, metavar="N", help="of each prompt; default 1")
     declare_options(parser)
-    add("--num-beams", type=int, metavar="N", help="beam search, of which --num-samples are shown")
-    add("--length-penalty", type=float, metavar="X", help="of beams; default 1")
-    add("--regex", metavar="PATTERN", help="the continuation matches it")
-    add("--json-schema", metavar="SCHEMA", help="the continuation is JSON of it: a file, or {...}")
-    add("--lookup", action="store_true", help="speed: propose what followed the same tokens before")
-    add("--draft", metavar="RUN", help="speed: a smaller model of the same vocabulary proposes")
+    add(
+        "--num-beams",
+        type=int,
+        metavar="N",
+        help="beam search; --num-samples of the beams are shown",
+    )
+    add(
+        "--length-penalty", type=float, metavar="X", help="length penalty of beam search; default 1"
+    )
+    add("--regex", metavar="PATTERN", help="generate only text that matches it")
+    add(
+        "--json-schema",
+        metavar="SCHEMA",
+        help="generate only JSON of this schema: a file, or {...}",
+    )
+    add(
+        "--lookup",
+        action="store_true",
+        help="speculate: propose tokens that followed the same ones before",
+    )
+    add("--draft", metavar="RUN", help="speculate: a smaller model with the same vocabulary")
     declare_weights(parser)
     add("--stream", action="store_true", help="print the text as it is generated")
     show = "show each token with its probability, and the runners-up with theirs"
@@ -130,7 +144,7 @@ def run_generate(args: argparse.Namespace) -> None:
 
 
 def check_beams(args: argparse.Namespace) -> None:
-    """Raise JaxlmError for numbers out of range, and for options that would change nothing."""
+    """Raise JaxlmError for values out of range, and for options that beam search would ignore."""
     if args.num_beams is None:
         if args.length_penalty is not None:
             raise JaxlmError("--length-penalty is for --num-beams")
@@ -145,7 +159,7 @@ def check_beams(args: argparse.Namespace) -> None:
     del defaults["max_new_tokens"]
     for name, default in defaults.items():
         if name == "temperature" and args.temperature == 0:
-            continue  # beams choose the likeliest, as they are told
+            continue  # beam search is greedy too
         if getattr(args, name) != default:
             raise JaxlmError(f"{spelled(name)} does not go with --num-beams, which would ignore it")
 
@@ -216,7 +230,7 @@ def print_samples(args: argparse.Namespace, samples: Iterator[dict[str, Any]]) -
 
 
 def show_probabilities(args: argparse.Namespace, prompts: list[str], rows: list[list]) -> None:
-    """A line a token: the token, its probability, and the likeliest others."""
+    """Print one line a token: the token, its probability, and the likeliest others."""
     for i, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
         if args.json:
             shown = [token._asdict() for token in tokens]
@@ -229,7 +243,7 @@ def show_probabilities(args: argparse.Namespace, prompts: list[str], rows: list[
 
 
 def visible(text: str) -> str:
-    """A token as it can be seen on a line: a space as an open box, a newline as an arrow."""
+    """A token with visible whitespace: a space as an open box, a newline as an arrow."""
     return text.replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u21e5")
 
 
@@ -250,19 +264,19 @@ def load_model(source: str) -> "Loaded":
 
 
 def load_with_weights(args: argparse.Namespace) -> "Loaded":
-    """The model of a command, with the weights asked for; standard error tells what int8 saves."""
+    """The model of a command, with `--weights`; what int8 saves is printed on standard error."""
     if args.quality_text is not None and args.weights != "int8":
         raise JaxlmError("--quality-text is for --weights int8")
     loaded = load_model(args.source)
     if args.weights == "int8":
         from jaxlm.runtime import return_freed_memory
 
-        loaded = quantized_and_told(args, loaded)
+        loaded = quantized_with_report(args, loaded)
         return_freed_memory()
     return loaded
 
 
-def quantized_and_told(args: argparse.Namespace, loaded: "Loaded") -> "Loaded":
+def quantized_with_report(args: argparse.Namespace, loaded: "Loaded") -> "Loaded":
     from jaxlm.generation import compare_params, quantized
     from jaxlm.generation.quantize import num_bytes
     from jaxlm.generation.text_batch import causal

@@ -1,4 +1,4 @@
-"""`jaxlm import`: a Hugging Face model as a run directory."""
+"""`jaxlm import`: write a Hugging Face model as a run directory."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SRC", help="a Hugging Face directory or hub id")
     add("target", metavar="DEST", help="the run directory to write")
     add("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    own_risk = "take this attribute of config.json as it is, whose meaning is unknown here"
+    own_risk = "ignore this attribute of config.json, which jaxlm does not know"
     add("--accept", action="append", default=[], metavar="NAME", help=own_risk)
     declare_proof(parser)
 

@@ -1,4 +1,4 @@
-"""What verbs share: how one is declared, and how results are shown and written."""
+"""What verbs share: their declaration, and printing and writing results."""
 
 import argparse
 import csv
@@ -20,11 +20,16 @@ BLANKS = str.maketrans("\t\r\n", "   ")
 
 
 class Verb(NamedTuple):
-    """A verb of the command: one line of help, a declaration of its arguments, and what it does."""
+    """A verb of the command line: one line of help, its arguments, and its function."""
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+
+
+def declare_source(parser: argparse.ArgumentParser) -> None:
+    help = "a run directory, a checkpoint or a Hugging Face model"
+    parser.add_argument("source", metavar="RUN", help=help)
 
 
 def declare_overwrite(parser: argparse.ArgumentParser, option: str) -> None:
@@ -34,8 +39,8 @@ def declare_overwrite(parser: argparse.ArgumentParser, option: str) -> None:
 def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()) -> None:
     """Check, before anything is computed, that a file may be written.
 
-    Raises: WriteError where a file is there that no verb wrote as a table and `overwrite` is false,
-    and, whatever that is, for one of the `sources` and for a file of a run.
+    Raises: WriteError for a file that exists, unless a verb wrote it as a table or `overwrite` is
+    true; and always for one of the `sources` or a file of a run.
     """
     path = Path(path)
     check_parent(path)
@@ -46,16 +51,16 @@ def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()
     if path.is_dir():
         raise WriteError(f"cannot write {path}: it is a folder")
     if any(source.exists() and path.samefile(source) for source in sources):
-        raise WriteError(f"{path} is what is read from; choose another place to write to")
+        raise WriteError(f"{path} is also the input; choose another place to write to")
     if not overwrite and not was_written(path):
         raise WriteError(f"{path} is there already; --overwrite replaces it")
 
 
 def source_files(source: str) -> list[Path]:
-    """The files that a source of rows names; none where it names no files."""
+    """The files of a source of rows; empty for a source that is not made of files."""
     from jaxlm.data.sources import find_files
 
-    with suppress(JaxlmError):  # told when it is read
+    with suppress(JaxlmError):  # reported when it is read
         return [] if source.startswith("hf:") else find_files(source)
     return []
 
@@ -76,13 +81,13 @@ def is_of_run(path: Path) -> bool:
 
 
 def note_of(path: Path) -> Path:
-    """Where it is noted what a verb wrote to a path."""
+    """The file that records the hash of what a verb wrote to a path."""
     name = xxhash.xxh3_128_hexdigest(str(path.absolute()).encode("utf-8", "surrogateescape"))
     return user_cache() / "written" / name
 
 
 def was_written(path: Path) -> bool:
-    """Whether a file is a table as a verb wrote it there, so that nothing of a user's is lost."""
+    """Whether a file is a table written by a verb and unchanged since, so safe to replace."""
     with suppress(OSError):
         return note_of(path).read_text() == file_hash(path)
     return False
@@ -108,7 +113,7 @@ def show(args: argparse.Namespace, title: str, values: Mapping[str, Any]) -> Non
 def with_answers(
     rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Each row with its answer; an answer's field is called predicted_NAME if NAME is a column."""
+    """Each row with its answer; a field NAME is called predicted_NAME if it is also a column."""
     columns = {name for row in rows for name in row}
     names = {name: name for answer in answers for name in answer}
     for field in names:
@@ -138,13 +143,13 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         else:
             lines = ("\t".join(field.translate(BLANKS) for field in fields) for fields in table)
             text.writelines(line + "\n" for line in lines)
-    # JSON input can hold half a surrogate pair, which UTF-8 cannot; it is written as an escape.
+    # JSON input can hold lone surrogates, which UTF-8 cannot; they are written as escapes.
     content = text.getvalue().encode("utf-8", "backslashreplace")
     if path is None:
         sys.stdout.write(content.decode("utf-8"))
         return
     write_file(path, content)
-    with suppress(OSError, WriteError):  # without a note, the next time asks for --overwrite
+    with suppress(OSError, WriteError):  # without a note, the next write needs --overwrite
         note = note_of(Path(path))
         note.parent.mkdir(parents=True, exist_ok=True)
         write_file(note, file_hash(Path(path)))
@@ -158,5 +163,5 @@ def cell(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON in which dates and the like are strings."""
+    """JSON, with values such as dates as strings."""
     return json.dumps(value, ensure_ascii=False, default=str)

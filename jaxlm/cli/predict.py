@@ -1,4 +1,4 @@
-"""`jaxlm predict`: a fine-tuned model's answers to the rows of a file."""
+"""`jaxlm predict`: answers of a fine-tuned model to the rows of a file."""
 
 import argparse
 import dataclasses
@@ -13,6 +13,7 @@ from jaxlm.cli.output import (
     Verb,
     check_output,
     declare_overwrite,
+    declare_source,
     source_files,
     with_answers,
     write_table,
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
-    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt of one text per line"
+    declare_source(parser)
+    help_input = "rows (csv, tsv, jsonl, parquet), or a .txt with one text per line"
     add("--input", metavar="FILE", help=help_input)
-    add("--text", metavar="TEXT", help="one text, in place of a file")
+    add("--text", metavar="TEXT", help="a single text instead of a file")
     add("--pair", metavar="TEXT", help="with --text: a second text, such as the context")
     help_output = (
-        "a .jsonl, .csv or .tsv to write; default: JSON lines on the screen; an answer with the "
-        "name of a column of the input is written as predicted_NAME"
+        "a .jsonl, .csv or .tsv file to write; default: print JSON lines; an answer field with the "
+        "name of an input column is written as predicted_NAME"
     )
     add("--output", metavar="FILE", help=help_output)
-    declare_overwrite(parser, "--output; needless for a table that this wrote")
+    declare_overwrite(parser, "--output; not needed for a table that jaxlm wrote")
     declare_columns(parser)
 
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if (args.input is None) == (args.text is None):
         raise JaxlmError("predict takes either --input FILE or --text TEXT")
     if args.text is None and args.pair is not None:
-        raise JaxlmError("--pair goes with --text; of a file --pair-column names the column")
+        raise JaxlmError("--pair goes with --text; for a file, --pair-column names the column")
     if args.output:
         inputs = [] if args.input is None else source_files(args.input)
         check_output(args.output, args.overwrite, inputs)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         text = args.text if args.pair is None else (args.text, args.pair)
         row = {"text": args.text} | ({} if args.pair is None else {"pair": args.pair})
         answers = task.predict(loaded, [text])
-        tell(task.notes, task.limit)
+        print_notes(task.notes, task.limit)
         write_table(args.output, kind, with_answers([row], answers))
         return
     source = str(args.input)
@@ -80,12 +81,12 @@ def run(args: argparse.Namespace) -> None:
     full = [item for item in items if item is not None]
     found = iter(task.answers_to(loaded.model, loaded.params, full))
     answers = [{} if item is None else next(found) for item in items]
-    tell(task.notes, task.limit)
+    print_notes(task.notes, task.limit)
     write_table(args.output, kind, with_answers([row for _, row in rows], answers))
 
 
-def tell(notes: Mapping[str, int], limit: int) -> None:
-    """Say on stderr what was cut or left out."""
+def print_notes(notes: Mapping[str, int], limit: int) -> None:
+    """Print on stderr what was cut or left out."""
     from jaxlm.tasks.examples import notes_in_words
 
     for phrase in notes_in_words(notes, limit):
@@ -93,9 +94,9 @@ def tell(notes: Mapping[str, int], limit: int) -> None:
 
 
 def lines_of(source: str) -> "Iterable[Record] | None":
-    """The lines of a plain text, without blank ones, as rows; None where the source has rows.
+    """The lines of plain text files as rows, without blank ones; None for a source of rows.
 
-    Of Markdown and web pages each is one text.
+    A Markdown file or web page is one text.
     """
     from jaxlm.data.dataset import is_plain_text
     from jaxlm.data.sources import find_files, kind_of, read_document, read_lines

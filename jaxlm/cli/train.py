@@ -1,4 +1,4 @@
-"""`jaxlm train`, which is the same as `python train.py`: a config trained in a run directory."""
+"""`jaxlm train`, the same as `python train.py`: train a config in a run directory."""
 
 from jaxlm.config import ConfigError, describe_options, load_config
 from jaxlm.runtime import set_up
@@ -12,7 +12,7 @@ The same command again continues an unfinished run. The fields, with [defaults]:
 
 
 def run(words: list[str]) -> None:
-    """Train the config that a command's words name."""
+    """Train the config named on the command line."""
     if "--help" in words or "-h" in words:
         print(USAGE + describe_options())
         return
@@ -25,7 +25,10 @@ def run(words: list[str]) -> None:
 
 
 def read_arguments(words: list[str]) -> tuple[str, list[str]]:
-    """The config's name and the other words, which override its fields."""
+    """The config's name, and the other words, which override its fields.
+
+    Raises: ConfigError without --config.
+    """
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == "--config":

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxlm.config.schema import Derived, Section, filled, option, require
+from jaxlm.config.schema import Derived, Section, filled, option, require, structure
 
 # Heads that pool an encoder's hidden states into one vector a sequence.
 POOLED_HEADS = ("pretraining", "sequence_classification", "none")
@@ -19,11 +19,10 @@ class ModelConfig(Section):
 
     title: ClassVar[str] = "model"
 
-    architecture: Literal["decoder", "encoder", "encoder_decoder"] = option(
+    architecture: Literal["decoder", "encoder", "encoder_decoder"] = structure(
         "decoder",
         "decoder: causal attention; encoder: attention in both directions; encoder_decoder: a "
         "decoder that also attends to an encoded source",
-        role="structure",
     )
     head: Derived[
         Literal[
@@ -50,145 +49,96 @@ class ModelConfig(Section):
     preset: str | None = option(
         None, "named family and size whose values the other fields override", role="name"
     )
-    vocab_size: Derived[int] = option(
-        None,
-        "number of tokens; null: the tokenizer's",
-        "positive",
-        role="structure",
-        filled_by="data",
+    vocab_size: Derived[int] = structure(
+        None, "number of tokens; null: the tokenizer's", "positive", filled_by="data"
     )
-    source_vocab_size: Derived[int] = option(
+    source_vocab_size: Derived[int] = structure(
         None,
         "number of the source's tokens, with embeddings of its own; null: vocab_size",
         "positive",
-        role="structure",
     )
-    d_model: int = option(128, "width of the residual stream", "positive", role="structure")
+    d_model: int = structure(128, "width of the residual stream", "positive")
     # Far above any model there is, and each takes its time to trace.
-    num_layers: int = option(4, "number of blocks", "in [1, 1000]", role="structure")
-    num_encoder_layers: Derived[int] = option(
-        None,
-        "number of an encoder_decoder's encoder blocks; null: num_layers",
-        "in [1, 1000]",
-        role="structure",
+    num_layers: int = structure(4, "number of blocks", "in [1, 1000]")
+    num_encoder_layers: Derived[int] = structure(
+        None, "number of an encoder_decoder's encoder blocks; null: num_layers", "in [1, 1000]"
     )
-    num_heads: int = option(4, "query heads", "positive", role="structure")
-    num_kv_heads: Derived[int] = option(
-        None, "key and value heads; null: num_heads", "positive", role="structure"
+    num_heads: int = structure(4, "query heads", "positive")
+    num_kv_heads: Derived[int] = structure(None, "key and value heads; null: num_heads", "positive")
+    head_dim: Derived[int] = structure(
+        None, "width of one head; null: d_model / num_heads", "positive"
     )
-    head_dim: Derived[int] = option(
-        None, "width of one head; null: d_model / num_heads", "positive", role="structure"
-    )
-    d_ff: Derived[int] = option(
+    d_ff: Derived[int] = structure(
         None,
         "width of the feed-forward; null: 4 d_model, or gated 8/3 d_model to a multiple of 32",
         "positive",
-        role="structure",
     )
-    max_seq_len: Derived[int] = option(
-        None, "context limit; null: data.seq_len", "positive", role="structure"
+    max_seq_len: Derived[int] = structure(None, "context limit; null: data.seq_len", "positive")
+    norm: Literal["layernorm", "rmsnorm"] = structure("layernorm", "kind of normalisation")
+    norm_position: Literal["pre", "post"] = structure("pre", "before a sublayer or after its sum")
+    final_norm: Derived[bool] = structure(
+        None, "a norm behind the last block; null: with norm_position pre"
     )
-    norm: Literal["layernorm", "rmsnorm"] = option(
-        "layernorm", "kind of normalisation", role="structure"
-    )
-    norm_position: Literal["pre", "post"] = option(
-        "pre", "before a sublayer or after its sum", role="structure"
-    )
-    final_norm: Derived[bool] = option(
-        None, "a norm behind the last block; null: with norm_position pre", role="structure"
-    )
-    scale_embeddings: bool = option(
-        False, "multiply token vectors by sqrt(d_model)", role="structure"
-    )
-    share_embeddings: bool = option(
-        True, "source and target have one table of token vectors", role="structure"
-    )
-    embed_norm: bool = option(
-        False, "normalise the embeddings before the first block", role="structure"
-    )
+    scale_embeddings: bool = structure(False, "multiply token vectors by sqrt(d_model)")
+    share_embeddings: bool = structure(True, "source and target have one table of token vectors")
+    embed_norm: bool = structure(False, "normalise the embeddings before the first block")
     pooler: Derived[bool] = option(
         None,
         "dense layer on the pooled vector; null: true for encoder heads that pool",
         role="head",
         filled_by="task",
     )
-    pooler_activation: Literal["tanh", "relu"] = option(
-        "tanh", "nonlinearity of the pooler", role="structure"
-    )
+    pooler_activation: Literal["tanh", "relu"] = structure("tanh", "nonlinearity of the pooler")
     pooling: Literal["token", "mean"] = option(
         "token",
         "what a sequence is classified from: an encoder's first or a decoder's last token, or the "
         "mean over all tokens",
         role="head",
     )
-    num_token_types: int = option(
-        0, "token types, such as first and second sentence", "at least 0", role="structure"
+    num_token_types: int = structure(
+        0, "token types, such as first and second sentence", "at least 0"
     )
-    positions: Literal["learned", "rotary", "sinusoidal", "none"] = option(
-        "learned", "how positions enter the model", role="structure"
+    positions: Literal["learned", "rotary", "sinusoidal", "none"] = structure(
+        "learned", "how positions enter the model"
     )
-    sinusoid_layout: Literal["interleaved", "halves"] = option(
-        "interleaved",
-        "sines and cosines of sinusoidal positions in turn, or all sines first",
-        role="structure",
+    sinusoid_layout: Literal["interleaved", "halves"] = structure(
+        "interleaved", "sines and cosines of sinusoidal positions in turn, or all sines first"
     )
-    position_offset: int = option(
-        0,
-        "index of the first token's learned position",
-        "at least 0",
-        role="structure",
+    position_offset: int = structure(0, "index of the first token's learned position", "at least 0")
+    activation: Literal["gelu_tanh", "gelu", "silu", "relu", "relu_squared"] = structure(
+        "gelu_tanh", "feed-forward nonlinearity"
     )
-    activation: Literal["gelu_tanh", "gelu", "silu", "relu", "relu_squared"] = option(
-        "gelu_tanh", "feed-forward nonlinearity", role="structure"
-    )
-    gated: bool = option(
-        False, "multiply the activation by a second projection (GLU)", role="structure"
-    )
-    bias: bool = option(True, "biases in dense layers and layer norms", role="structure")
-    qkv_bias: Derived[bool] = option(
-        None, "biases of queries, keys and values; null: bias", role="structure"
-    )
-    qk_norm: bool = option(False, "RMS-normalise queries and keys per head", role="structure")
-    tie_embeddings: bool = option(
-        True, "the output head shares the token embedding", role="structure"
-    )
-    head_bias: bool = option(
-        False, "a bias on the logits of a decoder or encoder_decoder", role="structure"
-    )
+    gated: bool = structure(False, "multiply the activation by a second projection (GLU)")
+    bias: bool = structure(True, "biases in dense layers and layer norms")
+    qkv_bias: Derived[bool] = structure(None, "biases of queries, keys and values; null: bias")
+    qk_norm: bool = structure(False, "RMS-normalise queries and keys per head")
+    tie_embeddings: bool = structure(True, "the output head shares the token embedding")
+    head_bias: bool = structure(False, "a bias on the logits of a decoder or encoder_decoder")
     zero_init_head: bool = option(False, "an untied head starts at zero")
-    decoder_start_id: Derived[int] = option(
+    decoder_start_id: Derived[int] = structure(
         None,
         "the token that an encoder_decoder's target follows; null: the tokenizer's bos, else pad",
         "at least 0",
-        role="structure",
         filled_by="data",
     )
-    norm_eps: float = option(1e-5, "epsilon inside the norms", "positive", role="structure")
-    rope_theta: float = option(
-        10000.0, "base wavelength of rotary positions", "positive", role="structure"
-    )
-    rope_scaling: Literal["none", "linear", "llama3"] = option(
+    norm_eps: float = structure(1e-5, "epsilon inside the norms", "positive")
+    rope_theta: float = structure(10000.0, "base wavelength of rotary positions", "positive")
+    rope_scaling: Literal["none", "linear", "llama3"] = structure(
         "none",
         "how rotary positions extend past the trained context; linear: all frequencies are "
         "lowered; llama3: only the low ones",
-        role="structure",
     )
-    rope_factor: float = option(
-        1.0, "divisor of the rotary frequencies that are lowered", "positive", role="structure"
+    rope_factor: float = structure(
+        1.0, "divisor of the rotary frequencies that are lowered", "positive"
     )
-    rope_low_freq_factor: float = option(
+    rope_low_freq_factor: float = structure(
         1.0,
         "llama3: frequencies with fewer turns in the original context are divided by rope_factor",
-        role="structure",
     )
-    rope_high_freq_factor: float = option(
-        4.0,
-        "llama3: frequencies with more turns in the original context are unchanged",
-        role="structure",
+    rope_high_freq_factor: float = structure(
+        4.0, "llama3: frequencies with more turns in the original context are unchanged"
     )
-    rope_original_len: int = option(
-        8192, "llama3: length of the original context", "positive", role="structure"
-    )
+    rope_original_len: int = structure(8192, "llama3: length of the original context", "positive")
     dropout: float = option(
         0.0, "dropout rate of embeddings, attention and residual branches", "in [0, 1)"
     )

@@ -5,6 +5,7 @@ import difflib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
@@ -66,6 +67,10 @@ def option(
     metadata = {"meaning": meaning, "rule": rule, "role": role, "filled_by": filled_by}
     metadata |= {"tasks": tasks, "formerly": formerly}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+# A field that decides what the model computes.
+structure = partial(option, role="structure")
 
 
 @dataclasses.dataclass(frozen=True)

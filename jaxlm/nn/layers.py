@@ -83,10 +83,10 @@ def weight(
 def matmul(
     x: Float[Array, "*batch I"], kernel: Float[Array, "I O"] | Int8Matrix, dtype: Any
 ) -> Float[Array, "*batch O"]:
-    """x @ kernel, with the kernel cast to the type of x and a result of `dtype`."""
+    """x @ kernel, the kernel cast to the type of x, in `dtype`. (An einsum traces half as fast.)"""
     if isinstance(kernel, Int8Matrix):
         return kernel.product(x).astype(dtype)
-    return jnp.einsum("...i,io->...o", x, kernel.astype(x.dtype), preferred_element_type=dtype)
+    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=dtype)
 
 
 def matmul_transposed(

@@ -1,4 +1,4 @@
-"""Language models of running text, and the causal one: each token from those before it."""
+"""Language modelling on running text, and causal language modelling: predict the next token."""
 
 import math
 from abc import abstractmethod
@@ -21,13 +21,13 @@ from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.task import Arrays, Params, Scores, Sums, Task, head_sums, mean_scores, perplexity
 from jaxlm.tokenizer import SPECIAL_TOKENS
 
-EVAL_TOKENS = 4096  # tokens of one evaluation batch, or a training batch if that is larger
+EVAL_TOKENS = 4096  # tokens in an evaluation batch, at least a training batch
 
 
 class RunningTextTask(Task):
-    """A language model of running text, in windows of `data.seq_len` tokens."""
+    """Language modelling on windows of `data.seq_len` tokens of running text."""
 
-    needs_cls_sep: ClassVar[bool] = False  # whether its texts stand between [CLS] and [SEP]
+    needs_cls_sep: ClassVar[bool] = False  # whether its windows are between [CLS] and [SEP]
 
     def __init__(self, config: Config, data: Dataset):
         self.config, self.data = config, data
@@ -55,21 +55,21 @@ class RunningTextTask(Task):
 
     @abstractmethod
     def eval_batches(self) -> Iterable[Batch]:
-        """Every target of the validation split once, without randomness."""
+        """Batches with every target of the validation split once, the same in every call."""
 
     def evaluate(self, model: nn.Module, params: Params) -> Scores:
         if self.data.val is None:
             return {}
         scores = mean_scores(self.objective, model, params, self.eval_batches())
         if self.own_objective:
-            return scores  # a perplexity is of the cross-entropy alone
+            return scores  # only a cross-entropy has a perplexity
         return scores | {"perplexity": perplexity(scores["loss"] - scores.get("next_loss", 0.0))}
 
 
 def special_tokens_of(kind: type[RunningTextTask], config: Config) -> str:
-    """Which special tokens a vocabulary trained for this task begins with.
+    """The special tokens that a vocabulary trained for the task begins with.
 
-    ConfigError where the config asks for none and the task needs them.
+    Raises: ConfigError where the config asks for none and the task needs them.
     """
     given = config.data.special_tokens
     require(
@@ -159,7 +159,7 @@ class CausalLMTask(RunningTextTask):
         return scores
 
     def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
-        """The config's prompts, or the opening of a text, with their continuations."""
+        """The config's prompts, or else the start of a text, with their continuations."""
         sample = self.config.sample
         prompts = sample.prompts or (self._opening(),)
         texts = generate(
@@ -174,7 +174,7 @@ class CausalLMTask(RunningTextTask):
         return list(zip(prompts, texts, strict=True))
 
     def _opening(self) -> str:
-        """Empty if a special token opens texts, else a newline, else the training text's first."""
+        """A prompt that starts a text: empty after a special token, else newline or first token."""
         tokenizer = self.tokenizer
         if tokenizer.bos_id is not None or tokenizer.eos_id is not None:
             return ""
@@ -182,9 +182,9 @@ class CausalLMTask(RunningTextTask):
         return "\n" if "\n" in tokenizer.decode(range(tokenizer.vocab_size)) else first
 
     def summary(self, best: Loaded) -> dict[str, Any]:
-        """The losses of Witten-Bell n-grams on the same split, in nats a token, as `baselines`.
+        """The losses of Witten-Bell n-grams on the validation split, in nats a token.
 
-        None where there is nothing to compare: no validation, too many tokens, another loss.
+        `baselines` is None without validation, above BASELINE_TOKENS, or with another objective.
         """
         train, val = self.data.train, self.data.val
         if val is None or len(train) > BASELINE_TOKENS or self.own_objective:

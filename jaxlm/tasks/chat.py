@@ -1,4 +1,4 @@
-"""Dialogues, of which a decoder learns the replies."""
+"""Fine-tuning on dialogues: a decoder learns the replies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,16 +17,16 @@ from jaxlm.tokenizer import Tokenizer, TokenizerError
 from jaxlm.tokenizer.chat import dialogue_with_replies, with_dialogues
 
 ROLES = ("user", "assistant")
-USUAL_COLUMNS = ("turns", "messages")  # usual names of the column of dialogues
+USUAL_COLUMNS = ("turns", "messages")  # default names of the column of dialogues
 
 
 def reply_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """Cross-entropy of the tokens of the replies."""
+    """Cross-entropy of the tokens in replies."""
     return target_sums(outputs, batch["targets"], batch["weights"])
 
 
 class ChatTask(RowTask):
-    """Replies of a dialogue, predicted token by token; the other turns are only read."""
+    """Next-token prediction of the replies in a dialogue, given all turns before."""
 
     architecture = "decoder"
     heads = ("lm",)
@@ -36,7 +36,7 @@ class ChatTask(RowTask):
         super().__init__(with_dialogues(tokenizer), limit, *args, **keywords)
 
     def make_objective(self) -> RowObjective:
-        # Padding stands behind a row's tokens, where none of them looks: no mask is needed.
+        # Padding comes after a row's tokens, which cannot attend to it: no mask is needed.
         return RowObjective(reply_losses, inputs=())
 
     @property
@@ -47,7 +47,7 @@ class ChatTask(RowTask):
     def read(
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
-        """Turns as texts, of which the user says the first, or as messages with their roles."""
+        """Turns as texts, starting with the user's, or as messages with roles."""
         column = data.text_column
         if column in USUAL_COLUMNS and column not in row:
             column = next((name for name in USUAL_COLUMNS if name in row), column)
@@ -71,7 +71,7 @@ class ChatTask(RowTask):
             turns = item.label
             ids, learned = self._tokens(item.where, turns)
             self.notes["dialogues_cut"] += len(ids) > self.limit + 1
-            # The oldest turns go first; then the end.
+            # Drop the oldest turns first, then cut the end.
             while len(ids) > self.limit + 1 and (shorter := without_oldest(turns)):
                 turns = shorter
                 ids, learned = self._tokens(item.where, turns)
@@ -90,7 +90,7 @@ class ChatTask(RowTask):
     def _tokens(
         self, where: str, turns: Sequence[Mapping[str, Any]]
     ) -> tuple[list[int], list[bool]]:
-        """All tokens of a dialogue, and which of them belong to replies."""
+        """The tokens of a dialogue, and whether each belongs to a reply."""
         try:
             return dialogue_with_replies(self.tokenizer, turns)
         except TokenizerError as error:
@@ -116,7 +116,7 @@ class ChatTask(RowTask):
 
 
 def read_turn(where: str, i: int, turn: Any) -> dict[str, Any]:
-    """A turn with its role and its text, and what else a message says, such as its tool calls."""
+    """A turn as a message: role, content, and other fields such as tool calls."""
     if isinstance(turn, str):
         return {"role": ROLES[i % 2], "content": turn}
     if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
@@ -128,7 +128,7 @@ def read_turn(where: str, i: int, turn: Any) -> dict[str, Any]:
 
 
 def turn_text(where: str, content: Any) -> str:
-    """The text of a turn: null is empty, parts are joined. DataError for what is no text."""
+    """The text of a turn: null is empty, parts are joined; DataError for other content."""
     if content is None:
         return ""
     parts = content if isinstance(content, list) else [content]
@@ -143,7 +143,7 @@ def turn_text(where: str, content: Any) -> str:
 
 
 def without_oldest(turns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The turns from the user's second one on, after a system's; none if no reply is among them."""
+    """The turns from the user's second one on, after a system turn; empty if no reply is left."""
     first = int(turns[0]["role"] == "system")
     users = (i for i in range(first + 1, len(turns)) if turns[i]["role"] == "user")
     rest = turns[next(users, len(turns)) :]

@@ -1,4 +1,4 @@
-"""Rows of a table as items, items as examples of tokens, and examples as batches of few shapes."""
+"""From rows of a table to items, from items to tokenized examples, and from examples to batches."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,26 +12,27 @@ import numpy as np
 
 from jaxlm.config import DataConfig
 from jaxlm.data.batches import Batch, padded_length
+from jaxlm.data.dataset import REPEATS
 from jaxlm.data.rows import take
 from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer, TokenizerError
 
-# What was left out or cut, counted by key; in words for the first line of a run.
+# Phrases for the counts of what was left out or cut, as printed at the start of a run.
 NOTES = {
     "rows_without_text": "rows without text, left out",
     "rows_without_label": "rows without a label, left out",
-    "rows_sharing_context": "rows left out, as rows held out share their context",
-    "rows_sharing_text": "rows left out, as rows held out have the same text",
-    "repeats_group": "rows repeat the text of another and stay on its side of the split",
-    "repeats_drop": "rows repeat the text of another, left out",
+    "rows_sharing_context": "training rows left out, as their context is in validation or test",
+    "rows_sharing_text": "training rows left out, as their text is in validation or test",
+    "repeats_group": REPEATS["group"],
+    "repeats_drop": REPEATS["drop"],
     "repeats_keep": "rows repeat the text of another, split like any other",
     "repeats_labelled_apart": "rows repeat the text of another with another label",
-    "held_out_repeats": "rows held out that repeat one to train on",
+    "held_out_repeats": "validation or test rows that repeat a training row",
     "texts_cut": "texts longer than {limit} tokens, cut at their end",
-    "texts_in_parts": "texts longer than {limit} tokens, gone through in parts",
+    "texts_in_parts": "texts longer than {limit} tokens, processed in parts",
     "questions_cut": "questions longer than half of {limit} tokens, cut at their end",
-    "contexts_in_windows": "contexts longer than {limit} tokens, gone through in windows",
-    "answers_in_no_window": "answers that no window holds, taken for none",
+    "contexts_in_windows": "contexts longer than {limit} tokens, processed in windows",
+    "answers_in_no_window": "answers that no window holds, counted as no answer",
     "dialogues_cut": "dialogues longer than {limit} tokens, cut",
     "dialogues_without_reply": "dialogues whose first turn leaves no room for a reply, left out",
 }
@@ -44,7 +45,7 @@ def notes_in_words(notes: Mapping[str, int], limit: int) -> list[str]:
 
 
 class Item(NamedTuple):
-    """One row of the data: where it stands, what is read, and what is to be learned from it."""
+    """One row of the data: its file and line, its texts, and its label."""
 
     where: str
     content: tuple[str, ...]
@@ -55,8 +56,9 @@ class Item(NamedTuple):
 class Example:
     """One row of a batch before padding.
 
-    `tokens` are arrays with an entry a token, `ids` among them, `row` single values; `item` counts
-    the items, of which a long one has several examples, and `note` leads from outputs to answers.
+    `tokens` are arrays with one entry a token, such as `ids`; `row` holds single values. `item` is
+    the index of its item: a long item has several examples. `note` is what the task needs to turn
+    outputs into an answer.
     """
 
     tokens: dict[str, np.ndarray]
@@ -69,10 +71,10 @@ class Example:
 
 
 def collate(examples: Sequence[Example], length: int, pad: int, rows: int) -> Batch:
-    """Arrays (B, T) and (B,) of examples padded to a length; rows that are missing weigh nothing.
+    """Arrays (B, T) and (B,) of examples padded to `length`, and to B = `rows` with weights 0.
 
-    Adds `attention_mask` (B, T), 1 where there is a token; a missing row shows one, as attention
-    over nothing is no number.
+    Adds `attention_mask` (B, T), 1 at tokens. An empty row has one token, as attention over none is
+    NaN.
     """
     batch: Batch = {}
     for name, first in examples[0].tokens.items():
@@ -92,7 +94,7 @@ def collate(examples: Sequence[Example], length: int, pad: int, rows: int) -> Ba
 def in_batches(
     examples: Sequence[Example], size: int, limit: int, pad: int
 ) -> Iterator[tuple[Batch, list[Example]]]:
-    """Every example once, those of like length together, with the batch that it is in."""
+    """Batches of examples of similar length, each with its examples; every example once."""
     order = np.argsort([len(example) for example in examples], kind="stable")
     for first in range(0, len(order), size):
         chosen = [examples[i] for i in order[first : first + size]]
@@ -101,9 +103,9 @@ def in_batches(
 
 @dataclass(frozen=True)
 class Joined:
-    """The ids of one or two texts with their special tokens; `types` (0 or 1) tell them apart.
+    """The ids of one or two texts with their special tokens; `types` is 0 or 1 for each token.
 
-    `second` is where the second text starts, and `cut` whether a text did not fit.
+    `second` is where the second text starts, and `cut` whether a text was too long.
     """
 
     ids: list[int]
@@ -113,7 +115,7 @@ class Joined:
 
 
 class Joiner:
-    """Puts texts together as the tokenizer's template does; without one, a newline between two."""
+    """Joins texts by the tokenizer's template, or without one by a newline."""
 
     def __init__(self, tokenizer: Tokenizer, limit: int):
         self.tokenizer, self.limit = tokenizer, limit
@@ -144,7 +146,7 @@ class Joiner:
             before, after = ids[: first[0]], ids[second[-1] + 1 :]
             between = ids[first[-1] + 1 : second[0]]
             kind = encoding.type_ids[second[0]]
-        if not between:  # as of a decoder, whose template may only trim offsets
+        if not between:  # the template of a decoder's tokenizer may have no separator
             with suppress(TokenizerError):
                 between = self.tokenizer.encode_after("\n")
         return before, between, after, kind
@@ -155,9 +157,9 @@ class Joiner:
         return len(self._single[0])
 
     def room(self, first: list[int] | None = None) -> int:
-        """Tokens that one text may have, or a second one after the first.
+        """Room in tokens for one text, or for a second text after `first`.
 
-        DataError where special tokens leave none to a text alone.
+        Raises: DataError where special tokens leave no room for a single text.
         """
         if first is None:
             room = self.limit - sum(map(len, self._single))
@@ -171,14 +173,14 @@ class Joiner:
         return self.limit - len(before) - len(first) - len(between) - len(after)
 
     def one(self, ids: list[int]) -> Joined:
-        """A text alone, cut at its end if it is too long."""
+        """A single text, cut at its end if it is too long."""
         before, after = self._single
         room = self.room()
         joined = [*before, *ids[:room], *after]
         return Joined(joined, [0] * len(joined), len(joined), len(ids) > room)
 
     def two(self, first: list[int], second: list[int]) -> Joined:
-        """Two texts, of which the longer one is cut, token by token, until both fit."""
+        """Two texts; the longer one is cut until both fit."""
         before, between, after, kind = self._pair
         room = self.room([])
         keep = min(len(first), max(room - len(second), room - room // 2))
@@ -194,71 +196,74 @@ COLUMNS = ("text_column", "pair_column", "label_column")
 
 
 class RowReader(ABC):
-    """What a task says of its rows before it knows their labels."""
+    """How a task reads its rows, before their labels are known."""
 
-    columns: ClassVar[tuple[str | None, ...]]  # usual names of COLUMNS; None: it has none
-    is_classifier: ClassVar[bool] = False  # whether its labels are classes, or a number each
+    columns: ClassVar[tuple[str | None, ...]]  # default names of COLUMNS; None: not used
+    is_classifier: ClassVar[bool] = False  # whether its labels are classes or numbers
 
     @classmethod
     @abstractmethod
     def read(
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
-        """The item of a row; None if it has no text. DataError where a field is not as it must."""
+        """The item of a row, or None for a row without text.
+
+        Raises: DataError for a malformed field.
+        """
 
     @classmethod
     def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
-        """The columns whose characters are counted, so that nothing may be cleaned off them."""
+        """The columns that are not cleaned, as labels or answers count their characters."""
         return ()
 
     @classmethod
     def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
-        """The columns that may hold several texts, which a CSV or TSV file has in one cell."""
+        """The columns that may hold lists, which a CSV or TSV file has as text in one cell."""
         return (data.label_column,) if problem == "multi_label" else ()
 
     @classmethod
     def labels_in(cls, item: Item) -> Sequence[str]:
-        """The names of the classes that an item is labelled with."""
+        """The class names in an item's label."""
         return ()
 
     @classmethod
     def group(cls, item: Item) -> object:
-        """Items of one group never stand on both sides of a split; None: each is its own."""
+        """The key of the items that a split keeps together; None: each is its own group."""
         return None
 
     @classmethod
     def has_classes(cls, problem: str) -> bool:
-        """Whether its labels are the names of classes."""
+        """Whether its labels are class names."""
         return cls.is_classifier and problem != "regression"
 
     @classmethod
     def missing_columns(cls, data: DataConfig) -> dict[str, str | None]:
-        """The usual name of each column that `data` names none for."""
+        """The default name of each column that `data` does not name."""
         usual = zip(COLUMNS, cls.columns, strict=True)
         return {name: column for name, column in usual if getattr(data, name) is None}
 
 
-def field_of(where: str, row: Mapping[str, Any], column: str | None, setting: str) -> Any:
-    """A field that must be there, null and NaN as an empty text."""
+def field_of(where: str, row: Mapping[str, Any], column: str | None, option: str) -> Any:
+    """A required field, with null and NaN as an empty text."""
     assert column is not None
-    value = take(where, dict(row), column, setting)
-    return "" if value is None or value != value else value  # NaN, as tables write a gap
+    value = take(where, dict(row), column, option)
+    return "" if value is None or value != value else value  # NaN is a missing value in tables
 
 
 def text_field(
-    where: str, row: Mapping[str, Any], column: str | None, setting: str, strip: bool = True
+    where: str, row: Mapping[str, Any], column: str | None, option: str, strip: bool = True
 ) -> str:
-    value = field_of(where, row, column, setting)
+    value = field_of(where, row, column, option)
     if not isinstance(value, str):
         raise DataError(f"{where} holds {value!r} in column {column!r} where text should be")
     return value.strip() if strip else value
 
 
 def as_label(value: Any) -> Any:
-    """A label, or each one of a list, in one spelling: 1.0 is 1, as a number and as a text."""
+    """A label, or each in a list, in one spelling: 1.0 is 1, as a number or as text."""
     if isinstance(value, list):
         return [as_label(item) for item in value]
-    # JSON's true and false stay words: for Python they are 1 and 0 too.
+    # true and false of JSON are kept as words, as they are also 1 and 0 in Python.
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -267,21 +272,21 @@ def as_label(value: Any) -> Any:
 
 
 def sorted_labels(names: set[str]) -> tuple[str, ...]:
-    """Labels in order: numbers by their value and then their spelling, else by the alphabet."""
+    """Labels in order: numeric if all are numbers, else alphabetic."""
     if all(re.fullmatch(r"-?\d{1,300}", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
 def is_gap(value: Any) -> bool:
-    """Whether a cell says that there is no label: null, NaN or blank."""
+    """Whether a cell has no label: null, NaN or blank."""
     if isinstance(value, str):
         return value.strip() in ("", "nan", "NaN")
     return value is None or value != value
 
 
 def balance(examples: Sequence[Example], num_classes: int) -> None:
-    """Weigh targets so that every class counts as much as any other, and the mean weight is 1."""
+    """Weight targets so that every class counts the same and the mean weight is 1."""
     parts = [e.tokens if "targets" in e.tokens else e.row for e in examples]
     counts = np.zeros(num_classes)
     for part in parts:

@@ -1,4 +1,4 @@
-"""What a trained model is used for: answers to texts, scores on rows and on texts, vectors."""
+"""Uses of a trained model: answers to texts, scores on rows and texts, embedding vectors."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ ANSWERING: tuple[type[RowTask], ...] = (
     TokenClassificationTask,
     QuestionAnsweringTask,
 )
-PSEUDO_TOKENS = 2000  # that are hidden one by one, each in a pass of its own
+PSEUDO_TOKENS = 2000  # hidden one by one for the pseudo-perplexity
 
 
 class RowEvaluation(NamedTuple):
@@ -42,26 +42,26 @@ class RowEvaluation(NamedTuple):
     items: list[Item]
     answers: list[Answer]
     notes: dict[str, int]  # what was cut or left out, by the keys of NOTES
-    label_pairs: tuple[list[str], list[str]] | None  # right and given labels, one by one
+    label_pairs: tuple[list[str], list[str]] | None  # true and predicted labels
     by_class: dict[str, Scores]  # precision, recall, F1 and rows of each class or entity type
-    remarks: list[str]  # what was read and passed over, in words
+    remarks: list[str]  # which files were read and skipped
 
 
 def writes_text(loaded: Loaded) -> bool:
-    """Whether a model predicts the tokens of a text, and not the labels of rows."""
+    """Whether a model predicts the tokens of a text, not the labels of rows."""
     return loaded.config.head in ("lm", "pretraining")
 
 
 def is_of_dialogues(loaded: Loaded) -> bool:
-    """Whether a model was tuned on dialogues, and writes replies."""
+    """Whether a model was fine-tuned on dialogues."""
     run = tuning_run(loaded)
     return writes_text(loaded) and run is not None and TASKS.get(run.task.name) is ChatTask
 
 
 def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
-    """The task that a model was fine-tuned for, as the run that tuned it had it.
+    """The task that a model was fine-tuned for, with the options of that run.
 
-    JaxlmError where the model answers nothing, or with `dialogues` writes no text.
+    Raises: JaxlmError for a model that gives no answers, or with `dialogues` writes no replies.
     """
     config = loaded.config
     kinds = (ChatTask,) if dialogues else ANSWERING
@@ -84,7 +84,7 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
 
 
 def tuning_run(loaded: Loaded) -> Config | None:
-    """The config of the run that tuned a model on rows, if one did."""
+    """The config of the run that fine-tuned a model on rows, if any."""
     run = loaded.run_config
     return run if run is not None and run.task.on_rows else None
 
@@ -92,9 +92,9 @@ def tuning_run(loaded: Loaded) -> Config | None:
 def rows_like_the_run(
     loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **fields: str | None
 ) -> DataConfig:
-    """Where to read rows: columns as given, else the tuning run's, else the task's usual ones.
+    """A data section to read rows by: columns as given, else of the run, else the task's defaults.
 
-    `fields` are those of the data section that are given: columns, and the split of a Hub data set.
+    `fields` are given fields of the data section: columns, and the split of a Hub data set.
     """
     run, normalize = loaded.run_config, DataConfig.normalize
     found: dict[str, Any] = dict(zip(COLUMNS, task.columns, strict=True))
@@ -107,7 +107,7 @@ def rows_like_the_run(
 
 
 def listed(texts: Any, what: str) -> tuple[list[Any], bool]:
-    """Texts as a list, and whether there was but one; JaxlmError for what holds none."""
+    """Texts as a list, and whether a single text was given; JaxlmError for other values."""
     if isinstance(texts, str):
         return [texts], True
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
@@ -131,10 +131,11 @@ def predict(
 
 
 def predict(loaded, texts):
-    """What a fine-tuned model says of each text, or pair of texts such as a question and a context.
+    """A fine-tuned model's answer to each text, or pair of texts such as a question and a context.
 
-    One text alone has one answer. A tagger also takes lists of words. DataError for a text that is
-    empty, JaxlmError for what is no text.
+    A single text gives a single answer. A tagger also takes lists of words.
+
+    Raises: DataError for an empty text, JaxlmError for a value that is not a text.
     """
     check_loaded(loaded)
     texts, alone = listed(texts, "predict")
@@ -160,8 +161,9 @@ def is_text_or_pair(value: Any) -> bool:
 def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> RowEvaluation:
     """The scores of a model on the labelled rows that `data` names.
 
-    With `dialogues` they are turns, of which a language model is scored on the replies. DataError
-    for a label that the model does not know.
+    With `dialogues` the rows are dialogues, and a language model is scored on the replies.
+
+    Raises: DataError for a label that the model does not have.
     """
     task, remarks = row_task_of(loaded, dialogues), list[str]()
     items = read_items(type(task), data, task.problem, task.notes, remarks=remarks)
@@ -174,9 +176,9 @@ def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> 
 
 
 def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:
-    """The config to read and score a text by: the run's that trained the model, if there is one.
+    """The config to read and score a text by: that of the run which trained the model, if any.
 
-    `fields` are those of the data section that are given.
+    `fields` are given fields of the data section.
     """
     model, run = loaded.config, loaded.run_config
     name = "masked_lm" if model.architecture == "encoder" else "causal_lm"
@@ -190,7 +192,7 @@ def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:
     elif run is not None:
         data = dataclasses.replace(data, normalize=run.data.normalize)
     given = {name: value for name, value in fields.items() if value}
-    # All of it is scored, as it stands there.
+    # The whole text is scored, unchanged.
     whole = {"val_fraction": 0.0, "test_fraction": 0.0, "max_documents": None, "duplicates": "keep"}
     hub = {name: getattr(DataConfig, name) for name in ("hf_config", "hf_split")}
     return config.replace({"data": {**vars(data), **hub, **whole, "source": source, **given}})
@@ -204,12 +206,14 @@ def evaluate_text(
     max_documents: int | None = None,
     **fields: Any,
 ) -> dict[str, float]:
-    """Losses in nats a token over a text: `loss`, `perplexity` and what else validation reports.
+    """Losses in nats a token over a text: `loss`, `perplexity` and the others of validation.
 
-    The text is read, cut and masked as by the run that trained the model, so that the text that it
-    validated on has the same scores; `fields` of the data section take another value. A masked
-    language model also gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens`
-    tokens from all over the text. JaxlmError for a model with another head.
+    The text is read, cut and masked as in the run that trained the model, so its validation text
+    gets the same scores; `fields` override fields of the data section. A masked language model also
+    gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens` tokens spread over
+    the text.
+
+    Raises: JaxlmError for a model that does not predict text.
     """
     if not writes_text(loaded):
         raise JaxlmError(f"a model with the head {loaded.config.head} does not predict text")
@@ -220,7 +224,7 @@ def evaluate_text(
     stores = prepare(data, tokenizer=loaded.tokenizer, whole=True)
     if len(stores.train) < 2:
         raise DataError(f"{source} has {len(stores.train)} token(s): a loss takes 2 or more")
-    # The whole text is held out: the model has not seen it here.
+    # The whole text is the validation split.
     held_out = Dataset(stores.tokenizer, stores.train, stores.train, stores.fingerprint)
     kind = MaskedLMTask if masked else CausalLMTask
     scores: dict[str, float] = kind(config, held_out).evaluate(loaded.model, loaded.params)
@@ -236,7 +240,7 @@ def evaluate_text(
 def pooled_states(
     trunk: Any, params: Any, ids: Int[Array, "B T"], mask: Int[Array, "B T"]
 ) -> Float[Array, "B D"]:
-    """The mean of the hidden states that the mask shows."""
+    """The mean of the hidden states where the mask is 1."""
     return mean_of_tokens(trunk.apply({"params": params}, ids, attention_mask=mask), mask)
 
 
@@ -251,11 +255,12 @@ def embed(
 
 
 def embed(loaded, texts, normalize=True):
-    """A vector (D,) of each text: its hidden states averaged, of length 1 unless told otherwise.
+    """A vector (D,) of each text: the mean of its hidden states, of length 1 with `normalize`.
 
-    The dot product of two such vectors is their cosine. Texts longer than the model are cut
-    (Reimers and Gurevych 2019). One text alone has one vector. DataError for a text that is empty,
-    JaxlmError for what is no text.
+    The dot product of two such vectors is their cosine similarity (Reimers and Gurevych 2019).
+    Texts longer than the model's context are cut. A single text gives a single vector.
+
+    Raises: DataError for an empty text, JaxlmError for a value that is not a text.
     """
     check_loaded(loaded)
     texts, alone = listed(texts, "embed")
@@ -272,7 +277,7 @@ def embed(loaded, texts, normalize=True):
         chosen = order[first : first + EVAL_ROWS]
         length = padded_length(max(len(rows[i]) for i in chosen), config.max_seq_len)
         ids, mask = np.zeros((2, EVAL_ROWS, length), np.int32)
-        mask[:, 0] = 1  # attention over nothing is no number
+        mask[:, 0] = 1  # attention over no token is NaN
         for row, i in enumerate(chosen):
             ids[row, : len(rows[i])] = rows[i]
             mask[row, : len(rows[i])] = 1

@@ -24,17 +24,14 @@ from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
 
 @dataclass(frozen=True)
 class RowSplits:
-    """The items of each split, the label names, and counts of what was left out (see NOTES).
-
-    `remarks` say which files were read and skipped.
-    """
+    """The items of each split, the label names, and counts of what was left out (see NOTES)."""
 
     train: list[Item]
     val: list[Item]
     test: list[Item]
     labels: tuple[str, ...]
     notes: Counter[str]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # which files were read and skipped
 
     @property
     def fingerprint(self) -> str:
@@ -223,10 +220,7 @@ def require_rows(data: DataConfig, option: str, part: Sequence[Item], unit: str,
 def label_names(
     kind: type[RowReader], train: Sequence[Item], config: Config, rows: str
 ) -> tuple[str, ...]:
-    """The labels of the training rows in order; for regression, the name of the column.
-
-    `rows` describes the training rows in the error message.
-    """
+    """The labels of the training rows, which an error calls `rows`; for regression the column."""
     if kind.is_classifier and config.model.problem == "regression":
         return (str(config.data.label_column),)
     if not kind.has_classes(config.model.problem):

@@ -1,4 +1,4 @@
-"""Masked language modelling: hidden tokens guessed from both sides (Devlin et al. 2018)."""
+"""Masked language modelling: predict hidden tokens from both sides (Devlin et al. 2018)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ from jaxlm.ops.reductions import cross_entropy
 from jaxlm.tasks.causal_lm import RunningTextTask
 from jaxlm.tasks.task import Arrays, Params, Sums, head_sums
 
-PSEUDO_ROWS = 32  # copies of a window, each with another token hidden, that go through together
+PSEUDO_ROWS = 32  # copies of a window in a batch, each with another token hidden
 
 
 def masked_lm(
@@ -59,8 +59,8 @@ def masked_lm(
     if "next_sentence" in batch:
         answers = jnp.asarray(batch["next_sentence"])
         guess = apply(hidden, method="next_sentence")
-        # Weighted so that dividing by the count of tokens gives the mean over rows, without the
-        # rows that only fill up a batch.
+        # Weighted so that dividing by the count of tokens gives the mean over rows, without
+        # padding rows.
         shown = jnp.max(weights, axis=1)
         shown *= sums["count"] / jnp.maximum(shown.sum(), 1)
         sums["next_loss"] = (cross_entropy(guess, answers) * shown).sum()
@@ -70,7 +70,7 @@ def masked_lm(
 
 
 class MaskedLMTask(RunningTextTask):
-    """Windows between [CLS] and [SEP], or pairs of sentences, with tokens to guess."""
+    """Windows between [CLS] and [SEP], or pairs of sentences, with hidden tokens."""
 
     architecture = "encoder"
     heads = ("lm", "pretraining")
@@ -87,7 +87,7 @@ class MaskedLMTask(RunningTextTask):
     @classmethod
     def from_config(cls, config: Config, source: Loaded | None) -> "RunningTextTask":
         if source is not None and source.config.head == "pretraining":
-            # The two heads that the source was trained with go on together.
+            # Go on training both heads of the source.
             config = config.replace({"model": {"head": "pretraining"}})
         return super().from_config(config, source)
 
@@ -96,7 +96,7 @@ class MaskedLMTask(RunningTextTask):
         return {**fields, "model": {**fields["model"], "head": head or "lm"}}
 
     def _check_prompts(self) -> None:
-        """Raise ConfigError for a prompt that leaves nothing to fill."""
+        """Raise ConfigError for a prompt without a mask token."""
         sample = self.config.sample
         for prompt in (sample.prompts or ()) if sample.every else ():
             mask = self.tokenizer.special_token("mask_token")
@@ -113,13 +113,13 @@ class MaskedLMTask(RunningTextTask):
         return self.batches.of_split(self.data.val).eval_batches(self.eval_size)
 
     def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
-        """The config's prompts, or a piece of text with a hidden token, with their masks filled."""
+        """The config's prompts, or else some text with a masked token, and the texts filled in."""
         prompts = self.config.sample.prompts or (self._cloze(),)
         texts = [filled.text for filled in fill(loaded, list(prompts))]
         return list(zip(prompts, texts, strict=True))
 
     def _cloze(self) -> str:
-        """The first tokens of the text, the middle one masked."""
+        """The first tokens of the validation text, with the middle one masked."""
         store = self.data.val or self.data.train
         ids = store.tokens[: self.config.data.seq_len // 2].tolist()
         middle, decode = len(ids) // 2, self.tokenizer.decode
@@ -130,10 +130,10 @@ class MaskedLMTask(RunningTextTask):
 def pseudo_losses(
     loaded: Loaded, store: TokenStore, seq_len: int, most: int
 ) -> Float[np.ndarray, " n"]:
-    """The loss of each token when it alone is hidden, of about `most` tokens from all over a store.
+    """The loss of about `most` tokens, each hidden alone, in windows spread evenly over a store.
 
-    Their mean is the logarithm of the pseudo-perplexity (Salazar et al. 2020). Windows hold tokens
-    of one document; special tokens are not hidden.
+    Their mean is the logarithm of the pseudo-perplexity (Salazar et al. 2020). A window holds
+    tokens of one document; special tokens are not hidden.
     """
     tokenizer = loaded.tokenizer
     special, mask_id = MaskingVocabulary.of(tokenizer).special, tokenizer.mask_id or 0
@@ -155,7 +155,7 @@ def pseudo_losses(
 
 @jax.jit(static_argnums=0)
 def hidden_losses(model, params, rows: Array, places: Array, ids: Array) -> Float[Array, " B"]:
-    """The loss of the token at one place of each row."""
+    """The loss of the token at one position of each row."""
     hidden = model.apply({"params": params}, rows, method="hidden")
     chosen = jnp.take_along_axis(hidden, places[:, None, None], axis=1)
     logits = model.apply({"params": params}, chosen, method="head")[:, 0]

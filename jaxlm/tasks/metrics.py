@@ -1,4 +1,4 @@
-"""Scores of predictions, by scikit-learn, seqeval and SciPy, and simple models to compare with."""
+"""Scores of predictions by scikit-learn, seqeval and SciPy, and simple baseline models."""
 
 import re
 import string
@@ -14,11 +14,11 @@ from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")
-MARKS = str.maketrans("LU", "ES")  # seqeval knows last and unit tags as end and single ones
-# Chinese characters and words, of which TF-IDF takes those alone and pairs side by side.
+MARKS = str.maketrans("LU", "ES")  # seqeval writes last and unit tags as end and single
+# Chinese characters and other words, which TF-IDF counts as unigrams and bigrams.
 TERM = f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+"
-MOST_TERMS, MOST_DECISIONS = 50_000, 5_000_000  # decisions: rows to learn from times labels
-FEW_LABELS = 20  # up to which logistic regression is fitted to all labels together
+MOST_TERMS, MOST_DECISIONS = 50_000, 5_000_000  # decisions: training rows times labels
+FEW_LABELS = 20  # the most labels that one logistic regression is fitted to
 
 
 class MetricsError(JaxlmError):
@@ -33,14 +33,14 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise MetricsError(
-            'scores of this task take the metrics extra: pip install "jaxlm[metrics]"'
+            'scores of this task need the metrics extra: pip install "jaxlm[metrics]"'
         ) from None
 
 
 def single_label_scores(
     truth: Sequence[str], found: Sequence[str], labels: Sequence[str]
 ) -> dict[str, float]:
-    """Accuracy, and F1 averaged over the classes (macro) and over all decisions (micro)."""
+    """Accuracy, and F1 averaged over classes (macro) and over all decisions (micro)."""
     sklearn = library("sklearn.metrics")
     options: dict[str, Any] = {"labels": list(labels), "zero_division": 0.0}
     return {
@@ -56,10 +56,10 @@ def class_scores(
     """Precision, recall, F1 and the number of rows of each class."""
     sklearn = library("sklearn.metrics")
     options: dict[str, Any] = {"labels": list(labels), "zero_division": 0.0}
-    return by_name(labels, sklearn.precision_recall_fscore_support(truth, found, **options))
+    return scores_by_name(labels, sklearn.precision_recall_fscore_support(truth, found, **options))
 
 
-def by_name(names: Sequence[str], columns: Sequence[Any]) -> dict[str, dict[str, float]]:
+def scores_by_name(names: Sequence[str], columns: Sequence[Any]) -> dict[str, dict[str, float]]:
     rows = zip(*columns, strict=True)
     return {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
@@ -67,18 +67,18 @@ def by_name(names: Sequence[str], columns: Sequence[Any]) -> dict[str, dict[str,
     }
 
 
-def hot(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
-    """Which of the labels each row has, as 0 and 1 (N, C)."""
+def multi_hot(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    """Which labels each row has, as 0 and 1 (N, C)."""
     return np.array([[label in row for label in labels] for row in rows], int)
 
 
 def multi_label_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> dict[str, float]:
-    """As for single labels; accuracy counts the rows whose labels are all right."""
+    """As `single_label_scores`; accuracy counts rows whose labels are all correct."""
     sklearn = library("sklearn.metrics")
-    left, right = hot(truth, labels), hot(found, labels)
-    # scikit-learn takes a single column for two classes, 0 and 1.
+    left, right = multi_hot(truth, labels), multi_hot(found, labels)
+    # scikit-learn reads a single column as two classes, 0 and 1.
     chosen = list(range(len(labels))) if len(labels) > 1 else [1]
     options: dict[str, Any] = {"labels": chosen, "zero_division": 0.0}
     return {
@@ -91,8 +91,8 @@ def multi_label_scores(
 def multi_class_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """As `class_scores`, where a row has several labels."""
-    columns = zip(hot(truth, labels).T, hot(found, labels).T, strict=True)
+    """As `class_scores`, for rows with several labels."""
+    columns = zip(multi_hot(truth, labels).T, multi_hot(found, labels).T, strict=True)
     words = [[["yes" if has else "no" for has in side] for side in pair] for pair in columns]
     return {
         label: class_scores(left, right, ["yes"])["yes"]
@@ -101,7 +101,7 @@ def multi_class_scores(
 
 
 def number_scores(truth: Sequence[float], found: Sequence[float]) -> dict[str, float]:
-    """Pearson's and Spearman's correlation; 0 where one side is constant."""
+    """Pearson and Spearman correlation; 0 where one side is constant."""
     stats = library("scipy.stats")
 
     if len(truth) < 2 or len(set(truth)) == 1 or len(set(found)) == 1:
@@ -115,9 +115,9 @@ def number_scores(truth: Sequence[float], found: Sequence[float]) -> dict[str, f
 def tag_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> dict[str, float]:
-    """Of entity tags (B-PER, I-PER, O; E or L, S or U): F1, precision and recall of whole entities.
+    """For entity tags (B-PER, I-PER, O; E or L, S or U): F1, precision and recall of entities.
 
-    Of other tags the macro F1; of both the share of right tags.
+    For other tags, as `single_label_scores`; for both, the accuracy of the tags.
     """
     pairs = [pair for rows in zip(truth, found, strict=True) for pair in zip(*rows, strict=True)]
     left, right = zip(*pairs, strict=True)
@@ -138,14 +138,14 @@ def tag_scores(
 def entity_scores(
     truth: Sequence[Sequence[str]], found: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and the number of right entities (rows) of each type of entity."""
+    """Precision, recall, F1 and the number of true entities (rows) of each entity type."""
     both = [
         [[tag[:1].translate(MARKS) + tag[1:] for tag in tags] for tags in rows]
         for rows in (truth, found)
     ]
     names = sorted({tag[2:] for rows in both for tags in rows for tag in tags if tag != "O"})
     score = library("seqeval.metrics.sequence_labeling").precision_recall_fscore_support
-    return by_name(names, score(*both, average=None, zero_division=0)) if names else {}
+    return scores_by_name(names, score(*both, average=None, zero_division=0)) if names else {}
 
 
 def are_entities(labels: Sequence[str]) -> bool:
@@ -213,9 +213,9 @@ def matches(
 
 
 def answer_scores(truth: Sequence[Sequence[str]], found: Sequence[str]) -> dict[str, float]:
-    """Exact match and F1 over words, each with the best of the right answers (SQuAD).
+    """Exact match and F1 over words, each for the best of the correct answers (SQuAD).
 
-    Case, punctuation and English articles do not count; a Chinese character is a word.
+    Case, punctuation and English articles are ignored; a Chinese character is a word.
     """
     exact, overlap = [], []
     for answers, given in zip(truth, found, strict=True):
@@ -243,18 +243,18 @@ def six_digits(scores: dict[str, float]) -> dict[str, float]:
 
 
 def confusion(truth: Sequence[str], found: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Counts (C, C): rows are what is right, columns what was said."""
+    """Counts (C, C): rows are true labels, columns predicted ones."""
     return library("sklearn.metrics").confusion_matrix(truth, found, labels=list(labels))
 
 
 def baseline_answers(
     texts: Sequence[str], labels: Sequence[Sequence[str]], others: Sequence[str], several: bool
 ) -> dict[str, list[tuple[str, ...]]]:
-    """What two models learned from labelled texts without a network say of other texts.
+    """The labels that two simple models, fitted to labelled texts, give to other texts.
 
-    `majority` gives every text the most frequent label, or with `several` those that most texts
-    have; `tfidf_logistic_regression` weighs words, characters and pairs of them. Of many labels it
-    learns one against the rest, from as many rows as can be done in seconds.
+    `majority` gives every text the most frequent label, or with `several` all labels that most
+    texts have. `tfidf_logistic_regression` uses words, Chinese characters and bigrams; for many
+    labels it is one-against-rest, fitted to fewer rows so that it takes seconds.
     """
     counts = Counter(label for row in labels for label in row)
     most = tuple(label for label, n in counts.items() if 2 * n > len(labels))
@@ -278,7 +278,7 @@ def baseline_answers(
         model.fit(left, [row[0] for row in labels[rows]])
         answers = [(str(label),) for label in model.predict(right)]
     else:
-        targets, chosen = hot(labels[rows], names).T, []
+        targets, chosen = multi_hot(labels[rows], names).T, []
         for name, target in zip(names, targets, strict=True):
             same = target.min() == target.max()
             says = (

@@ -1,4 +1,4 @@
-"""Questions answered by a passage of a context."""
+"""Extractive question answering: the answer is a passage of the context."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,33 +14,33 @@ from jaxlm.tasks.metrics import answer_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 
-# What is trimmed off the edges of an answer: blanks, and characters without width.
+# Trimmed off both ends of an answer: whitespace and zero-width characters.
 EDGE = "[\\s\u200b-\u200f\u2060\ufeff]*"
 INNER = re.compile(f"{EDGE}(.*?){EDGE}", re.DOTALL)
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class AnswerPlace(NamedTuple):
-    """A right answer and the character where it starts in the context."""
+    """A correct answer and the character where it starts in the context."""
 
     text: str
     start: int
 
 
 def span_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """The mean of the cross-entropies of start and end among the context's tokens."""
-    apart = 0.0
+    """The mean of the cross-entropies of start and end over the context's tokens."""
+    losses = 0.0
     for logits, name in zip(outputs, ("start", "end"), strict=True):
         allowed = np.float32(-1e9) * (1 - batch["allowed"])
-        apart += cross_entropy(logits + allowed, batch[name]) / 2
+        losses += cross_entropy(logits + allowed, batch[name]) / 2
     weights = batch["weights"]
-    return {"loss": (apart * weights).sum(), "count": weights.sum()}
+    return {"loss": (losses * weights).sum(), "count": weights.sum()}
 
 
 class QuestionAnsweringTask(RowTask):
-    """Extraction of answers: where they start and end; start = end = 0 means no answer.
+    """Where an answer starts and ends in the context; start = end = 0 means no answer.
 
-    A context too long for the model goes through in windows that share `task.stride` tokens.
+    Long contexts are processed in windows that overlap by `task.stride` tokens.
     """
 
     heads = ("question_answering",)
@@ -58,8 +58,8 @@ class QuestionAnsweringTask(RowTask):
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
         question = text_field(where, row, data.text_column, "text_column")
-        # Answers count its characters, so nothing is stripped off a context; what JSON can spell
-        # and UTF-8 cannot is replaced one for one.
+        # Answers count the characters of a context, so it is not stripped, and each lone surrogate,
+        # which UTF-8 cannot hold, is replaced by one character.
         context = text_field(where, row, data.pair_column, "pair_column", strip=False)
         context = LONE_SURROGATE.sub("\ufffd", context)
         if not question or not context.strip():
@@ -84,7 +84,7 @@ class QuestionAnsweringTask(RowTask):
         examples = []
         for i, (item, question) in enumerate(zip(items, questions, strict=True)):
             ids, offsets = contexts[i]
-            # A long question leaves half of the room to the context.
+            # A question may take at most half of the room.
             most = max(0, self.joiner.room([])) // 2
             self.notes["questions_cut"] += len(question) > most
             question = question[:most]
@@ -98,7 +98,7 @@ class QuestionAnsweringTask(RowTask):
                 window = slice(start, start + room)
                 joined = self.joiner.two(question, ids[window])
                 arrays = self.tokens(joined.ids, joined.types)
-                # Only the context may hold an answer.
+                # Answers are only in the context, or at token 0 for none.
                 inside = np.zeros(len(joined.ids), np.int32)
                 inside[joined.second : joined.second + len(ids[window])] = 1
                 inside[0] = 1
@@ -115,10 +115,10 @@ class QuestionAnsweringTask(RowTask):
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """The `answer`, where it starts in the context, and its `score` above that of none.
+        """The `answer`, its `start` in the context, and its `score` above that of no answer.
 
-        An empty answer, with start -1, says that the context holds none; without a score, that it
-        has no token at all.
+        An empty answer, with start -1, means that there is none. The score is None for a context
+        without tokens.
         """
         best = [(-np.inf, "", -1)] * len(items)
         nothing = [np.inf] * len(items)
@@ -136,7 +136,7 @@ class QuestionAnsweringTask(RowTask):
             sums = np.where(allowed > 0, sums, -np.inf)
             a, b = np.unravel_index(int(sums.argmax()), sums.shape)
             if sums[a, b] > best[i][0]:
-                text, first = without_edges(context[offsets[a][0] : offsets[b][1]], offsets[a][0])
+                text, first = trimmed(context[offsets[a][0] : offsets[b][1]], offsets[a][0])
                 best[i] = (float(sums[a, b]), text, first)
         answers = []
         for (score, text, start), none in zip(best, nothing, strict=True):
@@ -155,19 +155,19 @@ class QuestionAnsweringTask(RowTask):
         return answer_scores(truth, [answer["answer"] for answer in answers])
 
 
-def without_edges(text: str, start: int) -> tuple[str, int]:
-    """A passage without the blanks at its edges, and where it starts then."""
+def trimmed(text: str, start: int) -> tuple[str, int]:
+    """A passage without whitespace at its ends, and its new start."""
     inner = INNER.fullmatch(text)
     return (inner[1], start + inner.start(1)) if inner else (text, start)
 
 
 def span_target(start: int, end: int) -> dict[str, Any]:
-    """What is learned of a window: the tokens where the answer starts and ends, 0 for no answer."""
+    """The target of a window: the tokens where the answer starts and ends, 0 for no answer."""
     return {"start": np.int32(start), "end": np.int32(end), "weights": np.float32(1)}
 
 
 def answer_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The first and the last token of the first right answer; -1 without one."""
+    """The first and last token of the first correct answer; -1 without one."""
     if not item.label:
         return -1, -1
     text, start = item.label[0]
@@ -176,15 +176,17 @@ def answer_tokens(item: Item, offsets: Sequence[tuple[int, int]]) -> tuple[int, 
 
 
 def read_answers(where: str, value: Any, context: str) -> list[AnswerPlace]:
-    """SQuAD's mapping or a list of mappings (`text`, `answer_start`), or the text of one answer.
+    """Answers from SQuAD's mapping (`text`, `answer_start`), a list of such, or a text.
 
-    Null and blank texts are no answers. DataError for one that is not in the context.
+    Null and blank texts are not answers.
+
+    Raises: DataError for an answer that is not in the context.
     """
     return [place_of(where, text, start, context) for text, start in pairs_of(where, value)]
 
 
 def pairs_of(where: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The texts of answers, each with what the row says of its start, or None."""
+    """The texts of answers, each with its start as the row gives it, or None."""
     if isinstance(value, Mapping):
         if "text" not in value:
             raise DataError(f"{where} holds {value!r} where an answer should be: it has no 'text'")
@@ -207,7 +209,7 @@ def pairs_of(where: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def place_of(where: str, text: str, start: Any, context: str) -> AnswerPlace:
-    """An answer without its edges, where it stands in the context."""
+    """A trimmed answer and its place in the context."""
     text = LONE_SURROGATE.sub("\ufffd", text)
     if start is None:
         start = context.find(text)
@@ -218,7 +220,7 @@ def place_of(where: str, text: str, start: Any, context: str) -> AnswerPlace:
         whole = False
     if not whole:
         raise DataError(f"{where}: answer_start is {start!r}, which is no whole number")
-    inner, first = without_edges(text, place)
+    inner, first = trimmed(text, place)
     if place < 0 or not context.startswith(text, place) or not inner:
-        raise DataError(f"{where}: the answer {text!r} does not stand in the context there")
+        raise DataError(f"{where}: the answer {text!r} is not in the context at that place")
     return AnswerPlace(inner, first)

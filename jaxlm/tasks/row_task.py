@@ -1,4 +1,4 @@
-"""What the tasks of labelled rows share: examples, batches by length, answers and their scores."""
+"""The base of the tasks on labelled rows: examples, batches by length, answers and scores."""
 
 import hashlib
 from abc import abstractmethod
@@ -41,19 +41,19 @@ from jaxlm.tasks.task import (
 )
 from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 
-EVAL_ROWS = 32  # of one evaluation batch at most
+EVAL_ROWS = 32  # most rows in an evaluation batch
 
 Answer = dict[str, Any]
 
 
 class RowTask(RowReader, Task):
-    """A task of labelled rows, which reads, encodes, answers and scores them.
+    """A task on labelled rows: reads and encodes them, and answers and scores them.
 
-    `limit` is the most tokens of an example; `notes` counts what was cut or left out, by the keys
-    of NOTES. One made without `rows` predicts, and can be neither trained nor evaluated.
+    `limit` is the most tokens in an example; `notes` counts what was cut or left out, by the keys
+    of NOTES. Without `learn_from` a task only predicts; training and `evaluate` need its rows.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()  # that its scores take
+    libraries: ClassVar[tuple[str, ...]] = ()  # that its scores need
     shown = ("loss", "accuracy", "macro_f1", "micro_f1", "entity_f1", "f1", "exact_match")
     shown += ("pearson", "spearman")
 
@@ -78,40 +78,40 @@ class RowTask(RowReader, Task):
 
     @abstractmethod
     def make_objective(self) -> RowObjective:
-        """What is learned of these rows."""
+        """The objective that these rows are trained with."""
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The names of what `score_answers` gives; the first chooses the best checkpoint."""
+        """The names of the scores; by default the first selects the best checkpoint."""
 
     @abstractmethod
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
-        """The examples of items, with what is to be learned if they are labelled."""
+        """The examples of items, with targets if `labelled`."""
 
     @abstractmethod
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """What the model says of each item, from the outputs of its examples."""
+        """The answer to each item, from the outputs of its examples."""
 
     @abstractmethod
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
-        """The task's metrics of answers to labelled items."""
+        """The task's metrics for the answers to labelled items."""
 
     def label_pairs(
         self, items: Sequence[Item], answers: Sequence[Answer]
     ) -> tuple[list[str], list[str]] | None:
-        """Right and given labels, one by one; None where an item or a word has not just one."""
+        """True and predicted labels, one each; None where items may have several or none."""
         return None
 
     def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
-        """Precision, recall, F1 and number of rows, by label; empty where there are none."""
+        """Precision, recall, F1 and number of rows by label; empty without labels."""
         pairs = self.label_pairs(items, answers)
         return class_scores(*pairs, self.labels) if pairs else {}
 
     def baselines(self, items: Sequence[Item]) -> dict[str, Scores]:
-        """Scores of simpler models, learned from the training rows, on labelled items, by name."""
+        """Scores of simple models fitted to the training rows, on labelled items, by name."""
         return {}
 
     @classmethod
@@ -119,7 +119,7 @@ class RowTask(RowReader, Task):
         config = config.replace({"data": cls.missing_columns(config.data)})
         known = source.config.labels if source and source.config.head == cls.heads[0] else ()
         rows = read_splits(cls, config, known)
-        tokenizer = learn_tokenizer(config.data, rows) if source is None else source.tokenizer
+        tokenizer = row_tokenizer(config.data, rows) if source is None else source.tokenizer
         model, limit = config.model, config.data.seq_len
         task = cls(
             tokenizer,
@@ -134,15 +134,15 @@ class RowTask(RowReader, Task):
         return task
 
     def learn_from(self, config: Config, rows: RowSplits, source: Loaded | None = None) -> None:
-        """Encode the rows of each split. DataError where none of a split's fits the limit."""
+        """Encode the rows of each split; DataError where none of a split fits the limit."""
         self.config, self.rows = config, rows
-        # A head that the source brings keeps its pooler.
+        # A head taken from the source keeps its pooler.
         same = source is not None and source.config.head == self.heads[0]
         self.pooler = source.config.pooler if source and same else None
         prints = f"{self.tokenizer.fingerprint} {rows.fingerprint}"
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()[:16]
         for name in self.libraries if rows.val or rows.test else ():
-            library(name)  # told now if it is missing, not at the first evaluation
+            library(name)  # fail now if it is missing, not at the first evaluation
         names = (*self.metrics, "loss")
         self.best_by = self.options.metric or names[0]
         if self.best_by not in names:
@@ -163,7 +163,7 @@ class RowTask(RowReader, Task):
     def _check_fit(
         self, items: Sequence[Item], examples: Sequence[Example], limit: str, hint: str = ""
     ) -> None:
-        """DataError where none of the items has an example."""
+        """Raise DataError where none of the items has an example."""
         if items and not examples:
             raise DataError(f"none of {len(items)} rows fits {limit} {self.limit}{hint}")
 
@@ -195,10 +195,10 @@ class RowTask(RowReader, Task):
         return self.measure(model, params, self.rows.val, self.val)[0]
 
     def summary(self, best: Loaded) -> dict[str, Any]:
-        """The score that chose the best checkpoint, and how it does on the rows held out.
+        """The metric that selected the best checkpoint, and results on held-out rows.
 
-        That is on the test rows, else on those to validate: all scores (of the test), scores by
-        class, and those of simpler models that learned from the same rows.
+        These are the test rows, or else the validation rows: all scores (on test rows only), scores
+        by class, and scores of simple models fitted to the same training rows.
         """
         rows, own = self.rows, {"metric": self.best_by}
         items, examples = (rows.test, self.test) if rows.test else (rows.val, self.val)
@@ -218,7 +218,7 @@ class RowTask(RowReader, Task):
     ) -> tuple[Scores, list[Answer]]:
         """The mean loss (nats) and the scores over labelled items, and the answers to them.
 
-        DataError where none of the items has an example.
+        Raises: DataError where none of the items has an example.
         """
         self._check_fit(items, examples, "the length of this model,")
         totals, answers = self._run(model, params, items, examples, labelled=True)
@@ -227,7 +227,7 @@ class RowTask(RowReader, Task):
         return means | self.score_answers(items, answers), answers
 
     def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
-        """What the model says of items without labels."""
+        """The model's answers to items without labels."""
         return self._run(model, params, items, self.encode(items, False), labelled=False)[1]
 
     def _run(
@@ -257,7 +257,7 @@ class RowTask(RowReader, Task):
         return totals, self.answer(items, outputs)
 
     def predict(self, loaded: Loaded, texts: Sequence[Any]) -> list[Answer]:
-        """The answer to each text or pair of texts; DataError for a text that is empty."""
+        """The answer to each text or pair of texts; DataError for an empty text."""
         run = loaded.run_config
         normalize = DataConfig.normalize if run is None else run.data.normalize
         items = []
@@ -278,20 +278,20 @@ class RowTask(RowReader, Task):
         return self.answers_to(loaded.model, loaded.params, items) if items else []
 
     def _check_pair(self, i: int, second: Any) -> None:
-        """DataError where a text stands alone in a task of pairs."""
+        """Raise DataError for a single text in a task on pairs."""
         if self.columns[1] is not None and second is None:
-            raise DataError(f"text {i} is alone: give pairs of question and context")
+            raise DataError(f"text {i} is alone; give pairs of question and context")
 
     def tokens(self, ids: Sequence[int], types: Sequence[int]) -> dict[str, np.ndarray]:
-        """The arrays that every example has; types only for a model that tells two apart."""
+        """The arrays that every example has; types only for a model with several."""
         arrays = {"ids": np.array(ids, np.int32)}
         if self.num_token_types > 1:
             arrays["token_type_ids"] = np.array(types, np.int32)
         return arrays
 
 
-def learn_tokenizer(data: DataConfig, rows: RowSplits) -> Tokenizer:
-    """A tokenizer by name or file, as for running text, learned from the training rows."""
+def row_tokenizer(data: DataConfig, rows: RowSplits) -> Tokenizer:
+    """The tokenizer of `data.tokenizer`: loaded from a file, or trained on the training rows."""
     if data.tokenizer not in KINDS:
         return load_tokenizer(data.tokenizer)
     texts = [text for item in rows.train for text in item.content]

@@ -1,4 +1,4 @@
-"""A text, or a pair of texts, with one label, several, or a number."""
+"""Classification of a text or a pair of texts: one label, several labels, or a number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,20 +29,20 @@ def class_losses(outputs: Outputs, batch: Arrays) -> Sums:
 
 
 def label_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """The mean binary cross-entropy of all labels of a row."""
-    apart = -batch["targets"] * jax.nn.log_sigmoid(outputs)
-    apart -= (1 - batch["targets"]) * jax.nn.log_sigmoid(-outputs)
-    return row_sums(apart, batch)
+    """Binary cross-entropy, averaged over the labels of a row."""
+    losses = -batch["targets"] * jax.nn.log_sigmoid(outputs)
+    losses -= (1 - batch["targets"]) * jax.nn.log_sigmoid(-outputs)
+    return row_sums(losses, batch)
 
 
 def squared_errors(outputs: Outputs, batch: Arrays) -> Sums:
     return row_sums(jnp.square(outputs - batch["targets"]), batch)
 
 
-def row_sums(apart: Float[Array, "B C"], batch: Arrays) -> Sums:
-    """Weighted sums over rows of the means over their columns."""
+def row_sums(losses: Float[Array, "B C"], batch: Arrays) -> Sums:
+    """Sums over rows, by weight, of the mean loss over columns."""
     return {
-        "loss": jnp.sum(apart.mean(axis=-1) * batch["weights"]),
+        "loss": jnp.sum(losses.mean(axis=-1) * batch["weights"]),
         "count": jnp.sum(batch["weights"]),
     }
 
@@ -115,7 +115,7 @@ class SequenceClassificationTask(RowTask):
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """`label` with its `probability`; or `labels`; or the `value`; and all `probabilities`."""
+        """`label` and `probability`, or `labels`, both with all `probabilities`; or `value`."""
         answers: list[dict[str, Any]] = [{}] * len(items)
         for example, logits in outputs:
             logits = np.asarray(logits, np.float64)
@@ -180,7 +180,7 @@ def read_label(where: str, value: Any) -> str:
 
 
 def read_labels(where: str, value: Any) -> tuple[str, ...]:
-    """A list, or names with | between them; no label at all is one of the cases."""
+    """The labels in a list, or in a text separated by |; there may be none."""
     names = value if isinstance(value, list) else str(as_label(value)).split("|")
     return tuple(dict.fromkeys(str(as_label(name)) for name in names if not is_gap(name)))
 

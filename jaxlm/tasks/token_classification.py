@@ -1,4 +1,4 @@
-"""A tag for every word of a text: names of people and places, parts of speech."""
+"""A tag for every word of a text, such as named entities or parts of speech."""
 
 import itertools
 import re
@@ -25,22 +25,22 @@ from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 IS_CHINESE = re.compile(f"[{IDEOGRAPHS}]")
-# Of running text: a Chinese character, a full-width mark, or what else stands between spaces.
+# In running text: a Chinese character, a full-width mark, or other characters between spaces.
 MARKS = "\u2014\u2026\u201c\u201d\u3000-\u303f\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 RUN = re.compile(f"[{IDEOGRAPHS}{MARKS}]|[^\\s{IDEOGRAPHS}{MARKS}]+")
-ABBREVIATION = re.compile(r"([^\W\d_]\.)+")  # whose last full stop is its own
+ABBREVIATION = re.compile(r"([^\W\d_]\.)+")  # its last full stop is part of the word
 
 
 def tag_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """Cross-entropy at the token that is read of each word."""
+    """Cross-entropy at the token that stands for each word."""
     return target_sums(outputs, batch["targets"], batch["weights"])
 
 
 class TokenClassificationTask(RowTask):
-    """Tagging of words; long texts go through in several parts.
+    """Tagging of words; long texts are processed in parts.
 
-    An encoder is read at the first token of a word, a decoder at the last: before that it has not
-    seen the word.
+    A word's tag is predicted at its first token by an encoder and at its last by a decoder, which
+    has not seen the whole word before.
     """
 
     heads = ("token_classification",)
@@ -61,7 +61,7 @@ class TokenClassificationTask(RowTask):
     def read(
         cls, where: str, row: Mapping[str, Any], data: DataConfig, problem: str, labelled: bool
     ) -> Item | None:
-        """Words with their tags; without, a text's words, with their characters as the label."""
+        """Words with their tags; for text without tags, its words, with their offsets as label."""
         value = field_of(where, row, data.text_column, "text_column")
         if not labelled and isinstance(value, str):
             places = word_places(value)
@@ -85,7 +85,7 @@ class TokenClassificationTask(RowTask):
 
     @classmethod
     def exact(cls, data: DataConfig) -> tuple[str | None, ...]:
-        # Of a text without tags the answer counts the characters.
+        # The answer to a text without tags counts its characters.
         return (data.text_column,) if data.label_column is None else ()
 
     @classmethod
@@ -97,7 +97,7 @@ class TokenClassificationTask(RowTask):
         return item.label or ()
 
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
-        # Where every text begins with a mark of space, so does every word.
+        # Some tokenizers add a space before every text, and so before every word.
         own = self.tokenizer.opens_with_space
         texts = [text for i in items for text in (i.content if own else spaced(i.content))]
         pieces = iter(self.tokenizer.encode_batch(texts))
@@ -137,9 +137,9 @@ class TokenClassificationTask(RowTask):
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """The `words`, their `tags`, and where the tags are those of entities, `entities`.
+        """The `words`, their `tags`, and `entities` if the tags mark entities.
 
-        A text's words also have their `offsets`, the characters where each starts and ends.
+        Words of a text also have `offsets`, the characters where each starts and ends.
         """
         tags = [[""] * len(item.content) for item in items]
         chances = [np.zeros(len(item.content)) for item in items]
@@ -153,7 +153,7 @@ class TokenClassificationTask(RowTask):
                 chances[example.item][word] = 1 / part
         answers = []
         for item, found, sure in zip(items, tags, chances, strict=True):
-            # The label of a text without tags is where its words stand.
+            # The label of a text without tags is the offsets of its words.
             places = item.label if isinstance(item.label, list) else None
             answer: dict[str, Any] = {"words": list(item.content), "tags": found}
             if places is not None:
@@ -170,7 +170,7 @@ class TokenClassificationTask(RowTask):
         return truth, [tag for answer in answers for tag in answer["tags"]]
 
     def by_class(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, Scores]:
-        """By type of entity where the tags are those of entities, else by tag."""
+        """By entity type if the tags mark entities, else by tag."""
         if not are_entities(self.labels):
             return super().by_class(items, answers)
         return entity_scores([i.label for i in items], [answer["tags"] for answer in answers])
@@ -187,7 +187,7 @@ class TokenClassificationTask(RowTask):
 
 
 def texts_in(where: str, value: Any) -> list[str]:
-    """The texts of a list, or those between the spaces of one; DataError for null."""
+    """The texts in a list, or a text split at spaces; DataError for null in a list."""
     if not isinstance(value, list):
         return str(value).split()
     if None in value:
@@ -196,7 +196,7 @@ def texts_in(where: str, value: Any) -> list[str]:
 
 
 def word_places(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text start and end, with the punctuation at their edges apart."""
+    """Where the words of a text start and end; punctuation at their edges is separate."""
     places = []
     for run in RUN.finditer(text):
         start, end = run.span()
@@ -219,9 +219,9 @@ def is_mark(character: str) -> bool:
 
 
 def spaced(words: Sequence[str]) -> list[str]:
-    """Words as they stand in running text: a space before each that is not Chinese nor the first.
+    """Words as in running text: with a space before each, except the first and Chinese ones.
 
-    A vocabulary that knows of spaces has other tokens for a word after one.
+    A vocabulary with spaces in its tokens has other tokens for a word after a space.
     """
     texts = list(words[:1])
     for before, word in itertools.pairwise(words):
@@ -238,8 +238,8 @@ def entities(
 ) -> list[dict[str, Any]]:
     """The entities that B-, I-, E- and S- tags mark: `type`, `text` and `score`.
 
-    The score is the mean of the `chances` of their words' tags. With the `places` of the words in a
-    text also the characters where an entity starts and ends.
+    The score is the mean of the `chances` of the words' tags. With the `places` of the words in the
+    text, also `start` and `end`, in characters.
     """
     rows = []
     for kind, start, stop in entity_spans(tags):

@@ -46,7 +46,7 @@ def test_what_is_read_from_is_never_written_over(tmp_path, overwrite):
     file.write_text("text\n")
     link.symlink_to(file)
     for path in (file, link):
-        with pytest.raises(WriteError, match="is what is read from"):
+        with pytest.raises(WriteError, match="is also the input"):
             check_output(path, overwrite, [file])
 
 

@@ -46,7 +46,7 @@ def test_a_cell_in_brackets_is_a_list(tmp_path, cell):
 @pytest.mark.parametrize("cell", ["[B-X, O]", "['B-X' 'O']", "[1 2]"])
 def test_a_cell_in_brackets_that_is_no_list_is_told_with_its_row(tmp_path, cell):
     rows = [f"['the', 'fox']\t{cell}"] * 20
-    with pytest.raises(DataError, match=r"rows.tsv line 2, column 'tags', holds .* is no list"):
+    with pytest.raises(DataError, match=r"rows.tsv line 2, column 'tags', holds .* is not a list"):
         rowset(tmp_path, rows, "tokens\ttags", task="token_classification")
 
 

@@ -102,7 +102,7 @@ def test_answers_come_in_the_usual_layouts():
 
 
 def test_an_answer_that_is_not_there_is_told_with_its_row():
-    with pytest.raises(DataError, match="row 1: the answer 'Rome' does not stand"):
+    with pytest.raises(DataError, match="row 1: the answer 'Rome' is not in the context"):
         read(TASK, [row(answer_start=[3])], DATA)
     with pytest.raises(DataError, match="row 1: the answer 'Oslo'"):
         read(TASK, [row() | {"answers": "Oslo"}], DATA)

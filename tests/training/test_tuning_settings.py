@@ -61,7 +61,7 @@ def test_a_missing_library_of_scores_is_told_before_anything_is_written(
     home, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(JaxlmError, match="take the metrics extra"):
+    with pytest.raises(JaxlmError, match="need the metrics extra"):
         fit(tuned(home, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
