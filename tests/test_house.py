@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_LINES, FEWEST_LINES = 102, 300, 30
+MOST_FILES, MOST_LINES, FEWEST_LINES = 103, 300, 30
 
 TASKS = {
     "causal_lm",
