@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
 from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, is_uniform, scoped
-from jaxlm.ops.attention import position_mask, segment_mask
+from jaxlm.ops.attention import Segments, attention, position_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
 # What of a block is kept for the backward pass; the rest is computed again.
@@ -72,10 +72,7 @@ class Trunk(AttendingModule):
         T, limit = ids.shape[1], self.config.max_seq_len
         if limit is not None and limit < T:
             raise ConfigError(f"{T} tokens are more than model.max_seq_len {limit}")
-        mask = None if segment_ids is None else segment_mask(segment_ids, segment_ids)
-        if attention_mask is not None:
-            keys = attention_mask.astype(bool)[:, None, :]
-            mask = keys if mask is None else mask & keys
+        mask = self._mask(ids, segment_ids, attention_mask)
         if positions is None:
             positions = jnp.arange(ids.shape[1])[None]
         config = self.config
@@ -91,6 +88,19 @@ class Trunk(AttendingModule):
         for i, layer in enumerate(self.layers):
             x, _ = layer(x, **block_args, tap=part_tap(tap, f"layers_{i}"))
         return self._leave(x, tap)
+
+    def _mask(
+        self, ids: Array, segment_ids: Array | None, attention_mask: Array | None
+    ) -> Array | Segments | None:
+        """What each token may attend to, besides causality; an own attention gets booleans."""
+        if segment_ids is None and attention_mask is None:
+            return None
+        queries = jnp.zeros_like(ids[:, :1]) if segment_ids is None else segment_ids
+        keys = queries
+        if attention_mask is not None:
+            keys = jnp.where(attention_mask.astype(bool), keys, -1)
+        segments = Segments(queries, keys)
+        return segments if self.attention is attention else segments.mask
 
     def _enter(
         self,

@@ -20,7 +20,7 @@ from jaxlm.nn.layers import (
     identity,
     scoped,
 )
-from jaxlm.ops.attention import AttentionFunction, attention
+from jaxlm.ops.attention import AttentionFunction, Segments, attention
 from jaxlm.ops.positions import Rotation, rotate
 from jaxlm.ops.reductions import rms_norm
 
@@ -173,7 +173,7 @@ class Attention(AttendingModule):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        mask: Bool[Array, "#B #T S"] | None = None,
+        mask: Bool[Array, "#B #T S"] | Segments | None = None,
         *,
         causal: bool = False,
         context: Float[Array, "B S D"] | LayerCache | None = None,
@@ -228,7 +228,7 @@ class Block(AttendingModule):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        mask: Bool[Array, "#B #T S"] | None = None,
+        mask: Bool[Array, "#B #T S"] | Segments | None = None,
         *,
         causal: bool = False,
         rotation: Rotation | None = None,

@@ -1,12 +1,20 @@
 """Scaled dot-product attention over grouped heads, and the boolean masks it takes."""
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxlm.ops.attention_kernels import (
+    cudnn_attention,
+    cudnn_takes,
+    splash_attention,
+    splash_takes,
+)
 from jaxlm.ops.random import dropout
 
 # What a model can attend by: a function with the arguments and the shapes of `attention`.
@@ -15,11 +23,33 @@ AttentionFunction = Callable[..., Float[Array, "B K G T H"]]
 MASKED = -1e30  # finite, so that a query with nothing to attend to gets no NaN
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Segments:
+    """A mask by numbers: a query may attend to the keys that have its own.
+
+    Kernels that take no boolean mask take this one, for packed rows and for padding alike.
+    """
+
+    query: Int[Array, "B #T"]
+    key: Int[Array, "B S"]
+
+    @property
+    def mask(self) -> Bool[Array, "B #T S"]:
+        """The mask as booleans."""
+        return segment_mask(self.query, self.key)
+
+
+def as_array(mask: "Array | Segments | None") -> "Bool[Array, '#B #T S'] | None":
+    """The mask as booleans."""
+    return mask.mask if isinstance(mask, Segments) else mask
+
+
 def attention(
     query: Float[Array, "B K G T H"],
     key: Float[Array, "B K S H"],
     value: Float[Array, "B K S H"],
-    mask: Bool[Array, "#B #T S"] | None = None,
+    mask: "Bool[Array, '#B #T S'] | Segments | None" = None,
     *,
     causal: bool = False,
     dropout_rate: float = 0.0,
@@ -32,11 +62,53 @@ def attention(
     sees the keys up to t. Scores and softmax are in fp32; dropout of the probabilities needs a
     `dropout_key`. `tap(name, x) -> x` sees the masked "scores" and the probabilities as "weights",
     both (B, K, G, T, S), and may return others in their place.
+
+    In bfloat16 and without dropout and tap, a fused kernel takes its place on the devices that have
+    one for these shapes; which device that is, is known when the program is compiled for it.
     """
+    options = {"causal": causal}
+    if dropout_key is None and tap is None:
+        kernels = kernels_for(query, key, mask)
+        if kernels:
+            inputs = query, key, value, mask
+            branches = {name: partial(kernel, **options) for name, kernel in kernels.items()}
+            plain = partial(plain_attention, **options)
+            return jax.lax.platform_dependent(*inputs, **branches, default=plain)
+    options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key, "tap": tap}
+    return plain_attention(query, key, value, mask, **options)
+
+
+def kernels_for(query: Array, key: Array, mask: "Array | Segments | None") -> dict[str, Any]:
+    """The fused kernels that take such heads and such a mask, by the platform they run on."""
+    kernels = {}
+    # A decoding step has too little to compute for a kernel to pay.
+    if query.dtype != jnp.bfloat16 or query.shape[-2] == 1:
+        return kernels
+    if cudnn_takes(query, key, mask is not None):
+        kernels["cuda"] = lambda q, k, v, mask, **options: cudnn_attention(
+            q, k, v, as_array(mask), **options
+        )
+    if splash_takes(query, key) and not isinstance(mask, jax.Array):
+        kernels["tpu"] = lambda q, k, v, mask, **options: splash_attention(
+            q, k, v, None if mask is None else (mask.query, mask.key), **options
+        )
+    return kernels
+
+
+def plain_attention(
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
+    mask: "Bool[Array, '#B #T S'] | Segments | None",
+    *,
+    causal: bool,
+    dropout_rate: float = 0.0,
+    dropout_key: Array | None = None,
+    tap: Callable[[str, Array], Array] | None = None,
+) -> Float[Array, "B K G T H"]:
+    """`attention` in jax.numpy, on any device."""
     T, S = query.shape[-2], key.shape[-2]
-    plain = mask is None and dropout_key is None and tap is None
-    if plain and query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
-        return fused_attention(query, key, value, causal=causal)
+    mask = as_array(mask)
     # A block of queries needs no keys after its last query: with four blocks 5/8 of the scores
     # remain, and on a CPU forward and backward take half the time.
     num_blocks = 4 if causal and T == S and T % 4 == 0 and T >= 128 else 1
@@ -102,26 +174,6 @@ def tapped_blocks(
     return blocks if edited is whole else [edited]
 
 
-def fused_attention(
-    query: Float[Array, "B K G T H"],
-    key: Float[Array, "B K S H"],
-    value: Float[Array, "B K S H"],
-    *,
-    causal: bool,
-    implementation: Literal["cudnn", "xla"] = "cudnn",
-) -> Float[Array, "B K G T H"]:
-    """`attention` by one of JAX's fused kernels, for unmasked or causal input only."""
-    B, K, G, T, H = query.shape
-    out = jax.nn.dot_product_attention(
-        query.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H),
-        key.swapaxes(1, 2),
-        value.swapaxes(1, 2),
-        is_causal=causal,
-        implementation=implementation,
-    )
-    return out.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
-
-
 def causal_mask(num_queries: int, num_keys: int, first: int = 0) -> Bool[Array, "T S"]:
     """True where key s is at or before position first + t, that of query t."""
     return jnp.arange(num_keys) <= first + jnp.arange(num_queries)[:, None]
@@ -132,6 +184,6 @@ def position_mask(positions: Int[Array, "B T"], num_slots: int) -> Bool[Array, "
     return jnp.arange(num_slots) <= positions[:, :, None]
 
 
-def segment_mask(query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+def segment_mask(query: Int[Array, "B #T"], key: Int[Array, "B S"]) -> Bool[Array, "B #T S"]:
     """True where query and key belong to the same segment of a packed row."""
     return query[:, :, None] == key[:, None, :]

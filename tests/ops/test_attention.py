@@ -8,7 +8,6 @@ import pytest
 from jaxlm.ops.attention import (
     attention,
     causal_mask,
-    fused_attention,
     position_mask,
     segment_mask,
 )
@@ -188,17 +187,6 @@ def test_dropout_of_the_probabilities_is_unbiased():
     dropped = jax.jit(jax.vmap(drop))(keys)
     assert dropped.std(0).min() > 0.01
     np.testing.assert_allclose(dropped.mean(0), attention(query, key, value), atol=0.08)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize(("causal", "num_queries"), [(True, S), (False, T)])
-def test_the_fused_kernel_equals_ours(dtype, tolerance, causal, num_queries):
-    query, key, value = (x.astype(dtype) for x in heads(num_queries))
-    fused = fused_attention(query, key, value, causal=causal, implementation="xla")
-    ours = attention(query, key, value, causal=causal)
-    assert fused.dtype == ours.dtype
-    difference = np.abs(np.asarray(fused, np.float32) - np.asarray(ours, np.float32))
-    assert difference.max() < tolerance
 
 
 def test_causal_mask_is_literal():
