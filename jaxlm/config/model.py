@@ -123,8 +123,16 @@ class ModelConfig(Section):
     num_token_types: int = option(
         0, "kinds of tokens, such as first and second sentence", "at least 0", role="structure"
     )
-    positions: Literal["learned", "rotary", "sinusoidal", "none"] = option(
-        "learned", "how positions enter the model", role="structure"
+    positions: Literal["learned", "rotary", "sinusoidal", "relative", "none"] = option(
+        "learned",
+        "how positions enter the model; relative: a learned bias on scores by distance",
+        role="structure",
+    )
+    relative_buckets: int = option(
+        32, "relative positions: rows of the table of biases", "positive", role="structure"
+    )
+    relative_distance: int = option(
+        128, "relative positions: distances from here on are alike", "positive", role="structure"
     )
     sinusoid_layout: Literal["interleaved", "halves"] = option(
         "interleaved",
@@ -150,6 +158,10 @@ class ModelConfig(Section):
     qk_norm: bool = option(False, "RMS-normalise queries and keys per head", role="structure")
     tie_embeddings: bool = option(
         True, "the output head shares the token embedding", role="structure"
+    )
+    scale_attention: bool = option(True, "divide scores by the root of head_dim", role="structure")
+    scale_head: bool = option(
+        False, "divide what the head reads by the root of d_model", role="structure"
     )
     head_bias: bool = option(
         False, "a bias on the logits of a decoder or encoder_decoder", role="structure"

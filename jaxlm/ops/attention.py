@@ -24,16 +24,18 @@ def attention(
     causal: bool = False,
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
+    bias: Float[Array, "#B N T S"] | None = None,
     tap: Callable[[str, Array], Array] | None = None,
 ) -> Float[Array, "B K G T H"]:
     """Softmax attention of grouped query heads (Vaswani et al. 2017; Ainslie et al. 2023).
 
     `mask` is True where a query may attend and applies on top of `causal`, with which query t
-    sees the keys up to t. Scores and softmax are in fp32; dropout of the probabilities needs a
-    `dropout_key`. `tap` receives the probabilities as "weights" (B, K, G, T, S).
+    sees the keys up to t. A `bias` is added to the scores of each of the N = K G heads. Scores and
+    softmax are in fp32; dropout of the probabilities needs a `dropout_key`. `tap` receives the
+    probabilities as "weights" (B, K, G, T, S).
     """
     T, S = query.shape[-2], key.shape[-2]
-    plain = mask is None and dropout_key is None and tap is None
+    plain = mask is None and dropout_key is None and bias is None and tap is None
     if plain and query.dtype == jnp.bfloat16 and jax.default_backend() == "gpu":
         return fused_attention(query, key, value, causal=causal)
     # A block of queries needs no keys after its last query: with four blocks 5/8 of the scores
@@ -55,6 +57,7 @@ def attention(
                 allowed,
                 dropout_rate,
                 None if dropout_key is None else jax.random.fold_in(dropout_key, i),
+                None if bias is None else bias[:, :, rows, :num_keys],
                 tap,
             )
         )
@@ -68,6 +71,7 @@ def attend(
     mask: Bool[Array, "#B #T S"] | None,
     dropout_rate: float,
     dropout_key: Array | None,
+    bias: Float[Array, "#B N T S"] | None,
     tap: Callable[[str, Array], Array] | None,
 ) -> Float[Array, "B K G T H"]:
     """One block of queries over all given keys: scores, softmax, weighted values."""
@@ -78,6 +82,8 @@ def attend(
         scores = jnp.moveaxis(scores, 2, -1)
     else:
         scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores += bias.reshape(-1, *scores.shape[1:])
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1)
