@@ -10,7 +10,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_LINES, FEWEST_LINES = 118, 300, 30
+MOST_FILES, MOST_LINES, FEWEST_LINES = 119, 300, 30
 
 TASKS = {
     "causal_lm",
@@ -21,7 +21,7 @@ TASKS = {
     "question_answering",
     "chat",
 }
-FAMILIES = re.compile(r"(gpt2|llama|mistral|qwen2|qwen3|bert|roberta)(_[a-z0-9]+)?")
+FAMILIES = re.compile(r"(gpt2|llama|mistral|qwen2|qwen3|bert|roberta|marian|bart|t5)(_[a-z0-9]+)?")
 PARAMETER_PATH = re.compile(
     r"backbone/|\blayers_|(embed|attention|feed_forward|classifier|pooler|transform)/"
     r"|/(kernel|bias|scale|tokens|positions|types|query|key|value)\b|\blora_(a|b|scale)\b"

@@ -98,8 +98,15 @@ class ModelConfig(Section):
     num_token_types: int = structure(
         0, "token types, such as first and second sentence", "at least 0"
     )
-    positions: Literal["learned", "rotary", "sinusoidal", "none"] = structure(
-        "learned", "how positions enter the model"
+    positions: Literal["learned", "rotary", "sinusoidal", "relative", "none"] = structure(
+        "learned",
+        "how positions enter the model; relative: a learned bias on scores by distance",
+    )
+    relative_buckets: int = structure(
+        32, "relative positions: rows of the table of biases", "positive"
+    )
+    relative_distance: int = structure(
+        128, "relative positions: distances from here on are alike", "positive"
     )
     sinusoid_layout: Literal["interleaved", "halves"] = structure(
         "interleaved", "sines and cosines of sinusoidal positions in turn, or all sines first"
@@ -113,6 +120,8 @@ class ModelConfig(Section):
     qkv_bias: Derived[bool] = structure(None, "biases of queries, keys and values; null: bias")
     qk_norm: bool = structure(False, "RMS-normalise queries and keys per head")
     tie_embeddings: bool = structure(True, "the output head shares the token embedding")
+    scale_attention: bool = structure(True, "divide scores by the root of head_dim")
+    scale_head: bool = structure(False, "divide what the head reads by the root of d_model")
     head_bias: bool = structure(False, "a bias on the logits of a decoder or encoder_decoder")
     zero_init_head: bool = option(False, "an untied head starts at zero")
     decoder_start_id: Derived[int] = structure(

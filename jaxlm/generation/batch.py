@@ -83,7 +83,8 @@ class DecodingBatch:
         self.cache = fill_cache(model, params, cached, self.num_slots, prefix, sources)
         self.memory: Any = None
         if speculation is not None:
-            self.memory = speculation.start(cached, self.batch_size, self.num_slots, sources)
+            read = {} if sources is None else {"sources": sources}
+            self.memory = speculation.start(cached, self.batch_size, self.num_slots, **read)
 
     def _row(self, prompt: Sequence[int], options: GenerationOptions) -> Continuation:
         # The last token generated takes no place.

@@ -50,15 +50,11 @@ class Speculation(Protocol):
         """Raise GenerationError unless it can propose tokens to the model."""
 
     def start(
-        self,
-        rows: Sequence[Sequence[int]],
-        batch_size: int,
-        num_slots: int,
-        sources: Sequence[Sequence[int]] | None = None,
+        self, rows: Sequence[Sequence[int]], batch_size: int, num_slots: int, **sources: Any
     ) -> Any:
         """The memory for rows of which these tokens are cached, in caches of `num_slots`.
 
-        `sources` are those of an encoder-decoder.
+        Where the model is an encoder-decoder, the rows' `sources` come as well.
         """
 
     def slide(self, memory: Any, i: int, tokens: Sequence[int]) -> Any:

@@ -99,7 +99,7 @@ def attribute_faults(theirs: Theirs, family: Family, accept: set[str]) -> list[s
     passed, taken = [], []
     faults = [f"there is no {name} to accept" for name in sorted(accept - theirs.keys())]
     known = {attribute for attribute, _ in family.fields.values()} | {*family.dropout}
-    known |= {*HARMLESS.split(), *family.harmless.split()}
+    known |= {*HARMLESS.split(), *family.harmless.split(), *family.same}
     demands = DEMANDS | dict(family.demands)
     for name, value in theirs.items():
         if name in demands:
@@ -151,7 +151,7 @@ def read_field(ours: str, name: str, value: Any, default: Any, faults: list[str]
     if bool in kinds:
         wanted, fits = "true or false", isinstance(value, bool)
     elif int in kinds:
-        least = 0 if ours == "num_token_types" else 1
+        least = 0 if ours in ("num_token_types", "decoder_start_id") else 1
         wanted = f"a whole number of at least {least}"
         fits = is_number(number) and isinstance(number, int) and number >= least
     elif float in kinds:

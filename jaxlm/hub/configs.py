@@ -18,6 +18,7 @@ from jaxlm.hub.attributes import (
     window_faults,
 )
 from jaxlm.hub.decoders import GPT2, LLAMA, MISTRAL, QWEN2, QWEN3
+from jaxlm.hub.encoder_decoders import BART, MARIAN, T5
 from jaxlm.hub.encoders import BERT, CAMEMBERT, DISTILBERT, ROBERTA, XLM_ROBERTA
 from jaxlm.hub.tables import Family
 
@@ -28,10 +29,11 @@ FAMILIES = {
     for family in (
         *(GPT2, LLAMA, MISTRAL, QWEN2, QWEN3),
         *(BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT),
+        *(MARIAN, BART, T5),
     )
 }
 # The order in which marks are looked for: some are also found in later families.
-MARKED = (GPT2, QWEN3, QWEN2, LLAMA, DISTILBERT, ROBERTA, BERT)
+MARKED = (BART, MARIAN, T5, GPT2, QWEN3, QWEN2, LLAMA, DISTILBERT, ROBERTA, BERT)
 
 # Their name of an activation and ours; of several names for one function the first is written.
 ACTIVATIONS = {
@@ -47,9 +49,12 @@ ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu_squared",
 }
+# Where the name of the activation also says that it is gated.
+GATED = "gated-"
+GATED_NAMES = {"gated-gelu": "gelu_new"}
 # Fields of ours that are a dim of some tensor, or less.
 SIZES = ("vocab_size", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "max_seq_len")
-SIZES += ("num_token_types",)
+SIZES += ("num_token_types", "source_vocab_size")
 # Fields of ours that any family can have, or that do not change the outputs.
 FREE = set(fields_with_role(ModelConfig, "head", "training", "execution", "name")) - {"pooling"}
 
@@ -73,7 +78,14 @@ def family_of(config: ModelConfig, name: str | None = None) -> Family:
 
 def differences(config: ModelConfig, family: Family) -> list[str]:
     """In what a resolved config is not of a family."""
-    derived = {"num_kv_heads": config.num_heads, "head_dim": config.d_model // config.num_heads}
+    both = config.architecture == "encoder_decoder"
+    derived = {
+        "num_kv_heads": config.num_heads,
+        "head_dim": config.d_model // config.num_heads,
+        "final_norm": config.norm_position == "pre",
+        "num_encoder_layers": config.num_layers if both else None,
+        "source_vocab_size": config.vocab_size if both else None,
+    }
     # Only models with rotary positions use the fields of rope.
     idle = "rope_" if config.positions != "rotary" else "never"
     expected = {
@@ -81,7 +93,8 @@ def differences(config: ModelConfig, family: Family) -> list[str]:
         for f in dataclasses.fields(ModelConfig)
         if f.name not in family.fields and f.name not in FREE and not f.name.startswith(idle)
     }
-    expected |= {k: derived[k] if v is None else v for k, v in family.structure.items()}
+    expected |= family.structure
+    expected = {k: derived.get(k) if v is None else v for k, v in expected.items()}
     apart = []
     if family.first_pad_id is not None:
         del expected["position_offset"]
@@ -158,7 +171,16 @@ def config_from_reference(
         ours: read_field(ours, name, theirs.get(name, default), default, faults)
         for ours, (name, default) in family.fields.items()
     }
+    for ours, other in family.fallback.items():
+        fields[ours] = fields[other] if fields[ours] is None else fields[ours]
+    for name, ours in family.same.items():
+        if theirs.get(name, fields[ours]) != fields[ours]:
+            wanted = f"{family.fields[ours][0]} {shown(fields[ours])}"
+            faults.append(f"{name} must equal {wanted}, it is {shown(theirs[name])}")
     activation = fields["activation"]
+    if "gated" in family.fields and isinstance(activation, str):
+        fields["gated"] = activation.startswith(GATED)
+        activation = GATED_NAMES.get(activation, activation.removeprefix(GATED))
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         faults.append(f"{family.fields['activation'][0]} {shown(activation)} is unknown to us")
     faults += size_faults(family, fields, shapes)
@@ -188,7 +210,7 @@ def config_from_reference(
     fields |= {
         **family.structure,
         "activation": ACTIVATIONS[activation],
-        "max_seq_len": fields["max_seq_len"] - offset,
+        "max_seq_len": fields["max_seq_len"] - (offset if family.limit_has_offset else 0),
         "dropout": dropout,
         "head": head,
         "pooler": encoder and head in family.pooled_heads,
@@ -224,10 +246,10 @@ def size_faults(family: Family, fields: Mapping[str, Any], shapes: Shapes) -> li
     faults = []
     for ours, (name, _) in family.fields.items():
         size = fields[ours]
-        if ours == "num_layers" and size is not None and size > layers:
+        if ours.endswith("_layers") and size is not None and size > layers:
             faults.append(f"{name} is {size}, but the tensors are of {layers} layers")
-        rotary = ours == "max_seq_len" and family.structure["positions"] == "rotary"
-        sized = ours in SIZES and not rotary
+        computed = ours == "max_seq_len" and family.structure["positions"] != "learned"
+        sized = ours in SIZES and not computed
         if sized and size is not None and size > most:
             faults.append(f"{name} is {size}, but no tensor has a dim above {most}")
     return faults
@@ -253,8 +275,13 @@ def config_to_reference(config: ModelConfig, name: str | None = None) -> dict[st
     if family.first_pad_id is not None:
         theirs["pad_token_id"] = config.position_offset - 1
     activation, limit = family.fields["activation"][0], family.fields["max_seq_len"][0]
-    theirs[activation] = next(k for k, v in ACTIVATIONS.items() if v == config.activation)
-    theirs[limit] += config.position_offset
+    named = next(k for k, v in ACTIVATIONS.items() if v == config.activation)
+    if "gated" in family.fields and config.gated:
+        names = {ours: name for name, ours in GATED_NAMES.items()}
+        named = names.get(named, GATED + named)
+    theirs[activation] = named
+    theirs[limit] += config.position_offset if family.limit_has_offset else 0
+    theirs |= {name: getattr(config, ours) for name, ours in family.same.items()}
     theirs |= dict.fromkeys(family.dropout, config.dropout)
     if config.positions == "rotary":
         rope = {

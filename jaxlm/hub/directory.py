@@ -52,6 +52,15 @@ SHOWN = ("d_model", "num_layers", "num_heads", "num_kv_heads", "d_ff", "vocab_si
 
 # Options of generation by their names: those of sampling, which we call alike, and others.
 SHAPED = ("temperature", "top_k", "top_p", "min_p")
+# Attributes of an older config.json that say how an encoder-decoder generates.
+DECODING = (
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "num_beams",
+    "max_length",
+)
+DECODING += ("min_length", "length_penalty", "no_repeat_ngram_size", "early_stopping")
 PENALTIES = {"repetition_penalty": "repetition_penalty", "no_repeat_ngram_size": "no_repeat_ngram"}
 PENALTIES |= {name: name for name in ("max_new_tokens", "min_new_tokens")}
 
@@ -73,8 +82,13 @@ def read_directory(
     Raises: JaxlmError where a file is missing or damaged, or its config is not supported.
     """
     theirs = read_config_json(path / "config.json")
+    generation = read_generation(path, theirs)
     files = WeightFiles(path)
     family = family_told_by(theirs, files.keys())
+    if family.structure["architecture"] == "encoder_decoder":
+        generation = with_decoding(generation, theirs, family)
+        start = generation["generation_config"].get("decoder_start_token_id")
+        theirs |= {} if start is None else {"decoder_start_token_id": start}
     head = None if theirs.get("architectures") else guess(files, family)
     config = config_from_reference(theirs, head, files.shapes(), accept)
     config = without_missing_pooler(config, files)
@@ -89,7 +103,7 @@ def read_directory(
     mixed = {name: kind for name, kind in files.dtypes.items() if kind != files.dtype}
     origin |= {"other_dtypes": {name: kind for name, kind in mixed.items() if kind in TYPES}}
     origin |= {name: theirs[name] for name in SPECIALS.values() if theirs.get(name) is not None}
-    origin |= read_generation(path, theirs)
+    origin |= generation
     return Loaded(make_model(config), params, tokenizer, config, origin)
 
 
@@ -110,6 +124,16 @@ def read_generation(path: Path, theirs: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"generation_config": generation} if file.is_file() else {})
 
 
+def with_decoding(
+    origin: dict[str, Any], theirs: Mapping[str, Any], family: Family
+) -> dict[str, Any]:
+    """What `read_generation` found, or config.json says where there is no file beside it."""
+    if "generation_config" in origin:
+        return origin
+    told = {name: theirs[name] for name in DECODING if theirs.get(name) is not None}
+    return origin | {"generation_config": {**family.generation, **told}}
+
+
 def read_config_json(path: Path) -> dict[str, Any]:
     try:
         return read_json_file(path)
@@ -122,6 +146,8 @@ def guess(files: WeightFiles, family: Family) -> str:
 
     Raises: ExchangeError where they do not tell it.
     """
+    if set(family.heads) == {"lm"}:
+        return "lm"
     names = " ".join(files.keys())
     marks = {
         "pretraining": ("cls.seq_relationship.",),
@@ -191,8 +217,10 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
         tensors = exported(loaded.params, loaded.config, TYPES[dtype], finer, family)
         write_weights(folder, tensors)
         write_json(folder / "config.json", theirs)
-        if loaded.config.architecture == "decoder" and loaded.config.head == "lm":
+        if loaded.config.architecture != "encoder" and loaded.config.head == "lm":
             kept = loaded.origin.get("generation_config", {})
+            if (start := theirs.get("decoder_start_token_id")) is not None:
+                specials["decoder_start_token_id"] = start
             write_json(folder / "generation_config.json", specials | kept)
         if is_present(loaded.tokenizer):
             with_padding(loaded.tokenizer, specials["pad_token_id"]).save(folder)

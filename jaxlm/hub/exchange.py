@@ -186,7 +186,9 @@ def rows_for(
     for row in family.rows:
         if row.heads and config.head not in row.heads:
             continue
-        for concrete in map(row.at, range(config.num_layers)):
+        if row.when is not None and getattr(config, row.when[0]) != row.when[1]:
+            continue
+        for concrete in map(row.at, range(max(config.num_layers, config.num_encoder_layers or 0))):
             if all(path in shapes for path in concrete.ours):
                 rows[concrete] = None
     counts = Counter(path for row in rows for path in row.ours)
@@ -228,11 +230,13 @@ def leftovers(
         rule = next((r for r in rules if re.fullmatch(r.pattern, known)), None)
         if rule is None:
             faults.append(f"{sources[known]} has no place in the model")
-        elif rule.same_as in sources:
-            this, other = (tensors.read(sources[name]) for name in (known, str(rule.same_as)))
+            continue
+        others = (rule.same_as,) if isinstance(rule.same_as, str) else rule.same_as
+        if same_as := next((name for name in others if name in sources), None):
+            this, other = (tensors.read(sources[name]) for name in (known, same_as))
             if not np.array_equal(this, other):
                 faults.append(
-                    f"{sources[known]} should be {rule.reason}, but differs from {rule.same_as}"
+                    f"{sources[known]} should be {rule.reason}, but differs from {same_as}"
                 )
     return faults
 

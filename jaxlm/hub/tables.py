@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Layout:
 
 
 SAME = Layout("same", lambda tensor: [tensor], lambda leaves: leaves[0])
+# A row in a matrix of its own, such as (1, V).
+ROW = Layout("a row", lambda tensor: list(tensor), lambda leaves: np.stack(leaves))
 # The weight of a torch.nn.Linear is (out, in), our kernels are (in, out).
 TRANSPOSED = Layout("transposed", lambda tensor: [tensor.T], lambda leaves: leaves[0].T)
 # Uneven thirds do not raise here: shapes are compared with the model's afterwards.
@@ -39,17 +42,19 @@ THIRDS = Layout(
 class TensorRow:
     """Leaves of ours and the one tensor of theirs that holds them; `{i}` stands for the layer.
 
-    It applies where our params have these leaves and, if it names heads, the model has one of them.
+    It applies where our params have these leaves, if it names heads, the model has one of them, and
+    `when` gives a field of the config and its value, this holds.
     """
 
     ours: tuple[str, ...]
     theirs: str
     layout: Layout = SAME
     heads: tuple[str, ...] = ()
+    when: tuple[str, Any] | None = None
 
     def at(self, layer: int) -> "TensorRow":
         ours = tuple(path.format(i=layer) for path in self.ours)
-        return TensorRow(ours, self.theirs.format(i=layer), self.layout, self.heads)
+        return TensorRow(ours, self.theirs.format(i=layer), self.layout, self.heads, self.when)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Ignored:
 
     pattern: str
     reason: str
-    same_as: str | None = None  # only if it equals this tensor
+    same_as: str | tuple[str, ...] = ()  # only if it equals the first of these that is there
     heads: tuple[str, ...] = ()  # only in models with one of these; () means all
 
 
@@ -72,8 +77,9 @@ class Family:
     ModelConfig fields that make the family (None: the derived value), `pooled_heads` those with a
     pooler in an encoder, and fields named nowhere here have their defaults. Config: `fields` maps a
     field of ours to their attribute and its default; `dropout` lists the attributes that equal our
-    one rate; `demands` gives attributes that must have this value; `harmless` names attributes that
-    do not change the model's outputs.
+    one rate; `same` maps further attributes to the field that they must equal, and `fallback` a
+    field to the one whose value it has where it is null; `demands` gives attributes that must have
+    this value; `harmless` names attributes that do not change the model's outputs.
     """
 
     name: str
@@ -93,6 +99,12 @@ class Family:
     # Positions are counted from the row after the padding id, which by default is this.
     first_pad_id: int | None = None
     pooled_heads: tuple[str, ...] = POOLED_HEADS
+    same: Mapping[str, str] = MappingProxyType({})
+    fallback: Mapping[str, str] = MappingProxyType({})
+    # Whether their limit of positions counts the rows before that of the first token.
+    limit_has_offset: bool = True
+    # What decoding does where their files do not say it.
+    generation: Mapping[str, Any] = MappingProxyType({})
 
 
 def dense(

@@ -43,6 +43,8 @@ class AutoregressiveLM(AttendingModule):
         self, hidden: Float[Array, "B T D"], product: Callable[..., Array] = matmul_transposed
     ) -> Float[Array, "B T V={self.config.vocab_size}"]:
         """Logits of hidden states; a tied head takes the `product` with the token vectors."""
+        if self.config.scale_head:
+            hidden = hidden * self.config.d_model**-0.5
         if self.config.tie_embeddings:
             logits = self.backbone.embed.attend(hidden, product)
         else:

@@ -57,6 +57,7 @@ NORMS = "(attention_norm|cross_attention_norm|feed_forward_norm|final_norm|embed
 RULES = (
     ParameterRule(".*embed/tokens", "embedding", ("vocab", "d_model")),
     ParameterRule(".*embed/positions", "embedding", ("positions", "d_model")),
+    ParameterRule(".*embed/relative", "embedding", (None, None)),
     ParameterRule(".*embed/types", "embedding", ("token_types", "d_model")),
     *dense_rules(".*attention/query", "matrix", "d_model", "heads"),
     *dense_rules(".*attention/(key|value)", "matrix", "d_model", "kv_heads"),

@@ -1,6 +1,6 @@
 """The trunk that decoders and encoders share, and what a decoder adds: going on from a cache."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,9 @@ class Trunk(AttendingModule):
         if positions is None:
             positions = jnp.arange(ids.shape[1])[None]
         config = self.config
-        x, block_args = self._enter(ids, positions, token_type_ids, deterministic, tap, tokens)
+        x, block_args = self._enter(
+            ids, positions, positions, token_type_ids, deterministic, tap, tokens
+        )
         block_args |= {"mask": mask, "causal": self.causal}
         if context_mask is not None:
             block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
@@ -106,6 +108,7 @@ class Trunk(AttendingModule):
         self,
         ids: Array,
         positions: Array,
+        key_positions: Array,
         types: Array | None,
         deterministic: bool,
         tap: Tap,
@@ -113,10 +116,12 @@ class Trunk(AttendingModule):
     ):
         """The embedded tokens, and the arguments that every block shares."""
         x = tap("embeddings", self.embed(ids, positions, types, deterministic, tokens))
-        rotation = None
+        shared: dict[str, Any] = {"deterministic": deterministic}
         if self.config.positions == "rotary":
-            rotation = rotary_angles(positions, model_frequencies(self.config))
-        return x, {"rotation": rotation, "deterministic": deterministic}
+            shared["rotation"] = rotary_angles(positions, model_frequencies(self.config))
+        elif self.config.positions == "relative":
+            shared["bias"] = self.embed.relative_bias(positions, key_positions, not self.causal)
+        return x, shared
 
     def _leave(self, x: Array, tap: Tap) -> Array:
         return tap("final", self.final_norm(x) if self.config.final_norm else x)
@@ -191,7 +196,8 @@ class Decoder(Trunk):
         start = cache.lengths
         positions = start[:, None] + jnp.arange(ids.shape[1])
         mask = position_mask(positions, cache.num_slots)
-        x, block_args = self._enter(ids, positions, None, True, tap)
+        slots = jnp.arange(cache.num_slots)[None]
+        x, block_args = self._enter(ids, positions, slots, None, True, tap)
         block_args |= {"mask": mask, "start": start}
         source, filled = cache.source, []
         if source is not None:

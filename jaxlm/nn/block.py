@@ -178,6 +178,7 @@ class Attention(AttendingModule):
         causal: bool = False,
         context: Float[Array, "B S D"] | LayerCache | None = None,
         rotation: Rotation | None = None,
+        bias: Float[Array, "#B N T S"] | None = None,
         cache: LayerCache | None = None,
         start: Int[Array, " B"] | None = None,
         deterministic: bool = True,
@@ -188,12 +189,15 @@ class Attention(AttendingModule):
         K, G, H = config.num_kv_heads, config.num_heads // config.num_kv_heads, config.head_dim
         query = self._placed(self._heads(self.query(x)), "query_norm", rotation)
         query = tap("query", query).reshape(B, K, G, T, H)
+        if not config.scale_attention:
+            query *= H**0.5  # which the attention function divides by
         if not isinstance(context, LayerCache):
             context = self.project(x if context is None else context, rotation)
         key, value = tap("key", context.key), tap("value", context.value)
         if cache is not None and start is not None:
             cache = cache.write(key, value, start)
             key, value = cache.key, cache.value
+        added = {} if bias is None else {"bias": bias}
         drop = not deterministic and config.dropout > 0
         out = self.attention(
             query,
@@ -204,6 +208,7 @@ class Attention(AttendingModule):
             dropout_rate=config.dropout,
             dropout_key=self.make_rng("dropout") if drop else None,
             tap=None if tap is identity else over_heads(tap),
+            **added,
         )
         out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
         return self.output(out), cache
@@ -232,6 +237,7 @@ class Block(AttendingModule):
         *,
         causal: bool = False,
         rotation: Rotation | None = None,
+        bias: Float[Array, "#B N T S"] | None = None,
         cache: LayerCache | None = None,
         start: Int[Array, " B"] | None = None,
         context: Float[Array, "R C D"] | LayerCache | None = None,
@@ -258,6 +264,7 @@ class Block(AttendingModule):
             mask,
             causal=causal,
             rotation=rotation,
+            bias=bias,
             cache=cache,
             start=start,
             deterministic=deterministic,

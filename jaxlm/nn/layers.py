@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.ops.positions import sinusoids
+from jaxlm.ops.positions import relative_buckets, sinusoids
 from jaxlm.ops.random import dropout, normal
 from jaxlm.ops.reductions import layer_norm, rms_norm
 
@@ -263,6 +263,9 @@ class Embeddings(ConfiguredModule):
         if config.positions == "learned":
             rows = config.max_seq_len + config.position_offset
             self.positions = self.param("positions", init, (rows, config.d_model))
+        if config.positions == "relative":
+            shape = (config.relative_buckets, config.num_heads)
+            self.relative = self.param("relative", init, shape)
         if config.num_token_types:
             self.types = self.param("types", init, (config.num_token_types, config.d_model))
         if config.embed_norm:
@@ -292,6 +295,14 @@ class Embeddings(ConfiguredModule):
         if config.embed_norm:
             x = self.norm(x)
         return self.dropout(x.astype(compute_dtype(config)), deterministic)
+
+    def relative_bias(
+        self, query: Int[Array, "#B T"], key: Int[Array, "#B S"], bidirectional: bool
+    ) -> Float[Array, "B N T S"]:
+        """What the distance of a key adds to the scores of each head (Raffel et al. 2020)."""
+        sizes = self.config.relative_buckets, self.config.relative_distance
+        buckets = relative_buckets(query, key, *sizes, bidirectional)
+        return jnp.moveaxis(self.relative[buckets], -1, 1)
 
     def attend(
         self, x: Float[Array, "B T D"], product: Callable[..., Array] = matmul_transposed

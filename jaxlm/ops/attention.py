@@ -54,27 +54,30 @@ def attention(
     causal: bool = False,
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
+    bias: Float[Array, "#B N T S"] | None = None,
     tap: Callable[[str, Array], Array] | None = None,
 ) -> Float[Array, "B K G T H"]:
     """Softmax attention of grouped query heads (Vaswani et al. 2017; Ainslie et al. 2023).
 
     `mask` is True where a query may attend and applies on top of `causal`, with which query t
-    sees the keys up to t. Scores and softmax are in fp32; dropout of the probabilities needs a
-    `dropout_key`. `tap(name, x) -> x` sees the masked "scores" and the probabilities as "weights",
-    both (B, K, G, T, S), and may return others in their place.
+    sees the keys up to t. A `bias` is added to the scores of each of the N = K G heads. Scores and
+    softmax are in fp32; dropout of the probabilities needs a `dropout_key`. `tap(name, x) -> x` sees
+    the masked "scores" and the probabilities as "weights", both (B, K, G, T, S), and may return
+    others in their place.
 
-    In bfloat16 and without dropout and tap, a fused kernel takes its place on the devices that have
-    one for these shapes; which device that is, is known when the program is compiled for it.
+    In bfloat16 and without bias, dropout and tap, a fused kernel takes its place on the devices that
+    have one for these shapes; which device that is, is known when the program is compiled for it.
     """
     options = {"causal": causal}
-    if dropout_key is None and tap is None:
+    if bias is None and dropout_key is None and tap is None:
         kernels = kernels_for(query, key, mask)
         if kernels:
             inputs = query, key, value, mask
             branches = {name: partial(kernel, **options) for name, kernel in kernels.items()}
             plain = partial(plain_attention, **options)
             return jax.lax.platform_dependent(*inputs, **branches, default=plain)
-    options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key, "tap": tap}
+    options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
+    options |= {"bias": bias, "tap": tap}
     return plain_attention(query, key, value, mask, **options)
 
 
@@ -104,6 +107,7 @@ def plain_attention(
     causal: bool,
     dropout_rate: float = 0.0,
     dropout_key: Array | None = None,
+    bias: Float[Array, "#B N T S"] | None = None,
     tap: Callable[[str, Array], Array] | None = None,
 ) -> Float[Array, "B K G T H"]:
     """`attention` in jax.numpy, on any device."""
@@ -120,7 +124,13 @@ def plain_attention(
         if mask is not None:
             part = mask[:, rows if mask.shape[1] > 1 else slice(None), :num_keys]
             allowed = part if allowed is None else part & allowed
-        blocks.append(masked_scores(query[..., rows, :], key[..., :num_keys, :], allowed))
+        scores = masked_scores(
+            query[..., rows, :],
+            key[..., :num_keys, :],
+            allowed,
+            None if bias is None else bias[:, :, rows, :num_keys],
+        )
+        blocks.append(scores)
     blocks = tapped_blocks(tap, "scores", blocks, S, MASKED)
     blocks = [jax.nn.softmax(scores, axis=-1) for scores in blocks]
     blocks = tapped_blocks(tap, "weights", blocks, S, 0.0)
@@ -137,6 +147,7 @@ def masked_scores(
     query: Float[Array, "B K G T H"],
     key: Float[Array, "B K S H"],
     mask: Bool[Array, "#B #T S"] | None,
+    bias: Float[Array, "#B N T S"] | None,
 ) -> Float[Array, "B K G T S"]:
     """Scaled products of queries and keys in fp32, MASKED where a query may not attend."""
     query = query * query.shape[-1] ** -0.5
@@ -146,6 +157,8 @@ def masked_scores(
         scores = jnp.moveaxis(scores, 2, -1)
     else:
         scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores += bias.reshape(-1, *scores.shape[1:])
     return scores if mask is None else jnp.where(mask[:, None, None], scores, MASKED)
 
 

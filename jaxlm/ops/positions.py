@@ -1,6 +1,7 @@
 """Rotary and sinusoidal positions."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 # Cosines and sines; B = 1 if all rows have the same positions.
@@ -37,6 +38,37 @@ def rotate(x: Float[Array, "B N T H"], rotation: Rotation) -> Float[Array, "B N 
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
     return turned.astype(x.dtype)
+
+
+def relative_buckets(
+    query: Int[Array, "#B T"],
+    key: Int[Array, "#B S"],
+    num_buckets: int,
+    max_distance: int,
+    bidirectional: bool,
+) -> Int[Array, "B T S"]:
+    """The bucket of each key's distance to each query (Raffel et al. 2020).
+
+    Half of them are for one distance each, the others for ever more up to `max_distance`. With
+    `bidirectional` half of all are for later keys, else these fall into the first.
+    """
+    distance = key[:, None, :] - query[:, :, None]
+    if not bidirectional:
+        return distance_table(num_buckets, max_distance)[jnp.clip(-distance, 0, max_distance)]
+    half = num_buckets // 2
+    buckets = distance_table(half, max_distance)[jnp.minimum(jnp.abs(distance), max_distance)]
+    return buckets + half * (distance > 0)
+
+
+def distance_table(num_buckets: int, max_distance: int) -> Int[Array, " n"]:
+    """The bucket of each distance from 0 to the largest, of so many in one direction."""
+    exact = num_buckets // 2
+    # In NumPy's fp32: another logarithm could put a distance on the other side of a border.
+    distances = np.arange(max_distance + 1, dtype=np.float32)
+    far = np.log(np.maximum(distances, exact) / exact) / np.float32(np.log(max_distance / exact))
+    buckets = exact + (far * np.float32(num_buckets - exact)).astype(np.int32)
+    table = np.where(distances < exact, distances, np.minimum(buckets, num_buckets - 1))
+    return jnp.asarray(table, jnp.int32)
 
 
 def sinusoids(
