@@ -58,10 +58,12 @@ def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()
 
 def source_files(source: str) -> list[Path]:
     """The files of a source of rows; empty for a source that is not made of files."""
-    from jaxlm.data.sources import find_files
+    from jaxlm.data.sources import WITHOUT_FILES, find_files, joined_texts
 
     with suppress(JaxlmError):  # reported when it is read
-        return [] if source.startswith("hf:") else find_files(source)
+        if (joined := joined_texts(source)) is not None:
+            return list(joined.values())
+        return [] if source.startswith(WITHOUT_FILES) else find_files(source)
     return []
 
 
@@ -143,8 +145,18 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         else:
             lines = ("\t".join(field.translate(BLANKS) for field in fields) for fields in table)
             text.writelines(line + "\n" for line in lines)
+    write_text(path, text.getvalue(), f"{len(rows)} rows")
+
+
+def write_lines(path: str | None, lines: Sequence[str]) -> None:
+    """Write a text a line, or print them where there is no path. Raises: WriteError."""
+    write_text(path, "".join(line + "\n" for line in lines), f"{len(lines)} lines")
+
+
+def write_text(path: str | None, text: str, told: str) -> None:
+    """Write a file and note that it was written here, or print it; `told` says what it holds."""
     # JSON input can hold lone surrogates, which UTF-8 cannot; they are written as escapes.
-    content = text.getvalue().encode("utf-8", "backslashreplace")
+    content = text.encode("utf-8", "backslashreplace")
     if path is None:
         sys.stdout.write(content.decode("utf-8"))
         return
@@ -153,7 +165,7 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         note = note_of(Path(path))
         note.parent.mkdir(parents=True, exist_ok=True)
         write_file(note, file_hash(Path(path)))
-    print(f"{path}: {len(rows)} rows")
+    print(f"{path}: {told}")
 
 
 def cell(value: Any) -> str:

@@ -56,6 +56,7 @@ class ModelConfig(Section):
         None,
         "number of the source's tokens, with embeddings of its own; null: vocab_size",
         "positive",
+        filled_by="data",
     )
     d_model: int = structure(128, "width of the residual stream", "positive")
     # Far above any model there is, and each takes its time to trace.

@@ -37,6 +37,7 @@ class ConfigError(JaxlmError):
 RULES: dict[str, Callable[[Any], bool]] = {
     "positive": lambda value: value > 0,
     "at least 0": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
     "in [0, 2**32)": lambda value: 0 <= value < 2**32,
     "in [1, 1000]": lambda value: 1 <= value <= 1000,
     "in [1, 10**7]": lambda value: 1 <= value <= 10**7,

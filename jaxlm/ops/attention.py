@@ -61,12 +61,12 @@ def attention(
 
     `mask` is True where a query may attend and applies on top of `causal`, with which query t
     sees the keys up to t. A `bias` is added to the scores of each of the N = K G heads. Scores and
-    softmax are in fp32; dropout of the probabilities needs a `dropout_key`. `tap(name, x) -> x` sees
-    the masked "scores" and the probabilities as "weights", both (B, K, G, T, S), and may return
-    others in their place.
+    softmax are in fp32; dropout of the probabilities needs a `dropout_key`. `tap(name, x) -> x`
+    sees the masked "scores" and the probabilities as "weights", both (B, K, G, T, S), and may
+    return others in their place.
 
-    In bfloat16 and without bias, dropout and tap, a fused kernel takes its place on the devices that
-    have one for these shapes; which device that is, is known when the program is compiled for it.
+    In bfloat16 and without bias, dropout and tap, a fused kernel takes its place on devices that
+    have one for these shapes; which device that is, is known when the program is compiled.
     """
     options = {"causal": causal}
     if bias is None and dropout_key is None and tap is None:

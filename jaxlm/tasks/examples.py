@@ -28,6 +28,7 @@ NOTES = {
     "repeats_keep": "rows repeat the text of another, split like any other",
     "repeats_labelled_apart": "rows repeat the text of another with another label",
     "held_out_repeats": "validation or test rows that repeat a training row",
+    "pairs_too_long": "pairs of which a text is longer than {limit} tokens, left out",
     "texts_cut": "texts longer than {limit} tokens, cut at their end",
     "texts_in_parts": "texts longer than {limit} tokens, processed in parts",
     "questions_cut": "questions longer than half of {limit} tokens, cut at their end",

@@ -79,8 +79,13 @@ class Task(ABC):
         """The value that is highest at the best checkpoint, from the scores of `evaluate`."""
         return -scores["loss"] if self.best_by == "loss" else scores[self.best_by]
 
-    def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
-        """Pairs of a prompt and the text that the model makes from it."""
+    def told(self, scores: Mapping[str, float]) -> str:
+        """The scores of an evaluation in words."""
+        shown = {name: scores[name] for name in self.shown if name in scores}
+        return ", ".join(f"val {name} {value:.4g}" for name, value in shown.items())
+
+    def samples(self, loaded: Loaded, step: int) -> Sequence[tuple[str, ...]]:
+        """Prompts, the text that the model makes from each, and third, if known, the right one."""
         return []
 
     def summary(self, best: Loaded) -> dict[str, Any]:

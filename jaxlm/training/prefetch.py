@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
+from jaxlm.config import ModelConfig
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
@@ -20,8 +21,10 @@ class Prefetch:
     is made is raised when it is taken. Close it by leaving its `with` block.
     """
 
-    def __init__(self, task: Task, vocab_size: int, step: int, end: int):
-        self._task, self._vocab_size = task, vocab_size
+    def __init__(self, task: Task, model: ModelConfig, step: int, end: int):
+        self._task = task
+        self._sizes = {"source_ids": model.source_vocab_size or model.vocab_size}
+        self._sizes |= dict.fromkeys(("ids", "target_ids"), model.vocab_size)
         self._steps = iter(range(step, end))
         self._thread = ThreadPoolExecutor(1, "prefetch")
         self._ahead: deque[Future[Arrays]] = deque()
@@ -47,13 +50,14 @@ class Prefetch:
 
     def _make(self, step: int) -> Arrays:
         batch = self._task.train_batch(step)
-        ids, size = batch.get("ids"), self._vocab_size
-        if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
-            wrong = ids.min() if ids.min() < 0 else ids.max()
-            raise TrainingError(
-                f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids from 0 "
-                f"to {size - 1}; look at the tokenizer and model.vocab_size"
-            )
+        for name, size in self._sizes.items():
+            ids = batch.get(name)
+            if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
+                wrong = ids.min() if ids.min() < 0 else ids.max()
+                raise TrainingError(
+                    f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids "
+                    f"from 0 to {size - 1}; look at the tokenizer and model.vocab_size"
+                )
         # Copied first: on a CPU the device may go on reading NumPy's memory, and a task may fill
         # the same array again.
         return jax.device_put({name: np.array(array) for name, array in batch.items()})

@@ -28,6 +28,7 @@ from jaxlm.training.state import (
     TrainState,
     evaluation_params,
     from_items,
+    remembered,
     to_items,
     worst_value,
 )
@@ -97,7 +98,7 @@ class Trainer:
             return
         self.history.start_clock(first)
         with (
-            Prefetch(self.task, self.config.model.vocab_size, first, train.steps) as batches,
+            Prefetch(self.task, self.config.model, first, train.steps) as batches,
             TrainingConsole(train.steps, first) as self.console,
         ):
             self._introduce()
@@ -195,6 +196,8 @@ class Trainer:
             return
         self._fetch()
         with self.history.pause():
+            if evaluates:
+                self.state = remembered(self.state)
             improved = evaluates and self._evaluate(step)
             if samples:
                 self._sample(step)
@@ -207,8 +210,7 @@ class Trainer:
         if not measured:
             return False
         improved = self.history.add_evaluation(step, measured)
-        told = {f"val {name}": value for name, value in measured.items() if name in self.task.shown}
-        self.console.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in told.items()))
+        self.console.say(f"step {step}: {self.task.told(measured)}")
         return improved
 
     def _sample(self, step: int) -> None:
@@ -217,10 +219,11 @@ class Trainer:
         loaded = Loaded(
             self.state.model, params, self.task.tokenizer, self.config.model, self.origin
         )
-        pairs = self.task.samples(loaded, step)
-        for prompt, text in pairs:
-            self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
-        for prompt, text in pairs[:1]:
+        samples = self.task.samples(loaded, step)
+        for sample in samples:
+            named = dict(zip(("prompt", "text", "reference"), sample, strict=False))
+            self.run.append("samples.jsonl", {"step": step} | named)
+        for prompt, text, *_ in samples[:1]:
             between = "" if self.task.continues_prompts else "\n"
             self.console.say(indent(prompt + between + text))
 
@@ -236,11 +239,10 @@ class Trainer:
         val = self.history.last_val
         val = val if val is not None and val["step"] == step else None
         merit = self.task.score(val) if val else None
-        tokenizer = self.task.tokenizer
         meta = {
             "step": step,
             "config": to_mapping(recorded(self.config)),
-            "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
+            "tokenizer": self.task.tokenizer.saved(),
             "data": self.task.fingerprint,
             "val_loss": val["loss"] if val else None,
             "merit": merit if merit is not None and math.isfinite(merit) else None,
