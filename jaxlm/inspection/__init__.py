@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         tuned_lens_loss,
     )
     from jaxlm.inspection.naming import InspectionError
+    from jaxlm.inspection.pages import report, write_report
     from jaxlm.inspection.patching import (
         ablated,
         ablation_effects,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
         token_texts,
     )
     from jaxlm.inspection.probing import ProbeScores, probe_layers, states_of_texts
-    from jaxlm.inspection.pages import report, write_report
     from jaxlm.inspection.saliency import (
         gradient_x_input,
         integrated_gradients,

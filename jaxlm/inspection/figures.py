@@ -12,8 +12,8 @@ from jaxlm.artifact import Loaded
 from jaxlm.files import check_parent, file_in_place, to_json, write_file
 from jaxlm.inspection.activations import run
 from jaxlm.inspection.lenses import logit_lens
-from jaxlm.inspection.predictions import next_token_table, token_texts
 from jaxlm.inspection.pages import checked_ids
+from jaxlm.inspection.predictions import next_token_table, token_texts
 from jaxlm.models.activations import EMBEDDINGS, WEIGHTS, layers_of, stream_of
 
 

@@ -60,8 +60,9 @@ function drawHead(canvas, map, names, cell) {
     context.fillText(names[t], side - 5, side + (t + 0.5) * size, side - 8);
     context.save();
     context.translate(side + (t + 0.5) * size, side - 5);
-    context.rotate(-Math.PI / 2);
-    context.textAlign = "left";
+    context.textAlign = longest > 1 ? "left" : "center";
+    if (longest > 1) context.rotate(-Math.PI / 2);
+    else context.textBaseline = "bottom";
     context.fillText(names[t], 0, 0, side - 8);
     context.restore();
   }
@@ -100,7 +101,8 @@ function drawBars(rows) {
 }
 
 function percent(part) {
-  return part >= 0.9995 || part < 0.0005 ? (100 * part).toPrecision(2) + "%" : (100 * part).toFixed(1) + "%";
+  if (part > 0.9995) return "100%";
+  return part < 0.0005 ? (100 * part).toPrecision(2) + "%" : (100 * part).toFixed(1) + "%";
 }
 
 function save(blob, name) {

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const DATA = JSON.parse($("data").textContent);
 const { config } = DATA;
 const T_MAX = config.max_seq_len;
+let readyAt = null; // milliseconds after the page began to open
 
 const state = {
   language: DATA.language, ids: DATA.ids, position: DATA.position, layer: 0, head: 0, cell: null,
@@ -31,7 +32,7 @@ function shown(id) {
   return name.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "␣");
 }
 
-const quoted = (id) => (state.language === "zh" ? `“${shown(id)}”` : `“${shown(id)}”`);
+const quoted = (id) => `“${shown(id)}”`;
 
 // A step: its title, one sentence, the shape of what leaves it, and its figures.
 function step(key, sentence, shape, values, ...figures) {
@@ -45,16 +46,16 @@ function step(key, sentence, shape, values, ...figures) {
 // A figure with the buttons that save it.
 function figure(name, caption, picture, content, value) {
   return make("figure", {},
-    caption ? make("figcaption", {}, caption) : "", content,
-    make("div", { class: "save" },
+    make("div", { class: "caption" }, make("figcaption", {}, caption),
       make("button", { type: "button", "aria-label": `PNG ${name}`, onclick: () => saveCanvas(picture(), name) }, words("png")),
-      make("button", { type: "button", "aria-label": `JSON ${name}`, onclick: () => saveJson(value, name) }, words("json"))));
+      make("button", { type: "button", "aria-label": `JSON ${name}`, onclick: () => saveJson(value, name) }, words("json"))),
+    content);
 }
 
 function matrix(name, values, rows, columns, colour, caption) {
   const canvas = make("canvas", { class: "strip", role: "img", "aria-label": `${name} ${rows} × ${columns}` });
   drawMatrix(canvas, values, rows, columns, colour);
-  canvas.style.height = Math.min(220, Math.max(28, rows * 7)) + "px";
+  canvas.style.height = Math.min(180, Math.max(28, rows * 5)) + "px";
   return figure(name, caption, () => canvas, canvas, { shape: [rows, columns], values });
 }
 
@@ -111,23 +112,23 @@ function embeddingStep() {
 
 function blockStep() {
   const { run, layer, head } = state, block = run.layers[layer], names = state.ids.map(shown);
-  const tabs = make("div", { class: "tabs", role: "group", "aria-label": words("layer") },
+  const tabs = make("div", { class: "tabs", role: "group", "aria-label": words("layers") },
     ...run.layers.map((_, i) => make("button", {
       type: "button", "aria-pressed": String(i === layer), onclick: () => choose({ layer: i, cell: null }),
-    }, `${words("layer")} ${i + 1}`)));
+    }, words("layer", { n: i + 1 }))));
   const small = block.weights.map((map, n) => {
     const canvas = make("canvas", { "aria-hidden": "true" }), key = `${layer},${n}`;
     drawMatrix(canvas, map, run.T, run.T, share);
     const isOff = state.off.has(key);
     return make("div", { class: "head" + (isOff ? " off" : "") },
       make("button", { type: "button", class: "map", "aria-pressed": String(n === head), onclick: () => choose({ head: n, cell: null }),
-        "aria-label": `${words("head")} ${n + 1}` }, canvas, make("span", {}, `${words("head")} ${n + 1}`)),
+        "aria-label": words("head", { n: n + 1 }) }, canvas, make("span", {}, words("head", { n: n + 1 }))),
       state.model ? make("button", { type: "button", class: "switch", role: "switch", "aria-checked": String(!isOff),
-        "aria-label": `${words("layer")} ${layer + 1}, ${words("head")} ${n + 1}`, onclick: () => toggle(key) },
+        "aria-label": words("layer", { n: layer + 1 }) + ", " + words("head", { n: n + 1 }), onclick: () => toggle(key) },
         words(isOff ? "off" : "on")) : "");
   });
   const canvas = make("canvas", { class: "large", tabindex: "0", role: "img", "aria-describedby": "looks",
-    "aria-label": `${words("layer")} ${layer + 1}, ${words("head")} ${head + 1}` });
+    "aria-label": words("layer", { n: layer + 1 }) + ", " + words("head", { n: head + 1 }) });
   const looks = make("p", { id: "looks", "aria-live": "polite" }, " ");
   const map = block.weights[head];
   let find = null;
@@ -166,7 +167,7 @@ function blockStep() {
 }
 
 function lensStep() {
-  const rows = state.lens(), depth = (i) => (i ? `${words("layer")} ${i}` : words("start"));
+  const rows = state.lens(), depth = (i) => words(i ? "layer" : "start", { n: i });
   const table = make("table", { class: "lens" }, make("tbody", {}, ...rows.map((row, i) =>
     make("tr", {}, make("th", { scope: "row" }, depth(i)), ...row.map(({ id, share: part }) =>
       make("td", { style: `background:rgba(23,78,166,${(0.75 * part).toFixed(3)})`, class: part > 0.6 ? "deep" : null },
@@ -348,6 +349,7 @@ async function open() {
   });
   compute();
   render();
+  readyAt = performance.now();
   document.documentElement.dataset.ready = "yes";
 }
 
