@@ -18,6 +18,7 @@ from jaxlm.cli.export import EXPORT
 from jaxlm.cli.fill import FILL
 from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
+from jaxlm.cli.inspect import INSPECT
 from jaxlm.cli.predict import PREDICT
 from jaxlm.cli.translate import TRANSLATE
 from jaxlm.config import JaxlmError
@@ -33,6 +34,7 @@ VERBS = {
     "evaluate": EVALUATE,
     "import": IMPORT,
     "export": EXPORT,
+    "inspect": INSPECT,
 }
 
 

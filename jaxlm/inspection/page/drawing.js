@@ -1,0 +1,131 @@
+// Pictures on canvas, and their way out as PNG and JSON.
+"use strict";
+
+// From -1 (red) over 0 (paper) to 1 (blue).
+function signed(value) {
+  const size = Math.min(1, Math.abs(value)) ** 0.8;
+  const [r, g, b] = value < 0 ? [178, 34, 52] : [23, 78, 166];
+  return [255 - (255 - r) * size, 255 - (255 - g) * size, 255 - (255 - b) * size];
+}
+
+// From 0 (paper) to 1 (dark blue): steps near zero are as easy to see as those near one.
+function share(value) {
+  const size = Math.sqrt(Math.min(1, Math.max(0, value)));
+  return [255 - 243 * size, 255 - 205 * size, 255 - 135 * size];
+}
+
+// A matrix as an image, a pixel a cell; CSS makes it large.
+function drawMatrix(canvas, values, rows, columns, colour) {
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
+  for (let i = 0; i < rows * columns; i++) {
+    const [r, g, b] = colour(values[i]);
+    image.data.set([r, g, b, 255], 4 * i);
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function scaled(values) {
+  const sizes = Float32Array.from(values, Math.abs).sort();
+  const most = sizes[Math.floor(0.995 * (sizes.length - 1))] || 1;
+  return Float32Array.from(values, (x) => x / most);
+}
+
+// One head with its tokens along both sides; `cell` is marked. Returns what a pointer points at.
+function drawHead(canvas, map, names, cell) {
+  const T = names.length, wide = Math.max(220, Math.min(560, canvas.parentElement.clientWidth));
+  const longest = Math.max(...names.map((name) => [...name].length));
+  const side = Math.min(90, 20 + 8 * longest), size = Math.max(3, (wide - side) / T);
+  const ratio = window.devicePixelRatio || 1, edge = side + size * T;
+  canvas.width = edge * ratio;
+  canvas.height = edge * ratio;
+  canvas.style.width = canvas.style.height = edge + "px";
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, edge, edge);
+  for (let t = 0; t < T; t++)
+    for (let s = 0; s < T; s++) {
+      const [r, g, b] = share(map[t * T + s]);
+      context.fillStyle = `rgb(${r},${g},${b})`;
+      context.fillRect(side + s * size, side + t * size, size - (size > 8), size - (size > 8));
+    }
+  const every = Math.ceil(11 / size);
+  context.fillStyle = "#333";
+  context.font = `${Math.min(13, Math.max(9, size - 2))}px system-ui, sans-serif`;
+  for (let t = 0; t < T; t += every) {
+    context.textAlign = "right";
+    context.textBaseline = "middle";
+    context.fillText(names[t], side - 5, side + (t + 0.5) * size, side - 8);
+    context.save();
+    context.translate(side + (t + 0.5) * size, side - 5);
+    context.textAlign = longest > 1 ? "left" : "center";
+    if (longest > 1) context.rotate(-Math.PI / 2);
+    else context.textBaseline = "bottom";
+    context.fillText(names[t], 0, 0, side - 8);
+    context.restore();
+  }
+  if (cell) {
+    context.strokeStyle = "#d9480f";
+    context.lineWidth = 2;
+    context.strokeRect(side + cell[1] * size, side + cell[0] * size, size, size);
+  }
+  return (x, y) => {
+    const at = [Math.floor((y - side) / size), Math.floor((x - side) / size)];
+    return at.every((i) => i >= 0 && i < T) ? at : null;
+  };
+}
+
+// Rows of names and shares as a picture, for the figures that the page shows as a table.
+function drawBars(rows) {
+  const canvas = document.createElement("canvas"), line = 26;
+  canvas.width = 720;
+  canvas.height = rows.length * line + 20;
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.font = "15px system-ui, sans-serif";
+  context.textBaseline = "middle";
+  rows.forEach(({ name, share: part }, i) => {
+    const y = 10 + (i + 0.5) * line;
+    context.fillStyle = "#174ea6";
+    context.fillRect(240, y - 8, 380 * part, 16);
+    context.fillStyle = "#222";
+    context.textAlign = "right";
+    context.fillText(name, 230, y, 220);
+    context.textAlign = "left";
+    context.fillText(percent(part), 250 + 380 * part, y);
+  });
+  return canvas;
+}
+
+function percent(part) {
+  if (part > 0.9995) return "100%";
+  return part < 0.0005 ? (100 * part).toPrecision(2) + "%" : (100 * part).toFixed(1) + "%";
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// Small pictures are made large enough to look at.
+function saveCanvas(canvas, name) {
+  const factor = Math.max(1, Math.ceil(480 / Math.max(canvas.width, canvas.height)));
+  const large = document.createElement("canvas");
+  large.width = canvas.width * factor;
+  large.height = canvas.height * factor;
+  const context = large.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvas, 0, 0, large.width, large.height);
+  large.toBlob((blob) => save(blob, name + ".png"));
+}
+
+function saveJson(value, name) {
+  const plain = JSON.stringify(value, (_, x) => (ArrayBuffer.isView(x) ? [...x] : x));
+  save(new Blob([plain], { type: "application/json" }), name + ".json");
+}

@@ -1,0 +1,129 @@
+"""A page that takes a text through a model: one file, no network, computing as one types."""
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.artifact import Loaded
+from jaxlm.files import write_file
+from jaxlm.inspection.activations import run, text_ids
+from jaxlm.inspection.naming import InspectionError
+from jaxlm.inspection.payload import (
+    display_names,
+    encoder_of,
+    in_text,
+    packed_weights,
+    recorded,
+    settings_of,
+)
+from jaxlm.inspection.predictions import token_texts
+from jaxlm.nn.layers import holds_int8
+from jaxlm.tokenizer.encoding import CJK
+
+MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file
+MOST_REFERENCE = 20_000  # logits that the page is compared with
+PARTS = {
+    "/*STYLE*/": "style.css",
+    "/*ENGINE*/": "engine.js",
+    "/*WORDS*/": "words.js",
+    "/*DRAWING*/": "drawing.js",
+    "/*PAGE*/": "page.js",
+}
+HEADS = ("lm", "pretraining", "sequence_classification")
+
+
+def report(loaded: Loaded, text: str, title: str = "", language: str | None = None) -> str:
+    """The page (HTML) of a text's way through a model.
+
+    A model of up to MOST_PARAMS parameters travels inside and is computed by the page; of a larger
+    one the page shows what jaxlm computed for this text. `language` is "en" or "zh", by default
+    that of the text.
+
+    Raises: InspectionError for a head without a page, a text without a mask for a masked language
+    model, and a text longer than the context.
+    """
+    config = loaded.config.resolved()
+    ids = checked_ids(loaded, text)
+    kind = "label" if config.head == "sequence_classification" else "next"
+    position = len(ids) - 1
+    if kind == "next" and config.architecture == "encoder":
+        kind, position = "mask", ids.index(loaded.tokenizer.mask_id)
+    data: dict[str, Any] = {
+        "title": title,
+        "text": text,
+        "language": language or ("zh" if re.search(f"[{CJK}]", text) else "en"),
+        "kind": kind,
+        "ids": ids,
+        "position": position,
+        "mask": loaded.tokenizer.mask_id,
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
+        "config": settings_of(loaded),
+    }
+    if data["num_params"] <= MOST_PARAMS:
+        tensors, content = packed_weights(loaded.params)
+        plain = loaded.tokenizer.encode(text)
+        data |= {
+            "tensors": tensors,
+            "names": display_names(loaded.tokenizer, config.vocab_size or 0),
+            "tokenizer": encoder_of(loaded.tokenizer, ids, plain),
+            "reference": reference(loaded, ids, position, kind),
+        }
+    else:
+        record, content, named = recorded(loaded, ids, position)
+        texts = token_texts(loaded.tokenizer, named)
+        data |= {"recorded": record, "names": dict(zip(named, texts, strict=True))}
+    return assembled(data, content)
+
+
+def write_report(
+    loaded: Loaded, text: str, path: str | Path, title: str = "", language: str | None = None
+) -> None:
+    """Write the page of `report` to a file. Raises: InspectionError, WriteError."""
+    write_file(path, report(loaded, text, title, language))
+
+
+def checked_ids(loaded: Loaded, text: str) -> list[int]:
+    config, tokenizer = loaded.config, loaded.tokenizer
+    if config.head not in HEADS:
+        raise InspectionError(
+            f"the page shows models with the heads {', '.join(HEADS)}, but this one's is "
+            f"{config.head}"
+        )
+    if holds_int8(loaded.params):
+        raise InspectionError("the page shows weights as they were trained, not in int8")
+    ids = text_ids(loaded, text)
+    if config.max_seq_len is not None and len(ids) > config.max_seq_len:
+        raise InspectionError(
+            f"the text has {len(ids)} tokens, but the model takes {config.max_seq_len}"
+        )
+    if config.architecture == "encoder" and config.head in ("lm", "pretraining"):
+        mask = tokenizer.special_token("mask_token") or "[MASK]"
+        if tokenizer.mask_id not in ids:
+            raise InspectionError(f"write {mask} in the text where a token is missing")
+    return ids
+
+
+def reference(loaded: Loaded, ids: list[int], position: int, kind: str) -> dict[str, Any]:
+    """jaxlm's own logits, at every position where they are few, for the page to compare with."""
+    answer, _ = run(loaded, ids)
+    logits = np.asarray(answer[0] if isinstance(answer, tuple) else answer, np.float32)[0]
+    whole = kind == "label" or logits.size <= MOST_REFERENCE
+    values = logits if whole else logits[position]
+    rounded = np.round(values.astype(np.float64), 5).reshape(-1).tolist()
+    return {"position": None if whole else position, "values": rounded}
+
+
+def assembled(data: dict[str, Any], content: bytes) -> str:
+    """The parts of the page in one."""
+    folder = resources.files("jaxlm.inspection") / "page"
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    for mark, name in PARTS.items():
+        page = page.replace(mark, (folder / name).read_text(encoding="utf-8").strip())
+    # A "<" in JSON could end the element that holds it.
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return page.replace("/*DATA*/", written).replace("/*WEIGHTS*/", in_text(content))

@@ -1,0 +1,182 @@
+"""What the page of a report carries: weights or recorded activations, vocabulary, settings."""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Float
+
+from jaxlm.artifact import Loaded
+from jaxlm.inspection.activations import forward
+from jaxlm.inspection.lenses import logit_lens
+from jaxlm.inspection.predictions import token_texts
+from jaxlm.models.activations import HIDDEN, WEIGHTS, layers_of, stream_of, token_vectors
+from jaxlm.models.parameters import merge_lora
+from jaxlm.models.trunk import model_frequencies
+from jaxlm.tokenizer import Tokenizer
+from jaxlm.tokenizer.classes import in_bytes
+
+# Rounded to so many bits, with a scale a row, the logits of gpt_tiny are off by 5e-4; in fp16,
+# which takes more, they are off by 3e-3.
+BITS = 15
+COLUMNS = 256  # of the pictures of a model that is too large to travel
+SETTINGS = (
+    "architecture head labels vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff "
+    "max_seq_len norm norm_position embed_norm pooler pooler_activation pooling num_token_types "
+    "positions position_offset activation gated qk_norm tie_embeddings norm_eps"
+)
+
+
+def in_text(content: bytes) -> str:
+    """Bytes, deflated, in the 85 characters of RFC 1924 but for "<", which HTML would read."""
+    return base64.b85encode(zlib.compress(content, 9)).decode("ascii").replace("<", ",")
+
+
+def settings_of(loaded: Loaded) -> dict[str, Any]:
+    """The fields of the config that the page computes with."""
+    config = loaded.config.resolved()
+    settings = {name: getattr(config, name) for name in SETTINGS.split()}
+    if config.positions == "rotary":
+        settings["frequencies"] = np.asarray(model_frequencies(config)).tolist()
+    return settings
+
+
+def packed_weights(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bytes]:
+    """The path and shape of every weight, and their bytes.
+
+    First, in fp32, vectors and the scales of the rows of matrices; then the matrices' whole
+    numbers, all high bytes before all low ones, which deflates better.
+    """
+    leaves: dict[str, Any] = flatten_dict(merge_lora(params), sep="/")
+    tensors, plain, numbers = [], [], []
+    for path, leaf in leaves.items():
+        array = np.asarray(leaf, np.float32)
+        tensors.append({"path": path, "shape": list(array.shape)})
+        if array.ndim < 2:
+            plain.append(array.reshape(-1))
+            continue
+        scales = np.abs(array).max(1, keepdims=True) / (2 ** (BITS - 1) - 1)
+        scales = np.maximum(scales, 1e-30).astype(np.float32)
+        plain.append(scales[:, 0])
+        numbers.append(np.round(array / scales).astype("<i2").view("<u2").reshape(-1))
+    whole = np.concatenate(numbers)
+    planes = [(whole >> 8).astype(np.uint8), (whole & 255).astype(np.uint8)]
+    content = np.concatenate(plain).astype("<f4").tobytes() + np.concatenate(planes).tobytes()
+    return tensors, content
+
+
+def recorded(
+    loaded: Loaded, ids: list[int], position: int, **keywords: Any
+) -> tuple[dict[str, Any], bytes, list[int]]:
+    """What the page shows of a model that stays at home, its bytes, and the tokens it names."""
+    config, rows = loaded.config.resolved(), jnp.asarray([ids])
+    answer, found = forward(loaded.model, loaded.params, rows, "**", **keywords)
+    logits = np.asarray(answer[0] if isinstance(answer, tuple) else answer, np.float32)[0]
+    stream = stream_of(found)
+    pictures = [np.asarray(state[0], np.float32) for state in stream[:1]]
+    token = np.asarray(token_rows(loaded, ids), np.float32)
+    pictures = [token, pictures[0] - token, pictures[0]]
+    content = [np.asarray(w[0]) * 255 for w in layers_of(found, WEIGHTS)]
+    parts = [np.round(x).astype(np.uint8).tobytes() for x in content]
+    parts += [in_bytes_signed(pooled(x)) for x in pictures]
+    hidden = [np.asarray(x[0], np.float32) for x in layers_of(found, HIDDEN)]
+    parts += [in_bytes_signed(pooled(x)) for x in hidden]
+    record: dict[str, Any] = {
+        "T": len(ids),
+        "layers": config.num_layers,
+        "heads": config.num_heads,
+        "columns": pooled(pictures[0]).shape[1],
+        "neurons": pooled(hidden[0]).shape[1],
+    }
+    named = list(ids)
+    if config.head in ("lm", "pretraining"):
+        record["lens"] = []
+        for state in stream:
+            chances = jax.nn.softmax(logit_lens(loaded.model, loaded.params, state)[0])
+            values, top = jax.lax.top_k(chances, min(5, chances.shape[-1]))
+            pairs = np.round(np.asarray(values), 4), np.asarray(top)
+            rows_of = zip(pairs[1].tolist(), pairs[0].tolist(), strict=True)
+            record["lens"].append([list(map(list, zip(*row, strict=True))) for row in rows_of])
+            named += np.unique(pairs[1]).tolist()
+        logits = logits[position]
+        named += np.argsort(-logits)[:200].tolist()
+    record["logits"] = np.round(logits.astype(np.float64), 4).tolist()
+    return record, b"".join(parts), sorted(set(named))
+
+
+def token_rows(loaded: Loaded, ids: list[int]) -> Any:
+    """The vectors of tokens alone, without positions."""
+    return token_vectors(loaded.params)[jnp.asarray(ids)]
+
+
+def pooled(x: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T C"]:
+    """The entry of largest magnitude in each of COLUMNS groups of columns, or all if fewer."""
+    width = x.shape[1]
+    if width <= COLUMNS:
+        return x
+    groups = np.array_split(np.arange(width), COLUMNS)
+    largest = [x[:, g][np.arange(len(x)), np.abs(x[:, g]).argmax(1)] for g in groups]
+    return np.stack(largest, axis=1)
+
+
+def in_bytes_signed(x: np.ndarray) -> bytes:
+    largest = max(float(np.quantile(np.abs(x), 0.995)), 1e-30)
+    return np.round(127 * np.clip(x / largest, -1, 1)).astype(np.int8).tobytes()
+
+
+def encoder_of(tokenizer: Tokenizer, ids: list[int], plain: list[int]) -> dict[str, Any] | None:
+    """The rules by which the page cuts a text; None for a vocabulary that it cannot cut by.
+
+    `plain` are the ids of the text without the special tokens around it in `ids`.
+    """
+    rules = json.loads(tokenizer.backend.to_str())
+    model, size = rules["model"], tokenizer.vocab_size
+    kinds = {"WordLevel": "char", "WordPiece": "wordpiece", "BPE": "bpe"}
+    kind = kinds.get(model["type"])
+    if kind is None or (kind == "bpe" and not in_bytes(tokenizer.backend)):
+        return None
+    start = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
+    names = [tokenizer.backend.id_to_token(i) or "" for i in range(size)]
+    found: dict[str, Any] = {
+        "kind": kind,
+        "names": names,
+        "before": ids[:start],
+        "after": ids[start + len(plain) :],
+        "special": tokenizer.special_tokens(),
+    }
+    unknown = tokenizer.backend.token_to_id(model.get("unk_token") or "")
+    if unknown is not None:
+        found["unknown"] = unknown
+    if kind == "wordpiece":
+        normalizer = rules.get("normalizer") or {}
+        found["lower"] = bool(normalizer.get("lowercase"))
+        found["cjk"] = bool(normalizer.get("handle_chinese_chars"))
+    if kind == "bpe":
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        found |= {"merges": pairs, "bytes": byte_letters()}
+    return found
+
+
+def byte_letters() -> list[str]:
+    """The letter that stands for each byte in GPT-2's vocabularies (Radford et al. 2019)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters, extra = {}, 0
+    for byte in range(256):
+        if byte in shown:
+            letters[byte] = chr(byte)
+        else:
+            letters[byte] = chr(256 + extra)
+            extra += 1
+    return [letters[byte] for byte in range(256)]
+
+
+def display_names(tokenizer: Tokenizer, size: int) -> list[str]:
+    """How the page shows each token of a vocabulary."""
+    known = min(size, tokenizer.vocab_size)
+    return token_texts(tokenizer, np.arange(known)) + [f"#{i}" for i in range(known, size)]

@@ -1,0 +1,68 @@
+"""What a model predicts: the likeliest next tokens, and how expected each token of a text was."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxlm.generation.detokenizer import BROKEN
+from jaxlm.tokenizer import Tokenizer
+
+
+class Candidate(NamedTuple):
+    """A token that may come next."""
+
+    id: int
+    text: str
+    logit: float
+    probability: float
+
+
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray | Array) -> list[str]:
+    """The text of each token alone; a part of a character shows by its name in the vocabulary."""
+    texts = []
+    for token in np.asarray(ids).tolist():
+        shown = tokenizer.decode([token], skip_special_tokens=False)
+        name = tokenizer.backend.id_to_token(token)
+        # Alone, WordPiece's "##ing" would look like a word, and a space would vanish.
+        keeps = shown and BROKEN not in shown and not (name or "").startswith(("##", "▁"))
+        texts.append(shown if keeps or name is None else name)
+    return texts
+
+
+def next_token_table(
+    tokenizer: Tokenizer, logits: Float[Array, " V"], top: int = 10
+) -> list[Candidate]:
+    """The likeliest tokens by logits, likeliest first, with their softmax probabilities."""
+    logits = jnp.asarray(logits, jnp.float32)
+    values, ids = jax.lax.top_k(logits, min(top, len(logits)))
+    chances = np.exp(np.asarray(values) - float(jax.nn.logsumexp(logits)))
+    rows = zip(
+        np.asarray(ids).tolist(), token_texts(tokenizer, ids), values.tolist(), chances, strict=True
+    )
+    return [Candidate(token, text, value, float(chance)) for token, text, value, chance in rows]
+
+
+class TokenScores(NamedTuple):
+    """How expected each token but the first of a text was, given those before it."""
+
+    loss: Float[Array, "*B U"]  # U = T - 1; nats
+    surprise: Float[Array, "*B U"]  # the same in bits
+    rank: Int[Array, "*B U"]  # how many tokens were likelier
+    entropy: Float[Array, "*B U"]  # of the whole distribution, in nats
+
+
+def token_scores(logits: Float[Array, "*B T V"], ids: Int[Array, "*B T"]) -> TokenScores:
+    """Loss, surprise and rank of the tokens of a text by a causal model's logits.
+
+    Surprise in bits predicts reading times (Hale 2001; Levy 2008).
+    """
+    log_probs = jax.nn.log_softmax(logits[..., :-1, :])
+    targets = jnp.asarray(ids)[..., 1:, None]
+    chosen = jnp.take_along_axis(log_probs, targets, axis=-1)
+    loss = -chosen[..., 0]
+    entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30)).sum(-1)
+    return TokenScores(loss, loss / jnp.log(2.0), (log_probs > chosen).sum(-1), entropy)

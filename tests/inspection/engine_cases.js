@@ -1,0 +1,28 @@
+// Reads cases from standard input, computes each as the page does, and prints the results.
+"use strict";
+
+const [engine] = process.argv.slice(2);
+const { Model, Encoder, distribution, readWeights, unpacked } = require(engine);
+
+async function answers({ config, tensors, weights, ids, off, position, texts, tokenizer, draw }) {
+  if (texts) {
+    const encoder = new Encoder(tokenizer);
+    return texts.map((text) => [encoder.encode(text), encoder.text(encoder.encode(text) ?? [])]);
+  }
+  if (draw) return [...distribution(Float32Array.from(draw.logits), ...draw.options).left];
+  const model = new Model(config, readWeights(await unpacked(weights), tensors));
+  const start = performance.now();
+  const run = model.forward(ids, new Set(off));
+  const ms = performance.now() - start;
+  const lens = position === undefined ? [] : model.lens(run, position).map((row) => [...row]);
+  const maps = run.layers.map((block) => block.weights.map((map) => [...map]));
+  return { logits: [...run.logits], lens, maps, ms };
+}
+
+let input = "";
+process.stdin.on("data", (part) => (input += part));
+process.stdin.on("end", async () => {
+  const found = [];
+  for (const one of JSON.parse(input)) found.push(await answers(one));
+  console.log(JSON.stringify(found));
+});
