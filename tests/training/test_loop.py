@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.config import JaxlmError
+from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.training import fit, trainer
 from jaxlm.training.history import History
 from jaxlm.training.prefetch import AHEAD, Prefetch
@@ -86,7 +86,7 @@ class Counting:
 
 def test_batches_come_in_order_each_its_own_and_few_are_made_ahead():
     task = Counting()
-    with Prefetch(task, 50, 3, 20) as batches:
+    with Prefetch(task, ModelConfig(vocab_size=50), 3, 20) as batches:
         taken = [batches.take() for _ in range(5)]
         assert [int(batch["ids"][0, 0]) for batch in taken] == [3, 4, 5, 6, 7]
         assert all(isinstance(batch["ids"], jax.Array) for batch in taken)
@@ -96,13 +96,13 @@ def test_batches_come_in_order_each_its_own_and_few_are_made_ahead():
 
 def test_no_batch_is_made_past_the_end():
     task = Counting()
-    with Prefetch(task, 50, 0, 2) as batches:
+    with Prefetch(task, ModelConfig(vocab_size=50), 0, 2) as batches:
         batches.take(), batches.take()
     assert task.made == [0, 1]
 
 
 def test_a_wrong_batch_is_told_at_its_own_step():
-    with Prefetch(Counting(broken=1), 50, 0, 9) as batches:
+    with Prefetch(Counting(broken=1), ModelConfig(vocab_size=50), 0, 9) as batches:
         batches.take()
         with pytest.raises(JaxlmError, match="the batch of step 1 holds the id 99"):
             batches.take()
