@@ -21,7 +21,7 @@ import jaxlm
 from jaxlm.artifact import Loaded
 from jaxlm.generation import compare_params, generate_tokens, quantized
 from jaxlm.generation.quantize import num_bytes
-from jaxlm.generation.text import causal
+from jaxlm.generation.text_batch import generating
 from jaxlm.models import make_model, param_shapes
 from jaxlm.runtime import return_freed_memory
 from jaxlm.tokenizer import AbsentTokenizer
@@ -53,7 +53,7 @@ def random_model() -> Loaded:
 def run(loaded: Loaded, batch_size: int) -> None:
     vocab_size = loaded.config.vocab_size or 0
     ids = np.random.default_rng(1).integers(vocab_size, size=(batch_size, PROMPT))
-    generate_tokens(causal(loaded), loaded.params, ids, max_new_tokens=NEW, temperature=0.0)
+    generate_tokens(generating(loaded), loaded.params, ids, max_new_tokens=NEW, temperature=0.0)
 
 
 def run_alone(weights: str) -> Loaded:
@@ -88,7 +88,7 @@ def main() -> None:
     for name, held in (("fp32", loaded), ("int8", other)):
         print(f"{name}: {num_bytes(held.params) / 1e6:.1f} MB of weights")
     rows = np.random.default_rng(2).integers(loaded.config.vocab_size or 0, size=(1, 512)).tolist()
-    print(compare_params(causal(loaded), loaded.params, other.params, rows), flush=True)
+    print(compare_params(generating(loaded), loaded.params, other.params, rows), flush=True)
     for size in arguments.batch:
         seconds: list[tuple[float, float]] = []
         for _ in range(arguments.rounds + 1):  # the first compiles

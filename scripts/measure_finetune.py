@@ -170,8 +170,8 @@ def bert_ner(overrides: list[str], seed: int) -> dict[str, float]:
         num_attention_heads=model.num_heads,
         intermediate_size=4 * model.d_model,
         max_position_embeddings=model.max_seq_len,
-        num_labels=len(task.labels),
     )
+    sizes.num_labels = len(task.labels)
     bert = BertForTokenClassification(sizes)
     train_torch(bert, config, task)
     outputs = [(e, logits.numpy()) for e, logits in logits_of(bert, task)]
