@@ -76,7 +76,7 @@ def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
             run.start(config, task.tokenizer)
             trainer = Trainer(run, config, task, state, update)
             row = {"step": 0, "split": "train", "loss": 1.0, "seconds": 0.0}
-            trainer.rows += [row] * rows
+            trainer.history.rows += [row] * rows
             turns = Alternation(trainer, turn)
             trainer.train(turns)
             trainer.close()

@@ -123,5 +123,5 @@ def splash_attention(
     if segments is not None:
         ids = splash.SegmentIds(jnp.broadcast_to(segments[0], (B, T)), segments[1])
     heads = (query * H**-0.5).reshape(B, K * G, T, H)
-    out = jax.vmap(kernel)(heads, key, value, ids)
+    out: Any = jax.vmap(kernel)(heads, key, value, ids)
     return out.reshape(B, K, G, T, H)
