@@ -3,7 +3,9 @@
 They never hold the scores (B, K, G, T, S): cuDNN's on NVIDIA GPUs, splash attention on TPUs.
 """
 
-from functools import cache
+import ctypes
+from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = 512  # of queries and keys that a TPU core works on at once, or their number if it is less
+CUDNN = "libcudnn.so.9"
 LANES = 128  # a TPU's tile: queries and keys must be a multiple of it
 
 
@@ -25,12 +28,25 @@ def cudnn_takes(query: Array, key: Array, masked: bool) -> bool:
 @cache
 def has_cudnn() -> bool:
     """Whether this process could compile cuDNN's attention, be it for a GPU that is not here."""
+    packages = find_spec("nvidia")
+    folders = [] if packages is None else packages.submodule_search_locations or []
+    # JAX ends the process if it has its CUDA plugin but no cuDNN, so that is looked for first.
+    if not any(loads(f"{f}/cudnn/lib/{CUDNN}") for f in folders) and not loads(CUDNN):
+        return False
     heads = jax.ShapeDtypeStruct((1, 2, 1, 8), jnp.bfloat16)
+    call = partial(jax.nn.dot_product_attention, implementation="cudnn")
     try:
-        jax.eval_shape(
-            lambda x: jax.nn.dot_product_attention(x, x, x, implementation="cudnn"), heads
-        )
+        jax.eval_shape(call, heads, heads, heads)
     except RuntimeError:
+        return False
+    return True
+
+
+def loads(library: str) -> bool:
+    """Whether the system can load a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
         return False
     return True
 
@@ -107,5 +123,5 @@ def splash_attention(
     if segments is not None:
         ids = splash.SegmentIds(jnp.broadcast_to(segments[0], (B, T)), segments[1])
     heads = (query * H**-0.5).reshape(B, K * G, T, H)
-    out = jax.vmap(kernel)(heads, key, value, ids)
+    out: Any = jax.vmap(kernel)(heads, key, value, ids)
     return out.reshape(B, K, G, T, H)

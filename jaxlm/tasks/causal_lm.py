@@ -100,7 +100,7 @@ def causal_lm(
     """
     targets = jnp.asarray(batch["targets"])
     weights = jnp.asarray(batch.get("weights", jnp.ones(targets.shape, jnp.float32)))
-    options = {"accuracy": key is None}
+    options: dict[str, Any] = {"accuracy": key is None}
     if key is not None:
         options |= {"smoothing": smoothing, "z_loss": z_loss}
 

@@ -138,7 +138,8 @@ def head_sums(
         return model.apply({"params": params}, hidden, method="head")
 
     config = model.config
-    chunk = loss_chunk(*targets.shape, config.vocab_size, config.loss_chunk)
+    B, T = targets.shape
+    chunk = loss_chunk(B, T, config.vocab_size, config.loss_chunk)
     if chunk is None:
         return target_sums(head(hidden), targets, weights, **options)
     return chunked_target_sums(head, hidden, targets, weights, chunk, **options)

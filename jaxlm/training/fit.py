@@ -36,11 +36,11 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     objective: Objective | None = None,
 ) -> Loaded:
-    """Train as the config says and return the best checkpoint: `train.py` as a function.
+    """Train as the config says and return the best checkpoint; what `train.py` runs.
 
-    The same config again continues an unfinished run, and leaves a finished one as it is. An own
-    part takes the place of the config's: a task, a Flax module (or a function that makes one from
-    the whole ModelConfig), an optimizer, an objective. Give the same ones when resuming.
+    Called again with the same config it continues an unfinished run, and leaves a finished one as
+    it is. A part of your own replaces the config's: a task, a Flax module (or a function that makes
+    one from the resolved ModelConfig), an optimizer, an objective. Pass the same ones to resume.
 
     Raises:
         JaxlmError: on a mistake in the config or the data.
@@ -81,7 +81,7 @@ def fit(
 
 
 def own_parts(**parts: Any) -> tuple[str, ...]:
-    """The parts given to `fit` by name, as a run records them."""
+    """The parts passed to `fit`, as a run records them in `run.own`."""
     given = {kind: part for kind, part in parts.items() if part is not None}
     return tuple(
         f"{kind} {getattr(part, '__name__', type(part).__name__)}" for kind, part in given.items()
@@ -89,7 +89,10 @@ def own_parts(**parts: Any) -> tuple[str, ...]:
 
 
 def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:
-    """The config with the own parts recorded; ConfigError where it was recorded with others."""
+    """The config with these parts recorded in `run.own`.
+
+    Raises: ConfigError where the config records other parts.
+    """
     if config.run.own and config.run.own != own:
         raise ConfigError(
             f"run.own says that fit was given {', '.join(config.run.own)}, but now it is given "
@@ -99,7 +102,7 @@ def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:
 
 
 def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
-    """Say what more steps than the run was begun with do to its learning rate."""
+    """Print how a larger `train.steps` changes the learning rate of a run that is resumed."""
     then, optim = run.steps_recorded(), config.optim
     if then == config.train.steps:
         return
@@ -120,7 +123,7 @@ def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
 
 @contextmanager
 def exhaustion_told() -> Iterator[None]:
-    """TrainingError, in one sentence, for a device that runs out of memory."""
+    """Turn the error of a device that is out of memory into a TrainingError of one sentence."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -151,7 +154,7 @@ def refuse_large_batch(config: Config) -> None:
 
 
 def refuse_too_large(shapes: TrainState) -> None:
-    """ConfigError where the weights and the optimizer's state alone exceed the memory."""
+    """Raise ConfigError if weights and optimizer state alone exceed the device's memory."""
     need = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     held = memory_limit()
     if need > held:
@@ -169,10 +172,10 @@ def compile_and_start(
     optimizer: optax.GradientTransformation | None,
     given: Mapping[str, Array],
 ) -> tuple[TrainState, Update]:
-    """The state at step 0, built by one compiled program, and the training step.
+    """The state at step 0, made by one compiled program, and the compiled training step.
 
-    `given` are weights by path that take the place of random ones. The step is compiled once for
-    each shape of batch, at first for `batch`.
+    `given` are weights, by path, that replace random ones. The step is compiled for the shapes of
+    `batch` at once, and for other shapes when they first occur.
     """
     train, optim = config.train, config.optim
     schedule = None
@@ -213,7 +216,7 @@ def compile_and_start(
             compiled[shape] = step.lower(state, batch).compile()
         return compiled[shape](state, batch)
 
-    # XLA compiles outside Python's lock, so init is compiled while the step is traced.
+    # XLA releases Python's lock, so init compiles while the step is traced.
     with ThreadPoolExecutor(1) as beside:
         state = beside.submit(init, key, given)
         compiled[shape_of(batch)] = step.lower(shapes, batch).compile()

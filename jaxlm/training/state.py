@@ -43,15 +43,15 @@ class Recent:
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training, and beside it the functions that change it."""
+    """Everything that changes during training, and the functions that change it."""
 
     step: Int[Array, ""]
-    params: Params  # those that are trained
+    params: Params  # the trained ones
     opt_state: Any
     key: Array
     ema: Params | None
     recent: "Recent | None" = flax.struct.field(default=None, kw_only=True)
-    frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # the rest of the model
+    frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # all others
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     objective: Objective = flax.struct.field(pytree_node=False)
@@ -61,7 +61,7 @@ class TrainState:
 
 
 def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
-    """One update from the batch; metrics are that batch's means before the update."""
+    """One update. The metrics are means over the batch, computed with the params before it."""
     key = jax.random.fold_in(state.key, state.step)
     grads, sums = accumulated_gradients(state, batch, key)
     count = jnp.maximum(sums.pop("count"), 1)
@@ -82,9 +82,10 @@ def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
 
 
 def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple[Params, Sums]:
-    """Gradients of the summed loss, and the sums, over all micro-batches.
+    """Gradients of the summed loss, and the objective's sums, added up over all micro-batches.
 
-    Summing, not averaging averages, keeps ragged micro-batches exact: `train_step` divides once.
+    `train_step` divides by the count once. Averaging the means of micro-batches would be wrong
+    where they have different numbers of targets.
     """
 
     def loss(params: Params, part: Arrays, key: Array) -> tuple[Float[Array, ""], Sums]:
@@ -109,12 +110,15 @@ def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple
 
 
 def evaluation_params(state: TrainState) -> Params:
-    """All params to evaluate, sample and ship with: averaged where the run averages them."""
+    """The params of the whole model for evaluation, sampling and export.
+
+    Averaged ones where the run averages its weights.
+    """
     return joined(averaged_params(state), state.frozen)
 
 
 def averaged_params(state: TrainState) -> Params:
-    """The trained params to evaluate with."""
+    """The trained params as evaluation uses them."""
     if state.ema is not None:
         return state.ema
     if state.recent is not None:
@@ -160,10 +164,10 @@ def init_state(
     average_last: int | None = None,
     schedule: Schedule | None = None,
 ) -> TrainState:
-    """A state at step 0; weights and the step's randomness come from different folds of the key.
+    """The state at step 0. Initial weights and dropout get different keys, derived from `key`.
 
-    `given` are weights by path that take the place of random ones; `finetune` tells which
-    parameters get adapters, and which are trained (default: all).
+    `given` are weights, by path, that replace random ones. `finetune` says which kernels get
+    adapters and which parameters are trained (default: all).
     """
     init_key, step_key = jax.random.split(key)
     params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -199,9 +203,9 @@ def init_state(
 
 
 def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
-    """What a checkpoint holds: all params to evaluate with, and the rest of the state.
+    """The two items of a checkpoint: the params for evaluation, and the rest of the state.
 
-    Raw params are part of the rest only where they differ, so nothing is stored twice.
+    Params before averaging are in the rest only if they differ, so that nothing is stored twice.
     """
     averaged = averaged_params(state)
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
@@ -213,7 +217,7 @@ def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
 
 
 def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
-    """The state whose `to_items` these are; `state` lends its functions."""
+    """The inverse of `to_items`; functions and static fields are those of `state`."""
     averaged, frozen = split(params, flatten_dict(state.params, sep="/").keys())
     ema = None if state.ema is None else averaged
     changes = {"params": averaged, "frozen": frozen} | rest
@@ -224,7 +228,10 @@ def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> Train
 
 @jax.jit
 def worst_value(params: Any, opt_state: Any) -> Any:
-    """0, or what is no number: among the params also infinity, which an optimizer may hold."""
+    """0 if all values are usable, else NaN or infinity.
+
+    Optimizer states may hold infinity, but no NaN; params may hold neither.
+    """
 
     def worst(leaf: Any) -> Any:
         return jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), dtype=jnp.float32)
