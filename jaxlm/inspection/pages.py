@@ -64,7 +64,8 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
         "config": settings_of(loaded),
     }
-    if data["num_params"] <= MOST_PARAMS:
+    # The page computes no relative positions.
+    if data["num_params"] <= MOST_PARAMS and config.positions != "relative":
         tensors, content = packed_weights(loaded.params)
         plain = loaded.tokenizer.encode(text)
         data |= {
@@ -89,10 +90,10 @@ def write_report(
 
 def checked_ids(loaded: Loaded, text: str) -> list[int]:
     config, tokenizer = loaded.config, loaded.tokenizer
-    if config.head not in HEADS:
+    if config.head not in HEADS or config.architecture == "encoder_decoder":
         raise InspectionError(
-            f"the page shows models with the heads {', '.join(HEADS)}, but this one's is "
-            f"{config.head}"
+            f"the page shows decoders and encoders with the heads {', '.join(HEADS)}, but this is "
+            f"an {config.architecture} with the head {config.head}"
         )
     if holds_int8(loaded.params):
         raise InspectionError("the page shows weights as they were trained, not in int8")

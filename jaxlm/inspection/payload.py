@@ -28,7 +28,8 @@ BITS = 15
 COLUMNS = 256  # of the pictures of a model that is too large to travel
 SETTINGS = (
     "architecture head labels vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff "
-    "max_seq_len norm norm_position embed_norm pooler pooler_activation pooling num_token_types "
+    "max_seq_len norm norm_position final_norm embed_norm scale_embeddings sinusoid_layout "
+    "scale_attention scale_head pooler pooler_activation pooling num_token_types "
     "positions position_offset activation gated qk_norm tie_embeddings norm_eps"
 )
 
@@ -79,9 +80,9 @@ def recorded(
     answer, found = forward(loaded.model, loaded.params, rows, "**", **keywords)
     logits = np.asarray(answer[0] if isinstance(answer, tuple) else answer, np.float32)[0]
     stream = stream_of(found)
-    pictures = [np.asarray(state[0], np.float32) for state in stream[:1]]
-    token = np.asarray(token_rows(loaded, ids), np.float32)
-    pictures = [token, pictures[0] - token, pictures[0]]
+    entering = np.asarray(stream[0][0], np.float32)
+    token = np.asarray(token_vectors(loaded.params)[rows[0]], np.float32)
+    pictures = [token, entering - token, entering]
     content = [np.asarray(w[0]) * 255 for w in layers_of(found, WEIGHTS)]
     parts = [np.round(x).astype(np.uint8).tobytes() for x in content]
     parts += [in_bytes_signed(pooled(x)) for x in pictures]
@@ -108,11 +109,6 @@ def recorded(
         named += np.argsort(-logits)[:200].tolist()
     record["logits"] = np.round(logits.astype(np.float64), 4).tolist()
     return record, b"".join(parts), sorted(set(named))
-
-
-def token_rows(loaded: Loaded, ids: list[int]) -> Any:
-    """The vectors of tokens alone, without positions."""
-    return token_vectors(loaded.params)[jnp.asarray(ids)]
 
 
 def pooled(x: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T C"]:

@@ -31,6 +31,11 @@ MODELS = {
     "rotary": ("rotary", {}),
     "slowed": ("rotary", {"rope_scaling": "linear", "rope_factor": 2.0}),
     "sinusoidal": ("sinusoidal", {}),
+    "halves": (
+        "sinusoidal",
+        {"sinusoid_layout": "halves", "scale_embeddings": True, "norm_position": "pre"},
+    ),
+    "scaled": ("learned", {"scale_head": True, "scale_attention": False, "head_bias": True}),
     "none": ("none", {}),
     "offset": ("learned", {"position_offset": 2, "embed_norm": True, "activation": "gelu"}),
     "encoder": ("learned", {**ENCODER, "num_token_types": 2, "norm_position": "post"}),

@@ -40,7 +40,8 @@ IDS = random_ids(1, 7)
 
 @pytest.fixture(scope="module", params=["learned", "rotary"])
 def loaded(request):
-    return tiny_loaded(request.param)
+    more = {"head_bias": True, "scale_head": True} if request.param == "learned" else {}
+    return tiny_loaded(request.param, **more)
 
 
 def test_the_next_token_table_is_the_softmax_in_order(loaded):
