@@ -9,12 +9,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_LINES, FEWEST_LINES = 104, 300, 30
+MOST_FILES, MOST_LINES, FEWEST_LINES = 111, 300, 30
 
 TASKS = {
     "causal_lm",
     "masked_lm",
     "seq2seq",
+    "span_corruption",
     "sequence_classification",
     "token_classification",
     "question_answering",

@@ -53,10 +53,12 @@ def check_output(path: str | Path, overwrite: bool, sources: Iterable[Path] = ()
 
 def source_files(source: str) -> list[Path]:
     """The files that a source of rows names; none where it names no files."""
-    from jaxlm.data.sources import find_files
+    from jaxlm.data.sources import WITHOUT_FILES, find_files, joined_texts
 
     with suppress(JaxlmError):  # told when it is read
-        return [] if source.startswith("hf:") else find_files(source)
+        if (joined := joined_texts(source)) is not None:
+            return list(joined.values())
+        return [] if source.startswith(WITHOUT_FILES) else find_files(source)
     return []
 
 

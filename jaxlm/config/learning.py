@@ -6,7 +6,13 @@ from typing import ClassVar, Literal
 
 from jaxlm.config.schema import ConfigError, Derived, Section, filled, option, require
 
-ROW_TASKS = ("sequence_classification", "token_classification", "question_answering", "chat")
+ROW_TASKS = (
+    "seq2seq",
+    "sequence_classification",
+    "token_classification",
+    "question_answering",
+    "chat",
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,8 @@ class TaskConfig(Section):
     name: Literal[
         "causal_lm",
         "masked_lm",
+        "span_corruption",
+        "seq2seq",
         "sequence_classification",
         "token_classification",
         "question_answering",
@@ -25,12 +33,18 @@ class TaskConfig(Section):
         "own",
     ] = option(
         "causal_lm",
-        "causal_lm: the next token; masked_lm: hidden tokens; the others learn from rows; own: the "
-        "task object given to fit",
+        "causal_lm: the next token; masked_lm: hidden tokens; span_corruption: what stood in gaps; "
+        "the others learn from rows; own: the task object given to fit",
         role="structure",
     )
     mask_fraction: float = option(
-        0.15, "share of a row's tokens to guess", "in (0, 1)", tasks=("masked_lm",)
+        0.15,
+        "share of a row's tokens to guess",
+        "in (0, 1)",
+        tasks=("masked_lm", "span_corruption"),
+    )
+    mean_span: float = option(
+        3.0, "tokens that a gap takes in the mean", "at least 1", tasks=("span_corruption",)
     )
     mask_share: float = option(
         0.8, "of those, the share that the mask token hides", "in [0, 1]", tasks=("masked_lm",)
@@ -43,6 +57,28 @@ class TaskConfig(Section):
     )
     segmenter: Literal["none", "jieba"] = option(
         "none", "what tells Chinese words apart; none: every character", tasks=("masked_lm",)
+    )
+    label_smoothing: float = option(
+        0.0,
+        "share of the weight of a right token that is spread over all tokens",
+        "in [0, 1)",
+        tasks=("seq2seq",),
+    )
+    batch_tokens: int | None = option(
+        None,
+        "tokens of one update, sources, targets and padding together; null: as many as "
+        "train.batch_size pairs have",
+        "positive",
+        tasks=("seq2seq",),
+    )
+    eval_rows: int = option(
+        200,
+        "rows held out to write the targets of at each evaluation, for BLEU and the like; 0: none",
+        "at least 0",
+        tasks=("seq2seq",),
+    )
+    num_beams: int = option(
+        1, "beams that these are written with", "positive", tasks=("seq2seq",)
     )
     train_rows: int | None = option(
         None, "learn from no more rows than this; null: from all", "positive", tasks=ROW_TASKS
@@ -204,6 +240,12 @@ class TrainConfig(Section):
     batch_size: int = option(12, "windows in one update", "positive")
     accumulate_steps: int = option(1, "micro-batches that one update is summed over", "positive")
     eval_every: int = option(250, "steps between passes over the validation split", "positive")
+    average_last: int | None = option(
+        None,
+        "evaluate and keep the mean of the weights at this many of the last evaluations; null: the "
+        "weights as they are",
+        "positive",
+    )
     checkpoint_every: int = option(
         500, "steps between checkpoints of the last state", "positive", role="cadence"
     )

@@ -36,6 +36,7 @@ class ConfigError(JaxlmError):
 RULES: dict[str, Callable[[Any], bool]] = {
     "positive": lambda value: value > 0,
     "at least 0": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
     "in [0, 2**32)": lambda value: 0 <= value < 2**32,
     "in [0, 1)": lambda value: 0 <= value < 1,
     "in [0, 1]": lambda value: 0 <= value <= 1,

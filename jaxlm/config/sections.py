@@ -47,12 +47,13 @@ class DataConfig(Section):
     source: str = option(
         "sample:tinyshakespeare",
         "a file, folder or glob (txt, md, html, json, jsonl, csv, tsv, parquet, conll), parallel "
-        "texts as x.{en,zh}, sample:NAME, hf:NAME; a + b: both",
+        "texts as x.{en,zh}, sample:NAME, hf:NAME, toy:NAME; a + b: both, or where rows are needed "
+        "two text files side by side",
         "a text that is not empty",
     )
     text_column: Derived[str] = option(
         None,
-        "the column of a row's text; null: text, tokens, question or turns, by task",
+        "the column of a row's text; null: text, source, tokens, question or turns, by task",
         "a text that is not empty",
         told_by="task",
     )
@@ -64,9 +65,12 @@ class DataConfig(Section):
     )
     label_column: Derived[str] = option(
         None,
-        "the column of what is to be learned; null: label, tags or answers, by task",
+        "the column of what is to be learned; null: label, target, tags or answers, by task",
         "a text that is not empty",
         told_by="task",
+    )
+    columns: tuple[str, ...] = option(
+        (), "names of the columns of CSV and TSV files without a header; []: the first row's"
     )
     hf_config: str | None = option(None, "configuration of an hf: data set")
     hf_split: str = option("train", "split of an hf: data set")
@@ -101,10 +105,10 @@ class DataConfig(Section):
         "in [0, 1)",
     )
     seq_len: int = option(64, "tokens a training window holds", "positive")
-    special_tokens: Derived[Literal["none", "cls_sep"]] = option(
+    special_tokens: Derived[Literal["none", "cls_sep", "bos_eos"]] = option(
         None,
-        "cls_sep: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; null: where the "
-        "task needs them",
+        "cls_sep: a trained vocabulary begins with [PAD] [UNK] [CLS] [SEP] [MASK]; bos_eos: with "
+        "<pad> </s> <s> <unk>; null: what the task needs",
         told_by="task",
     )
     mask_documents: bool = option(
@@ -176,6 +180,13 @@ class Config:
             "finetune.layer_decay",
             "1 with schedule_free, whose averages depend on the rate",
             self.finetune.layer_decay,
+        )
+        averaged = self.optim.ema_decay is not None or self.optim.name == "schedule_free"
+        require(
+            self.train.average_last is None or not averaged,
+            "train.average_last",
+            "null with optim.ema_decay or schedule_free, which average the weights themselves",
+            self.train.average_last,
         )
         of_sequences = self.task.name == "sequence_classification"
         require(

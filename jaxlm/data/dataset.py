@@ -63,7 +63,10 @@ def read_corpus(config: DataConfig) -> Corpus:
         files = find_files(config.source)
         remarks += filter(None, [kinds_read(config.source)])
         documents = read_each(
-            files, lambda file: read_file(file, column), config.skip_unreadable, remarks
+            files,
+            lambda file: read_file(file, column, config.columns),
+            config.skip_unreadable,
+            remarks,
         )
     documents = itertools.islice(documents, config.max_documents)
     documents = [clean(text, config.normalize) for text in documents]
@@ -85,12 +88,12 @@ def is_plain_text(source: str) -> bool:
     return all(kind_of(file) in DOCUMENTS for file in find_files(source))
 
 
-def read_file(file: Path, column: str) -> Iterator[str]:
+def read_file(file: Path, column: str, header: Sequence[str] = ()) -> Iterator[str]:
     """The documents of one file, a row without text as an empty one."""
     if kind_of(file) in DOCUMENTS:
         yield read_document(file)
     else:
-        yield from take_texts(read_table(file, [column]), column)
+        yield from take_texts(read_table(file, [column], header), column)
 
 
 def count_repeats(texts: Sequence[object]) -> int:
@@ -170,7 +173,9 @@ def cache_key(
         "format": STORE_FORMAT,
         "source": fingerprint_source(config.source),
         "hub": [config.hf_config, config.hf_split] if hub else None,
-        "rows": [config.text_column or TEXT_COLUMN, seed, config.duplicates] if rows else None,
+        "rows": [config.text_column or TEXT_COLUMN, seed, config.duplicates, *config.columns]
+        if rows
+        else None,
         "max_documents": config.max_documents,
         "skip_unreadable": config.skip_unreadable,
         "normalize": config.normalize,

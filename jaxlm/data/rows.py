@@ -13,8 +13,10 @@ from typing import Any
 from jaxlm.data.sources import (
     TABLES,
     TAGGED,
+    WITHOUT_FILES,
     DataError,
     find_part,
+    joined_texts,
     kind_of,
     kinds_read,
     parallel_files,
@@ -22,6 +24,7 @@ from jaxlm.data.sources import (
     read_each,
     read_lines,
 )
+from jaxlm.data.toys import read_toy
 
 ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 Record = tuple[str, dict[str, Any]]  # where it stands, for messages, and its fields
@@ -35,20 +38,23 @@ def read_rows(
     streaming: bool = False,
     skip_unreadable: bool = False,
     remarks: list[str] | None = None,
+    header: Sequence[str] = (),
 ) -> Iterator[Record]:
     """The rows of a file, folder, glob, sample or Hub data set, each with where it stands.
 
     A format that stores columns apart reads the given ones only, all of them for None. `streaming`
-    fetches rows of the Hub as they are asked for. What was passed over, as of a folder's files
-    those without rows, is added to `remarks`. DataError says what is wrong with the source.
+    fetches rows of the Hub as they are asked for; `header` names the columns of CSV and TSV files.
+    What was passed over is added to `remarks`. DataError says what is wrong.
     """
-    if source.startswith("hf:"):
-        yield from read_hub(source, hf_config, hf_split, streaming)
+    if source.startswith(WITHOUT_FILES):
+        hub = source.startswith("hf:")
+        yield from read_hub(source, hf_config, hf_split, streaming) if hub else read_toy(source)
         return
     remarks = [] if remarks is None else remarks
     tables, texts = [], []
-    for part in parts_of(source):
-        if (side_by_side := parallel_files(part)) is not None:
+    joined = joined_texts(source)
+    for part in [source] if joined else parts_of(source):
+        if (side_by_side := joined or parallel_files(part)) is not None:
             yield from read_parallel(side_by_side)
             continue
         for file in find_part(part):
@@ -56,7 +62,7 @@ def read_rows(
     if tables and (told := kinds_read(source, TABLES)):
         remarks.append(told)
     yield from read_each(
-        tables or texts, lambda file: read_table(file, columns), skip_unreadable, remarks
+        tables or texts, lambda file: read_table(file, columns, header), skip_unreadable, remarks
     )
 
 
@@ -83,20 +89,22 @@ def take_texts(rows: Iterable[Record], column: str) -> Iterator[str]:
         yield text or ""
 
 
-def read_table(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
+def read_table(
+    file: Path, columns: Sequence[str] | None, header: Sequence[str] = ()
+) -> Iterator[Record]:
     match kind_of(file):
         case ".jsonl":
             yield from read_jsonl(file)
         case ".json":
             yield from read_json(file)
         case ".csv":
-            yield from read_csv(file)
+            yield from read_csv(file, header)
         case ".parquet":
             yield from read_parquet(file, columns)
         case kind if kind in TAGGED or is_tagged(file):
             yield from read_tagged(file)
         case ".tsv":
-            yield from read_tsv(file)
+            yield from read_tsv(file, header)
         case _:
             raise DataError(f"{file} is plain text, but rows with named columns are needed")
 
@@ -155,27 +163,27 @@ def parse_json(where: str, text: str) -> Any:
         raise DataError(f"{where} cannot be read as JSON: too many brackets in brackets") from None
 
 
-def read_csv(file: Path) -> Iterator[Record]:
+def read_csv(file: Path, header: Sequence[str] = ()) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     # Strict, or an unclosed quote would swallow the rest of the file in silence.
     rows = csv.reader(read_lines(file), strict=True)
     try:
-        yield from name_fields(file, ",", ((rows.line_num, row) for row in rows if row))
+        yield from name_fields(file, ",", ((rows.line_num, row) for row in rows if row), header)
     except csv.Error as error:
         raise DataError(f"{file} line {rows.line_num} is not CSV: {error}") from None
 
 
-def read_tsv(file: Path) -> Iterator[Record]:
+def read_tsv(file: Path, header: Sequence[str] = ()) -> Iterator[Record]:
     """Tab-separated rows; a quotation mark is text, as the format has no quoting."""
-    rows = (line.rstrip("\r\n").split("\t") for line in read_lines(file))
-    return name_fields(file, "\t", ((i, row) for i, row in enumerate(rows, 1) if row != [""]))
+    rows = enumerate((line.rstrip("\r\n").split("\t") for line in read_lines(file)), 1)
+    return name_fields(file, "\t", ((i, row) for i, row in rows if row != [""]), header)
 
 
 def name_fields(
-    file: Path, separator: str, rows: Iterator[tuple[int, list[str]]]
+    file: Path, separator: str, rows: Iterator[tuple[int, list[str]]], header: Sequence[str] = ()
 ) -> Iterator[Record]:
-    """Rows by the names in the first; DataError for names that are none, or stand there twice."""
-    _, names = next(rows, (0, []))
+    """Rows by the names of `header`, else of the first row; DataError for a name given twice."""
+    names = list(header) or next(rows, (0, []))[1]
     if name := repeated(filter(None, names)):
         raise DataError(f"{file} has two columns with the name {name!r}: rename one")
     other = next((mark for mark in ";\t,|" if mark in names[0]), None) if len(names) == 1 else None
@@ -189,7 +197,8 @@ def name_fields(
     for number, row in rows:
         where = f"{file} line {number}"
         if len(row) != len(names):
-            raise DataError(f"{where} has {len(row)} fields where the header has {len(names)}")
+            told = "data.columns" if header else "the header"
+            raise DataError(f"{where} has {len(row)} fields where {told} has {len(names)}")
         yield where, dict(zip(names, row, strict=True))
 
 

@@ -23,6 +23,7 @@ DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file of which is one text
 TAGGED = (".conll", ".bio", ".iob", ".iob2")  # a word and its tag a line
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED)  # rows with named columns
 KINDS_OF_FILES = DOCUMENTS + TABLES
+WITHOUT_FILES = ("hf:", "toy:")  # beginnings of sources that are no files
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 # What a compressed file may unpack to: far more than texts do, and far less than fills a machine.
 MOST_UNPACKED, MOST_EXPANSION = 1 << 28, 200
@@ -126,6 +127,28 @@ def parallel_files(source: str) -> dict[str, Path] | None:
     if len(files) < len(names):
         raise DataError(f"data.source {source!r} repeats a name in its braces")
     return files
+
+
+def joined_texts(source: str) -> dict[str, Path] | None:
+    """Text files that " + " joins where rows are needed: side by side, by what their names differ
+    in, so that `text.en + text.zh` has the columns en and zh.
+    """
+    parts = parts_of(source)
+    paths = [Path(part).expanduser() for part in parts]
+    if len(parts) < 2 or any(not p.is_file() or kind_of(p) in TABLES for p in paths):
+        return None
+    words = [re.split(r"[/.]", str(path)) for path in paths]
+    while all(len(w) > 1 and w[0] == words[0][0] for w in words):
+        words = [w[1:] for w in words]
+    while all(len(w) > 1 and w[-1] == words[0][-1] for w in words):
+        words = [w[:-1] for w in words]
+    files = {".".join(w): path for w, path in zip(words, paths, strict=True)}
+    return files if len(files) == len(paths) else None
+
+
+def is_side_by_side(source: str) -> bool:
+    """Whether rows are lines of text files side by side, however they are named."""
+    return joined_texts(source) is not None or any(map(parallel_files, parts_of(source)))
 
 
 def kinds_read(source: str, kinds: Sequence[str] = KINDS_OF_FILES) -> str:

@@ -30,11 +30,17 @@ def rms_norm(
 
 
 def cross_entropy(
-    logits: Float[Array, "*batch V"], targets: Int[Array, "*batch"]
+    logits: Float[Array, "*batch V"], targets: Int[Array, "*batch"], smoothing: float = 0.0
 ) -> Float[Array, "*batch"]:
-    """Negative log-likelihood of each target in nats, in fp32."""
+    """Negative log-likelihood of each target in nats, in fp32.
+
+    With `smoothing` e the target is right with weight 1 - e, and every token of the vocabulary with
+    e / V (Szegedy et al. 2016).
+    """
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
@@ -43,12 +49,13 @@ def target_sums(
     targets: Int[Array, "*batch"],
     weights: Float[Array, "*batch"],
     accuracy: bool = True,
+    smoothing: float = 0.0,
 ) -> dict[str, Float[Array, ""]]:
     """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
 
-    A target counts as correct if it has the largest logit.
+    A target counts as correct if it has the largest logit; `smoothing` is that of `cross_entropy`.
     """
-    sums = {"loss": cross_entropy(logits, targets) * weights, "count": weights}
+    sums = {"loss": cross_entropy(logits, targets, smoothing) * weights, "count": weights}
     if accuracy:
         sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
     return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}

@@ -27,6 +27,7 @@ NOTES = {
     "repeats_keep": "rows repeat the text of another, split like any other",
     "repeats_labelled_apart": "rows repeat the text of another with another label",
     "held_out_repeats": "rows held out that repeat one to train on",
+    "pairs_too_long": "pairs of which a text is longer than {limit} tokens, left out",
     "texts_cut": "texts longer than {limit} tokens, cut at their end",
     "texts_in_parts": "texts longer than {limit} tokens, gone through in parts",
     "questions_cut": "questions longer than half of {limit} tokens, cut at their end",
@@ -211,6 +212,11 @@ class RowReader(ABC):
     def labels_in(cls, item: Item) -> Sequence[str]:
         """The names of the classes that an item is labelled with."""
         return ()
+
+    @classmethod
+    def texts_of(cls, item: Item) -> Sequence[str]:
+        """What a vocabulary is learned from."""
+        return item.content
 
     @classmethod
     def group(cls, item: Item) -> object:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.rows import Record, read_rows
-from jaxlm.data.sources import DataError, find_files, kind_of, parallel_files, parts_of
+from jaxlm.data.sources import WITHOUT_FILES, DataError, find_files, is_side_by_side, kind_of
 from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
 
 
@@ -68,6 +68,7 @@ def read_items(
         streaming=data.max_documents is not None,
         skip_unreadable=data.skip_unreadable,
         remarks=remarks,
+        header=data.columns,
     )
     rows = itertools.islice(rows, data.max_documents)
     read = items_of(kind, rows, data, problem, source or data.source, labelled=labelled)
@@ -115,9 +116,9 @@ def items_of(
 
 def spells_lists(source: str) -> bool:
     """Whether a list must be spelled in a cell, as in CSV and TSV files and lines of text."""
-    if source.startswith("hf:"):
+    if source.startswith(WITHOUT_FILES):
         return False
-    texts = any(parallel_files(part) for part in parts_of(source))
+    texts = is_side_by_side(source)
     return texts or any(kind_of(file) in (".csv", ".tsv") for file in find_files(source))
 
 

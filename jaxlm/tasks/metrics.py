@@ -227,3 +227,51 @@ def baseline_answers(
             chosen.append([name if said else "" for said in says])
         answers = [tuple(filter(None, row)) for row in zip(*chosen, strict=True)]
     return found | {"tfidf_logistic_regression": answers}
+
+
+def is_chinese(texts: Sequence[str]) -> bool:
+    """Whether most characters of texts are Chinese, so that spaces part no words."""
+    whole = "".join(texts)
+    return 2 * len(re.findall(f"[{IDEOGRAPHS}]", whole)) > len(whole)
+
+
+def translation_scores(
+    truth: Sequence[str], found: Sequence[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """BLEU and chrF (0 to 100) of translations by sacrebleu, and its signatures by score.
+
+    BLEU is cased, in words of mteval-v13a, or in characters where the truth is Chinese (Papineni et
+    al. 2002, Popović 2015, Post 2018).
+    """
+    sacrebleu = library("sacrebleu.metrics")
+    scorers = {
+        "bleu": sacrebleu.BLEU(tokenize="zh" if is_chinese(truth) else "13a"),
+        "chrf": sacrebleu.CHRF(),
+    }
+    scores = {
+        name: float(scorer.corpus_score(list(found), [list(truth)]).score)
+        for name, scorer in scorers.items()
+    }
+    return scores, {name: str(scorer.get_signature()) for name, scorer in scorers.items()}
+
+
+def exact_match(truth: Sequence[str], found: Sequence[str]) -> float:
+    """The share of texts that are as they should be, but for spaces around them."""
+    return float(np.mean([a.strip() == b.strip() for a, b in zip(truth, found, strict=True)]))
+
+
+def neighbour_answers(
+    texts: Sequence[str], answers: Sequence[str], others: Sequence[str]
+) -> list[str]:
+    """For each of `others` the answer to the text that is nearest to it by TF-IDF of its words."""
+    vectorizer = library("sklearn.feature_extraction.text").TfidfVectorizer(token_pattern=TERM)
+    try:
+        known = vectorizer.fit_transform(texts)
+    except ValueError:  # no text has a word
+        return [answers[0]] * len(others)
+    asked = vectorizer.transform(others)
+    found = []
+    for first in range(0, len(others), 256):
+        near = asked[first : first + 256] @ known.T
+        found += [answers[i] for i in np.asarray(near.argmax(axis=1)).reshape(-1).tolist()]
+    return found

@@ -15,7 +15,6 @@ from jaxlm.config import Config, DataConfig, TaskConfig
 from jaxlm.config.schema import not_among
 from jaxlm.data import clean
 from jaxlm.data.batches import Batch, LengthOrder, padded_length
-from jaxlm.data.dataset import load_tokenizer
 from jaxlm.data.sources import DataError
 from jaxlm.tasks.examples import (
     COLUMNS,
@@ -39,7 +38,8 @@ from jaxlm.tasks.task import (
     Task,
     row_step,
 )
-from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from jaxlm.tasks.vocabularies import learn_tokenizer
+from jaxlm.tokenizer import Tokenizer
 
 EVAL_ROWS = 32  # of one evaluation batch at most
 
@@ -54,6 +54,7 @@ class RowTask(RowReader, Task):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()  # that its scores take
+    special_tokens: ClassVar[str] = "cls_sep"  # of a vocabulary trained for it
     shown = ("loss", "accuracy", "macro_f1", "micro_f1", "entity_f1", "f1", "exact_match")
     shown += ("pearson", "spearman")
 
@@ -119,7 +120,11 @@ class RowTask(RowReader, Task):
         config = config.replace({"data": cls.missing_columns(config.data)})
         known = source.config.labels if source and source.config.head == cls.heads[0] else ()
         rows = read_splits(cls, config, known)
-        tokenizer = learn_tokenizer(config.data, rows) if source is None else source.tokenizer
+        if source is None:
+            texts = [text for item in rows.train for text in cls.texts_of(item)]
+            tokenizer = learn_tokenizer(config.data, texts, cls.special_tokens)
+        else:
+            tokenizer = source.tokenizer
         model, limit = config.model, config.data.seq_len
         task = cls(
             tokenizer,
@@ -143,7 +148,7 @@ class RowTask(RowReader, Task):
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()[:16]
         for name in self.libraries if rows.val or rows.test else ():
             library(name)  # told now if it is missing, not at the first evaluation
-        names = (*self.metrics, "loss")
+        names = tuple(dict.fromkeys((*self.metrics, "loss")))
         self.best_by = self.options.metric or names[0]
         if self.best_by not in names:
             raise not_among("task.metric", self.best_by, names)
@@ -153,12 +158,16 @@ class RowTask(RowReader, Task):
         if self.options.class_weights == "balanced":
             balance(train, len(rows.labels))
         self.train_examples = train
-        batch_size = config.train.batch_size
-        self.order = LengthOrder([len(e) for e in train], batch_size, config.run.seed)
-        self.step_tokens = batch_size * sum(map(len, train)) / len(train)
+        self.order_batches(config)
         self.description = "; ".join(
             [self._counts(), *notes_in_words(rows.notes + self.notes, self.limit), *rows.remarks]
         )
+
+    def order_batches(self, config: Config) -> None:
+        """Decide which training examples each step takes."""
+        lengths, batch_size = list(map(len, self.train_examples)), config.train.batch_size
+        self.order = LengthOrder(lengths, batch_size, config.run.seed)
+        self.step_tokens = batch_size * sum(lengths) / len(lengths)
 
     def _check_fit(
         self, items: Sequence[Item], examples: Sequence[Example], limit: str, hint: str = ""
@@ -177,7 +186,7 @@ class RowTask(RowReader, Task):
     def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
         data: dict[str, Any] = {name: getattr(self.config.data, name) for name in COLUMNS}
         if self.config.data.special_tokens is None:
-            data["special_tokens"] = "cls_sep"
+            data["special_tokens"] = self.special_tokens
         model = {"head": self.heads[0], "labels": self.rows.labels, "pooler": self.pooler}
         return {"model": model, "data": data}
 
@@ -288,12 +297,3 @@ class RowTask(RowReader, Task):
         if self.num_token_types > 1:
             arrays["token_type_ids"] = np.array(types, np.int32)
         return arrays
-
-
-def learn_tokenizer(data: DataConfig, rows: RowSplits) -> Tokenizer:
-    """A tokenizer by name or file, as for running text, learned from the training rows."""
-    if data.tokenizer not in KINDS:
-        return load_tokenizer(data.tokenizer)
-    texts = [text for item in rows.train for text in item.content]
-    specials = () if data.special_tokens == "none" else SPECIAL_TOKENS
-    return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)

@@ -74,8 +74,13 @@ class Task(ABC):
         """What the best checkpoint has most of, from what `evaluate` returns."""
         return -scores["loss"] if self.best_by == "loss" else scores[self.best_by]
 
-    def samples(self, loaded: Loaded, step: int) -> list[tuple[str, str]]:
-        """Prompts, and what the model makes of them."""
+    def told(self, scores: Mapping[str, float]) -> str:
+        """The scores of an evaluation in words."""
+        shown = {name: scores[name] for name in self.shown if name in scores}
+        return ", ".join(f"val {name} {value:.4g}" for name, value in shown.items())
+
+    def samples(self, loaded: Loaded, step: int) -> Sequence[tuple[str, ...]]:
+        """Prompts, and what the model makes of them; third, where it is known, what is right."""
         return []
 
     def summary(self, best: Loaded) -> dict[str, Any]:

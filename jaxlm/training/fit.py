@@ -173,6 +173,7 @@ def compile_and_start(
             finetune=config.finetune,
             accumulate_steps=train.accumulate_steps,
             ema_decay=optim.ema_decay,
+            average_last=train.average_last,
             schedule=schedule,
         ),
         donate_argnums=1,

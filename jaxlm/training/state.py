@@ -23,6 +23,25 @@ Metrics = dict[str, Array]
 
 
 @flax.struct.dataclass
+class Recent:
+    """The trained params of the last evaluations, as a ring of them, and how many there were."""
+
+    params: Params  # each leaf with a first dim over the ring
+    count: Int[Array, ""]
+
+    @jax.jit
+    def mean(self, latest: Params) -> Params:
+        """Their mean; `latest` where none were kept yet."""
+
+        def average(ring: Array, leaf: Array) -> Array:
+            held = jnp.arange(len(ring)) < self.count
+            total = jnp.tensordot(held.astype(ring.dtype), ring, 1)
+            return jnp.where(self.count == 0, leaf, total / jnp.maximum(held.sum(), 1))
+
+        return jax.tree.map(average, self.params, latest)
+
+
+@flax.struct.dataclass
 class TrainState:
     """All that changes in training, and beside it the functions that change it."""
 
@@ -31,6 +50,7 @@ class TrainState:
     opt_state: Any
     key: Array
     ema: Params | None
+    recent: "Recent | None" = flax.struct.field(default=None, kw_only=True)
     frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # the rest of the model
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
@@ -97,10 +117,30 @@ def averaged_params(state: TrainState) -> Params:
     """The trained params to evaluate with."""
     if state.ema is not None:
         return state.ema
+    if state.recent is not None:
+        return state.recent.mean(state.params)
     for inner in jax.tree.leaves(state.opt_state, is_leaf=is_schedule_free):
         if is_schedule_free(inner):
             return optax.contrib.schedule_free_eval_params(inner, state.params)
     return state.params
+
+
+def remembered(state: TrainState) -> TrainState:
+    """The state with its params among those of the last evaluations, if it keeps them."""
+    recent = state.recent
+    if recent is None:
+        return state
+    return dataclasses.replace(state, recent=put_recent(recent, state.params))
+
+
+@jax.jit(donate_argnums=0)
+def put_recent(recent: Recent, params: Params) -> Recent:
+    """The params in place of the oldest of the ring."""
+
+    def put(ring: Array, leaf: Array) -> Array:
+        return ring.at[recent.count % len(ring)].set(leaf)
+
+    return Recent(jax.tree.map(put, recent.params, params), recent.count + 1)
 
 
 def is_schedule_free(opt_state: Any) -> bool:
@@ -117,6 +157,7 @@ def init_state(
     finetune: FinetuneConfig | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
+    average_last: int | None = None,
     schedule: Schedule | None = None,
 ) -> TrainState:
     """A state at step 0; weights and the step's randomness come from different folds of the key.
@@ -136,6 +177,10 @@ def init_state(
             params = add_lora(params, finetune.lora_rank, scale, targets, lora_key)
         paths = sorted(flatten_dict(params, sep="/"))
         trained, frozen = split(params, trained_paths(paths, fresh, finetune, count_layers(paths)))
+    recent = None
+    if average_last is not None:
+        ring = jax.tree.map(lambda x: jnp.zeros((average_last, *x.shape), x.dtype), trained)
+        recent = Recent(ring, jnp.zeros((), jnp.int32))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trained,
@@ -143,6 +188,7 @@ def init_state(
         opt_state=optimizer.init(trained),
         key=jax.random.key_data(step_key),
         ema=None if ema_decay is None else jax.tree.map(jnp.copy, trained),
+        recent=recent,
         model=model,
         optimizer=optimizer,
         objective=objective,
@@ -161,6 +207,8 @@ def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
     if averaged is not state.params:
         rest["params"] = state.params
+    if state.recent is not None:
+        rest["recent"] = {"params": state.recent.params, "count": state.recent.count}
     return joined(averaged, state.frozen), rest
 
 
@@ -169,6 +217,8 @@ def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> Train
     averaged, frozen = split(params, flatten_dict(state.params, sep="/").keys())
     ema = None if state.ema is None else averaged
     changes = {"params": averaged, "frozen": frozen} | rest
+    if "recent" in changes:
+        changes["recent"] = Recent(**changes["recent"])
     return dataclasses.replace(state, **changes, ema=ema)
 
 

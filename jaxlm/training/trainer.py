@@ -29,6 +29,7 @@ from jaxlm.training.state import (
     TrainState,
     evaluation_params,
     from_items,
+    remembered,
     to_items,
     worst_value,
 )
@@ -119,7 +120,10 @@ class Trainer:
                 if step % train.log_every == 0 or ending:
                     self._log(step, metrics)
                 paused = time.perf_counter()
-                improved = (step % train.eval_every == 0 or ending) and self._evaluate(step)
+                improved = False
+                if step % train.eval_every == 0 or ending:
+                    self.state = remembered(self.state)
+                    improved = self._evaluate(step)
                 if sample.every and (step % sample.every == 0 or ending):
                     self._sample(step)
                 if improved or step % train.checkpoint_every == 0 or ending or interrupted():
@@ -205,14 +209,16 @@ class Trainer:
 
     def _batch(self, step: int) -> Arrays:
         """The batch of a step. TrainingError for an id that is no token."""
-        batch = self.task.train_batch(step)
-        ids, size = batch.get("ids"), self.config.model.vocab_size
-        if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
-            wrong = ids.min() if ids.min() < 0 else ids.max()
-            raise TrainingError(
-                f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids from 0 "
-                f"to {size - 1}; look at the tokenizer and model.vocab_size"
-            )
+        batch, model = self.task.train_batch(step), self.config.model
+        sizes = dict.fromkeys(("ids", "target_ids"), model.vocab_size)
+        for name, size in (sizes | {"source_ids": model.source_vocab_size}).items():
+            ids = batch.get(name)
+            if isinstance(ids, np.ndarray) and ids.size and not 0 <= ids.min() <= ids.max() < size:
+                wrong = ids.min() if ids.min() < 0 else ids.max()
+                raise TrainingError(
+                    f"the batch of step {step} holds the id {wrong}, but the vocabulary has ids "
+                    f"from 0 to {size - 1}; look at the tokenizer and model.vocab_size"
+                )
         return batch
 
     def _evaluate(self, step: int) -> bool:
@@ -224,18 +230,18 @@ class Trainer:
         self._refuse_divergence(f"the validation loss is {row['loss']}", step, row["loss"])
         improved = self.task.score(row) > max(self.scores, default=-math.inf)
         self._record(row | {"tokens": self._tokens(step)})
-        told = {f"val {name}": value for name, value in measured.items() if name in self.task.shown}
-        self.console.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in told.items()))
+        self.console.say(f"step {step}: {self.task.told(measured)}")
         return improved
 
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
         params = merge_lora(evaluation_params(self.state))
         loaded = Loaded(self.state.model, params, self.task.tokenizer, self.config.model)
-        pairs = self.task.samples(loaded, step)
-        for prompt, text in pairs:
-            self.run.append("samples.jsonl", {"step": step, "prompt": prompt, "text": text})
-        for prompt, text in pairs[:1]:
+        samples = self.task.samples(loaded, step)
+        for sample in samples:
+            named = dict(zip(("prompt", "text", "reference"), sample, strict=False))
+            self.run.append("samples.jsonl", {"step": step} | named)
+        for prompt, text, *_ in samples[:1]:
             between = "" if self.task.continues_prompts else "\n"
             self.console.say(indent(prompt + between + text))
 

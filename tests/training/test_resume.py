@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import jax
+import numpy as np
 import optax
 import pytest
 
@@ -113,6 +115,35 @@ def test_every_kind_of_optimizer_state_resumes_exactly(tmp_path: Path, optim: di
     run = interrupted(tmp_path / "parts", 4, optim=optim, train=train)
     fit(tiny(tmp_path / "parts", optim=optim, train=train))
     assert_same_run(run, tmp_path / "whole" / "run")
+
+
+def test_the_average_of_the_last_weights_resumes_exactly(tmp_path: Path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    train = {"average_last": 3, "checkpoint_every": 7}
+    averaged = fit(tiny(whole, train=train))
+    run = interrupted(cut, 20, train=train)
+    fit(tiny(cut, train=train))
+    assert_same_run(run, whole / "run")
+    # What is kept is the mean of the weights at steps 12, 18 and 24.
+    config = tiny(tmp_path, train={"eval_every": 6, "checkpoint_every": 1}).replace(
+        {"run": {"dir": str(tmp_path / "raw")}}
+    )
+    kept = {}
+    save = Trainer._save
+
+    def keep(self: Trainer, step: int) -> None:
+        kept[step] = jax.tree.map(np.asarray, self.state.params)
+        save(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_save", keep)
+        fit(config)
+    mean = jax.tree.map(lambda *x: np.mean(x, axis=0), *(kept[step] for step in (12, 18, 24)))
+    last = load(whole / "run", step=24).params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, last)
+    assert averaged.run_config.train.average_last == 3
 
 
 def test_rows_after_the_restored_step_and_a_torn_line_are_cut_off(

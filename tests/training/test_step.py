@@ -10,10 +10,12 @@ from jaxlm.config import OptimConfig
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.optimizers import make_optimizer
 from jaxlm.training.state import (
+    Recent,
     TrainState,
     accumulated_gradients,
     evaluation_params,
     init_state,
+    remembered,
     train_step,
 )
 from tests.fixtures.tiny import random_ids, tiny_model
@@ -114,6 +116,19 @@ def test_the_average_follows_the_weights_and_is_what_evaluation_uses():
         average = 0.75 * average + 0.25 * state.params["w"]
     np.testing.assert_allclose(evaluation_params(state)["w"], average, rtol=1e-6)
     assert abs(average - state.params["w"]).max() > 0.1
+
+
+def test_evaluation_uses_the_mean_of_the_last_weights_that_were_kept():
+    params = {"w": jnp.zeros(3)}
+    ring = {"w": jnp.zeros((2, 3))}
+    state = state_of(params, recent=Recent(ring, jnp.zeros((), jnp.int32)))
+    found = []
+    for value in (1.0, 2.0, 4.0):
+        state = state.replace(params={"w": jnp.full(3, value)})
+        found.append(float(evaluation_params(state)["w"][0]))
+        state = remembered(state)
+        found.append(float(evaluation_params(state)["w"][0]))
+    assert found == [1.0, 1.0, 1.0, 1.5, 1.5, 3.0]
 
 
 def test_without_averaging_evaluation_uses_the_weights():

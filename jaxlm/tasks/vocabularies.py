@@ -1,0 +1,48 @@
+"""Vocabularies that tasks learn from their texts, and the special tokens that pairs take."""
+
+from collections.abc import Sequence
+
+from jaxlm.config import DataConfig, ModelConfig
+from jaxlm.data.dataset import load_tokenizer
+from jaxlm.data.sources import DataError
+from jaxlm.tokenizer import KINDS, SPECIAL_TOKENS, Tokenizer, train_tokenizer
+
+# By data.special_tokens: what a trained vocabulary begins with.
+SPECIALS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "cls_sep": SPECIAL_TOKENS,
+    "bos_eos": ("<pad>", "</s>", "<s>", "<unk>"),
+}
+
+
+def learn_tokenizer(
+    data: DataConfig, texts: Sequence[str], usual: str, added: Sequence[str] = ()
+) -> Tokenizer:
+    """A tokenizer by name or file, learned from texts if it is a kind.
+
+    `usual` are the special tokens where `data.special_tokens` is null; `added` come after them.
+    """
+    if data.tokenizer not in KINDS:
+        return load_tokenizer(data.tokenizer)
+    specials = (*SPECIALS[data.special_tokens or usual], *added)
+    return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)
+
+
+def end_of(tokenizer: Tokenizer) -> int:
+    """The token that ends a source and a target; DataError where there is none."""
+    for token in (tokenizer.eos_id, tokenizer.sep_id):
+        if token is not None:
+            return token
+    raise DataError(
+        "pairs need a tokenizer with an end of text, such as </s>: --data.special_tokens bos_eos "
+        "trains one"
+    )
+
+
+def start_of(tokenizer: Tokenizer, model: ModelConfig | None) -> int:
+    """The token that a decoder's target follows: the model's, else the tokenizer's."""
+    known = None if model is None else model.decoder_start_id
+    for token in (known, tokenizer.bos_id, tokenizer.cls_id, tokenizer.pad_id):
+        if token is not None:
+            return token
+    return end_of(tokenizer)
