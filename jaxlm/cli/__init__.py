@@ -19,6 +19,7 @@ from jaxlm.cli.fill import FILL
 from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.predict import PREDICT
+from jaxlm.cli.translate import TRANSLATE
 from jaxlm.config import JaxlmError
 from jaxlm.runtime import INTERRUPTED, exit_on_interrupt
 
@@ -27,6 +28,7 @@ VERBS = {
     "generate": GENERATE,
     "chat": CHAT,
     "fill": FILL,
+    "translate": TRANSLATE,
     "predict": PREDICT,
     "evaluate": EVALUATE,
     "import": IMPORT,

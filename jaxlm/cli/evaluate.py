@@ -26,13 +26,22 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("--label-column", metavar="NAME", help="column of the labels; default: the run's or task's")
     dialogues = "the rows are dialogues: the loss of the replies; default: as the run's rows were"
     add("--dialogues", action=argparse.BooleanOptionalAction, help=dialogues)
+    declare_beams(parser)
     add("--png", metavar="FILE", help="draw the confusion matrix into this file")
     declare_overwrite(parser, "--png")
     add("--json", action="store_true", help="one JSON object")
 
 
+def declare_beams(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    beams = "beams that an encoder-decoder searches with; default 1, or the model's own"
+    add("--num-beams", type=positive, metavar="N", help=beams)
+    add("--length-penalty", type=float, metavar="X", help="of beams; default 1, or the model's own")
+
+
 def declare_columns(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("--columns", type=names, metavar="A,B", help="names of a table's columns without a header")
     add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
     add("--pair-column", metavar="NAME", help="column of a second text, or of the context")
     add("--max-rows", type=positive, metavar="N", help="take no more rows than this")
@@ -45,6 +54,11 @@ def positive(word: str) -> int:
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"takes a whole number above 0, got {word!r}")
     return int(word)
+
+
+def names(word: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in word.split(","))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,11 +77,11 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.png:
         raise JaxlmError(NO_CONFUSION)
-    for option in ("label_column", "pair_column"):
+    for option in ("label_column", "pair_column", "num_beams", "length_penalty"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise JaxlmError(f"--{name} is for rows of a task; a language model takes all text")
-    given = fields_given(args, "text_column", "hf_config", "hf_split")
+    given = fields_given(args, "text_column", "columns", "hf_config", "hf_split")
     found = evaluate_text(loaded, args.data, max_documents=args.max_rows, **given)
     show(args, f"{args.source} on {args.data}", found)
 
@@ -89,13 +103,20 @@ def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
     if args.png and task.label_pairs([], []) is None:
         raise JaxlmError(NO_CONFUSION)
     given = fields_given(
-        args, "text_column", "pair_column", "label_column", "hf_config", "hf_split"
+        args, "text_column", "pair_column", "label_column", "columns", "hf_config", "hf_split"
     )
     data = rows_like_the_run(loaded, task, args.data, args.max_rows, **given)
-    evaluation = evaluate_rows(loaded, data, args.dialogues)
+    decoding = fields_given(args, "num_beams", "length_penalty")
+    decoding = {name: value for name, value in decoding.items() if value is not None}
+    evaluation = evaluate_rows(loaded, data, args.dialogues, **decoding)
     for remark in evaluation.remarks:
         print(remark, file=sys.stderr)
-    shown: dict[str, Any] = {**evaluation.scores, "rows": len(evaluation.items)}
+    shown: dict[str, Any] = {}
+    for name, score in evaluation.scores.items():
+        shown[name] = score
+        if name in evaluation.signatures:
+            shown[f"{name}_signature"] = evaluation.signatures[name]
+    shown["rows"] = len(evaluation.items)
     shown |= evaluation.notes
     matrix = None
     if evaluation.by_class:

@@ -140,8 +140,18 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         else:
             lines = ("\t".join(field.translate(BLANKS) for field in fields) for fields in table)
             text.writelines(line + "\n" for line in lines)
+    write_text(path, text.getvalue(), f"{len(rows)} rows")
+
+
+def write_lines(path: str | None, lines: Sequence[str]) -> None:
+    """Write a text a line, or print them where there is no path. Raises: WriteError."""
+    write_text(path, "".join(line + "\n" for line in lines), f"{len(lines)} lines")
+
+
+def write_text(path: str | None, text: str, told: str) -> None:
+    """Write a file and note that it was written here, or print it; `told` says what it holds."""
     # JSON input can hold half a surrogate pair, which UTF-8 cannot; it is written as an escape.
-    content = text.getvalue().encode("utf-8", "backslashreplace")
+    content = text.encode("utf-8", "backslashreplace")
     if path is None:
         sys.stdout.write(content.decode("utf-8"))
         return
@@ -150,7 +160,7 @@ def write_table(path: str | None, kind: str, rows: Sequence[Mapping[str, Any]]) 
         note = note_of(Path(path))
         note.parent.mkdir(parents=True, exist_ok=True)
         write_file(note, file_hash(Path(path)))
-    print(f"{path}: {len(rows)} rows")
+    print(f"{path}: {told}")
 
 
 def cell(value: Any) -> str:

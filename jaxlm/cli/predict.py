@@ -67,12 +67,13 @@ def run(args: argparse.Namespace) -> None:
         write_table(args.output, kind, with_answers([row], answers))
         return
     source = str(args.input)
-    given = fields_given(args, "text_column", "pair_column", "hf_config", "hf_split")
+    names = ("text_column", "pair_column", "columns", "hf_config", "hf_split")
+    given = fields_given(args, *names)
     data = rows_like_the_run(loaded, task, source, args.max_rows, **given)
     read = lines_of(source)
     if read is None:
         hub, streaming = (data.hf_config, data.hf_split), args.max_rows is not None
-        read = read_rows(source, None, *hub, streaming=streaming)
+        read = read_rows(source, None, *hub, streaming=streaming, header=data.columns)
     else:
         data = dataclasses.replace(data, text_column="text")
     rows = list(itertools.islice(read, args.max_rows))

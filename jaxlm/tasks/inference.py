@@ -23,6 +23,7 @@ from jaxlm.tasks.labelled_rows import read_items, refuse_unknown
 from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
 from jaxlm.tasks.question_answering import QuestionAnsweringTask
 from jaxlm.tasks.row_task import EVAL_ROWS, Answer, RowTask
+from jaxlm.tasks.seq2seq import Seq2SeqTask
 from jaxlm.tasks.sequence_classification import SequenceClassificationTask
 from jaxlm.tasks.task import Scores, perplexity
 from jaxlm.tasks.token_classification import TokenClassificationTask
@@ -31,6 +32,7 @@ ANSWERING: tuple[type[RowTask], ...] = (
     SequenceClassificationTask,
     TokenClassificationTask,
     QuestionAnsweringTask,
+    Seq2SeqTask,
 )
 PSEUDO_TOKENS = 2000  # that are hidden one by one, each in a pass of its own
 
@@ -45,11 +47,13 @@ class RowEvaluation(NamedTuple):
     label_pairs: tuple[list[str], list[str]] | None  # right and given labels, one by one
     by_class: dict[str, Scores]  # precision, recall, F1 and rows of each class or entity type
     remarks: list[str]  # what was read and passed over, in words
+    signatures: dict[str, str]  # how a score was computed, of those that say it
 
 
 def writes_text(loaded: Loaded) -> bool:
-    """Whether a model predicts the tokens of a text, and not the labels of rows."""
-    return loaded.config.head in ("lm", "pretraining")
+    """Whether a model predicts the tokens of a text, not labels of rows or targets of sources."""
+    both = loaded.config.architecture == "encoder_decoder"
+    return loaded.config.head in ("lm", "pretraining") and not both
 
 
 def is_of_dialogues(loaded: Loaded) -> bool:
@@ -64,23 +68,25 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
     JaxlmError where the model answers nothing, or with `dialogues` writes no text.
     """
     config = loaded.config
+    known = (None, config.architecture)
     kinds = (ChatTask,) if dialogues else ANSWERING
-    kind = next((kind for kind in kinds if kind.heads == (config.head,)), None)
-    if kind is None or kind.architecture not in (None, config.architecture):
+    kinds = [k for k in kinds if k.heads == (config.head,) and k.architecture in known]
+    if not kinds:
         if dialogues:
             raise JaxlmError(
                 "replies are those of a decoder with the head lm, but the model is of architecture "
                 f"{config.architecture} with the head {config.head}"
             )
-        heads = ", ".join(kind.heads[0] for kind in ANSWERING)
+        heads = ", ".join(kind.heads[0] for kind in ANSWERING if kind is not Seq2SeqTask)
         raise JaxlmError(
-            f"the model's head is {config.head}; answers take one of {heads}: see task.name"
+            f"the model's head is {config.head}; answers take one of {heads}, or an "
+            "encoder_decoder: see task.name"
         )
     run = tuning_run(loaded)
     limit = config.max_seq_len if run is None else run.data.seq_len
     options = None if run is None else run.task
     types, trunk = config.num_token_types, config.architecture
-    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
+    return kinds[0](loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
 
 
 def tuning_run(loaded: Loaded) -> Config | None:
@@ -90,18 +96,20 @@ def tuning_run(loaded: Loaded) -> Config | None:
 
 
 def rows_like_the_run(
-    loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **fields: str | None
+    loaded: Loaded, task: RowTask, source: str, max_rows: int | None = None, **fields: Any
 ) -> DataConfig:
     """Where to read rows: columns as given, else the tuning run's, else the task's usual ones.
 
-    `fields` are those of the data section that are given: columns, and the split of a Hub data set.
+    `fields` are those of the data section that are given: columns, the names of those in a file
+    without a header, and the split of a Hub data set.
     """
     run, normalize = loaded.run_config, DataConfig.normalize
     found: dict[str, Any] = dict(zip(COLUMNS, task.columns, strict=True))
     if run is not None:
         normalize = run.data.normalize
         tuned = TASKS.get(run.task.name) is type(task)
-        found = {name: getattr(run.data, name) for name in COLUMNS} if tuned else found
+        names = (*COLUMNS, "columns")
+        found = {name: getattr(run.data, name) for name in names} if tuned else found
     found |= {name: value for name, value in fields.items() if value}
     return DataConfig(source=source, max_documents=max_rows, normalize=normalize, **found)
 
@@ -157,20 +165,29 @@ def is_text_or_pair(value: Any) -> bool:
     )
 
 
-def evaluate_rows(loaded: Loaded, data: DataConfig, dialogues: bool = False) -> RowEvaluation:
+def evaluate_rows(
+    loaded: Loaded, data: DataConfig, dialogues: bool = False, **decoding: Any
+) -> RowEvaluation:
     """The scores of a model on the labelled rows that `data` names.
 
-    With `dialogues` they are turns, of which a language model is scored on the replies. DataError
-    for a label that the model does not know.
+    With `dialogues` they are turns, of which a language model is scored on the replies; `decoding`
+    are options of `translate`, for an encoder-decoder. DataError for a label that the model does
+    not know.
     """
     task, remarks = row_task_of(loaded, dialogues), list[str]()
+    pairs_of_texts = isinstance(task, Seq2SeqTask)
+    if pairs_of_texts:
+        task.decoding = decoding
+    elif decoding:
+        raise JaxlmError(f"{min(decoding)} is for an encoder_decoder, which writes targets")
     items = read_items(type(task), data, task.problem, task.notes, remarks=remarks)
     refuse_unknown(type(task), items, loaded.config.labels, "the model's labels")
     scores, answers = task.measure(loaded.model, loaded.params, items, task.encode(items))
     notes = {name: count for name, count in task.notes.items() if count}
     by_class = task.by_class(items, answers)
     pairs = task.label_pairs(items, answers)
-    return RowEvaluation(scores, items, answers, notes, pairs, by_class, remarks)
+    signatures = dict(task.signatures) if pairs_of_texts else {}
+    return RowEvaluation(scores, items, answers, notes, pairs, by_class, remarks, signatures)
 
 
 def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:

@@ -30,19 +30,16 @@ def learn_tokenizer(
 
 def end_of(tokenizer: Tokenizer) -> int:
     """The token that ends a source and a target; DataError where there is none."""
-    for token in (tokenizer.eos_id, tokenizer.sep_id):
-        if token is not None:
-            return token
-    raise DataError(
-        "pairs need a tokenizer with an end of text, such as </s>: --data.special_tokens bos_eos "
-        "trains one"
-    )
+    if tokenizer.eos_id is None:
+        raise DataError(
+            "an encoder-decoder needs a tokenizer with an end of text, such as </s>: "
+            "--data.special_tokens bos_eos trains one"
+        )
+    return tokenizer.eos_id
 
 
 def start_of(tokenizer: Tokenizer, model: ModelConfig | None) -> int:
-    """The token that a decoder's target follows: the model's, else the tokenizer's."""
+    """The token that a target follows: the model's, else the tokenizer's bos, pad or end."""
     known = None if model is None else model.decoder_start_id
-    for token in (known, tokenizer.bos_id, tokenizer.cls_id, tokenizer.pad_id):
-        if token is not None:
-            return token
-    return end_of(tokenizer)
+    found = (token for token in (known, tokenizer.bos_id, tokenizer.pad_id) if token is not None)
+    return next(found, end_of(tokenizer))
