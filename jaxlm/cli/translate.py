@@ -1,7 +1,6 @@
 """`jaxlm translate`: the targets that an encoder-decoder writes for source texts."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="RUN", help="a run directory, a checkpoint or a Hugging Face model")
     help_input = "a text a line, or rows (csv, tsv, jsonl, parquet)"
     add("--input", metavar="FILE", help=help_input)
-    add("--text", action="append", default=[], metavar="TEXT", help="in place of a file; repeatable")
+    add(
+        "--text", action="append", default=[], metavar="TEXT", help="in place of a file; repeatable"
+    )
     help_output = (
         "where to write: rows to a .jsonl, .csv or .tsv, to any other file a translation a line; "
         "default: the screen"
@@ -89,7 +90,9 @@ def read_input(
         if args.input is not None and not path.is_file():
             raise DataError(f"there is no file {args.input}")
         lines = args.text if args.input is None else read_lines(path)
-        texts = [clean(line.rstrip("\r\n"), data.normalize) for line in islice(lines, args.max_rows)]
+        texts = [
+            clean(line.rstrip("\r\n"), data.normalize) for line in islice(lines, args.max_rows)
+        ]
         return [{"source": text} for text in texts], texts
     read = list(islice(read_rows(str(args.input), None, header=data.columns), args.max_rows))
     items = items_of(type(task), read, data, task.problem, str(args.input), labelled=False)
@@ -107,13 +110,13 @@ def answers_to(
     empty: Any = [] if args.n_best else ""
     found: list[Any] = [empty] * len(texts)
     for part in in_parts(full):
-        for i, answer in zip(part, translate(loaded, [texts[i] for i in part], **options)):
+        written = translate(loaded, [texts[i] for i in part], **options)
+        for i, answer in zip(part, written, strict=True):
             found[i] = answer
     if args.n_best is None:
         return [{"translation": text} for text in found]
     return [
-        {"translations": [{"text": text, "score": score} for text, score in best]}
-        for best in found
+        {"translations": [{"text": text, "score": score} for text, score in best]} for best in found
     ]
 
 

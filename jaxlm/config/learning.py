@@ -77,9 +77,7 @@ class TaskConfig(Section):
         "at least 0",
         tasks=("seq2seq",),
     )
-    num_beams: int = option(
-        1, "beams that these are written with", "positive", tasks=("seq2seq",)
-    )
+    num_beams: int = option(1, "beams that these are written with", "positive", tasks=("seq2seq",))
     train_rows: int | None = option(
         None, "learn from no more rows than this; null: from all", "positive", tasks=ROW_TASKS
     )

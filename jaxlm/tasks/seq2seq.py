@@ -234,7 +234,7 @@ class Seq2SeqTask(RowTask):
         raise NotImplementedError("targets are written token by token, not read off one pass")
 
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
-        """BLEU and chrF, where sacrebleu is there, and exact match; it alone if it is the metric."""
+        """BLEU and chrF, where sacrebleu is there, and exact match; that alone if it is best_by."""
         truth = [item.label for item in items]
         return self._text_scores(truth, [answer["translation"] for answer in answers])
 

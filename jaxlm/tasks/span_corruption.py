@@ -1,5 +1,6 @@
 """Running text with gaps that an encoder-decoder fills: its pretraining (Raffel et al. 2020)."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,8 @@ class SpanCorruptionTask(RunningTextTask):
         gaps = GapSizes.of(window_of(config), *options).gaps
         specials = (*SPECIALS["bos_eos"], *map(MARK.format, range(gaps)))
         tokenizer = None if source is None else source.tokenizer
-        data = prepare(config.data, config.run.seed, tokenizer=tokenizer, specials=specials)
+        wide = dataclasses.replace(config.data, seq_len=window_of(config))
+        data = prepare(wide, config.run.seed, tokenizer=tokenizer, specials=specials)
         return cls(config, data)
 
     def config_fields(self) -> Mapping[str, Mapping[str, Any]]:

@@ -24,9 +24,7 @@ def filled(source, target):
 def test_the_target_fills_the_gaps_of_the_source(length, fraction, mean, seed):
     tokens = np.arange(length)
     hidden, gaps = GapSizes.of(length, fraction, mean)
-    source, target = with_gaps(
-        tokens, fraction, mean, MARKS, END, np.random.default_rng(seed)
-    )
+    source, target = with_gaps(tokens, fraction, mean, MARKS, END, np.random.default_rng(seed))
     assert filled(source, target) == tokens.tolist()
     assert len(source) == length - hidden + gaps + 1
     assert len(target) == hidden + gaps + 1

@@ -34,9 +34,7 @@ def two_files(folder, english="a b\nc\n", german="A B\nC", names=("a.en.gz", "a.
 )
 def test_two_text_files_are_columns_by_what_their_names_differ_in(tmp_path, names, columns):
     found = rows(two_files(tmp_path, names=names))
-    assert found == [
-        dict(zip(columns, pair, strict=True)) for pair in [("a b", "A B"), ("c", "C")]
-    ]
+    assert found == [dict(zip(columns, pair, strict=True)) for pair in [("a b", "A B"), ("c", "C")]]
 
 
 def test_the_files_say_the_same_in_braces(tmp_path):
