@@ -39,6 +39,7 @@ SAMPLES = {
     "reviews_zh": "reviews_zh.tsv.xz",
     "songci": "songci.jsonl.xz",
     "tinyshakespeare": "tinyshakespeare.txt",
+    "verses_en_es": "verses_en_es.tsv.xz",
 }
 
 

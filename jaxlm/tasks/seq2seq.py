@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
-from jaxlm.config import Config, DataConfig
-from jaxlm.config.schema import require
+from jaxlm.config import Config, DataConfig, ModelConfig
 from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
@@ -160,12 +159,6 @@ class Seq2SeqTask(RowTask):
         return pairs
 
     def order_batches(self, config: Config) -> None:
-        require(
-            self.best_by == "loss" or self.options.eval_rows > 0,
-            "task.eval_rows",
-            f"positive with task.metric {self.best_by}",
-            self.options.eval_rows,
-        )
         if self.best_by in ("bleu", "chrf"):
             library("sacrebleu")  # told now if it is missing, not at the first evaluation
         self.decoding = {"num_beams": self.options.num_beams}
@@ -185,10 +178,15 @@ class Seq2SeqTask(RowTask):
         return self._batch([self.train_examples[i] for i in rows], shape, None)
 
     def _batch(self, pairs: Sequence[Example], shape: Any, model: nn.Module | None) -> Batch:
-        config = self.config.model if model is None else getattr(model, "config", None)
+        config = self.config.model if model is None else self._config_of(model)
         start, pad = start_of(self.tokenizer, config), self.tokenizer.pad_id or 0
         sources, targets = ([p.tokens[side] for p in pairs] for side in ("source", "target"))
         return pair_batch(sources, targets, shape, start, pad)
+
+    def _config_of(self, model: nn.Module) -> ModelConfig:
+        """The config of a model; of one's own that has none, the run's."""
+        own = getattr(model, "config", None)
+        return own if isinstance(own, ModelConfig) else self.config.model
 
     def _eval_batches(self, model: nn.Module, pairs: Sequence[Example]) -> Iterator[Batch]:
         for shape, rows in PairOrder(lengths_of(pairs), EVAL_TOKENS, 0).in_order():
@@ -220,7 +218,7 @@ class Seq2SeqTask(RowTask):
 
     def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
         """The targets that the model writes, as `translation`."""
-        loaded = Loaded(model, params, self.tokenizer, getattr(model, "config", self.config.model))
+        loaded = Loaded(model, params, self.tokenizer, self._config_of(model))
         texts, tokenizer, limit = [item.content[0] for item in items], self.tokenizer, self.limit
         rows = tokenizer.encode_sources(texts)
         for i in (i for i, row in enumerate(rows) if len(row) > limit):
