@@ -17,8 +17,6 @@ from jaxlm.tokenizer import Tokenizer
 class Loaded:
     """A model, the params to evaluate it with, its tokenizer and its config.
 
-    The sources of an encoder-decoder are read with its `source_tokenizer`, where it has one.
-
     `origin` holds what is known of its source: source, dtype, step, val_loss, data; of a model of
     Hugging Face also model_type, `eos_token_ids` (a list), and as `generation_config` the mapping
     in that file, where there is one. `run_config` is the config it was trained with, or None for a
@@ -31,7 +29,6 @@ class Loaded:
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
     run_config: Config | None = None
-    source_tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True)

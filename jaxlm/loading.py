@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 import xxhash
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
@@ -150,8 +149,7 @@ def load_checkpoint(path: Path, placement: Placement, model: OwnModel = None) ->
     if tokenizer is None:
         tokenizer = AbsentTokenizer(f"none stood beside the weights of {run.run.name}")
     else:
-        backend = tokenizers.Tokenizer.from_str(tokenizer["backend"])
-        tokenizer = Tokenizer(backend, tokenizer["config"])
+        tokenizer = Tokenizer.from_saved(tokenizer)
     if model is None:
         own = next((part for part in run.run.own if part.startswith("model ")), None)
         if own is not None:
@@ -257,7 +255,7 @@ def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
         raise CheckpointError(
             f"{file} was trained on {told['init_from']}, not on this model: {wrong[0]} differs"
         )
-    tokenizer = Tokenizer(base.tokenizer.backend, tokenizer_config)
+    tokenizer = Tokenizer(base.tokenizer.backend, tokenizer_config, base.tokenizer.source)
     params = merge_lora(unflatten_dict(under | kept, sep="/"))
     origin = {**base.origin, "source": run.run.name, "step": step}
     return Loaded(make_model(config), params, tokenizer, config, origin, run)
@@ -283,9 +281,7 @@ def write_run(loaded: Loaded, directory: str | Path) -> None:
     meta = {
         "step": None,  # it was not trained here
         "config": to_mapping(config),
-        "tokenizer": None
-        if absent
-        else {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
+        "tokenizer": None if absent else tokenizer.saved(),
         "data": None,
         "val_loss": None,
         "origin": dict(loaded.origin),

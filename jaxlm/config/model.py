@@ -62,6 +62,7 @@ class ModelConfig(Section):
         "number of the source's tokens, with embeddings of its own; null: vocab_size",
         "positive",
         role="structure",
+        told_by="data",
     )
     d_model: int = option(128, "width of the residual stream", "positive", role="structure")
     num_layers: int = option(4, "number of blocks", "positive", role="structure")

@@ -93,6 +93,11 @@ class DataConfig(Section):
         "char, bpe, wordpiece or unigram, trained on the text; or a tokenizer's file or folder",
         "a text that is not empty",
     )
+    source_tokenizer: str | None = option(
+        None,
+        "as tokenizer, for the sources of pairs alone; null: one for both sides",
+        "a text that is not empty",
+    )
     vocab_size: int = option(
         4096, "size of a bpe, wordpiece or unigram vocabulary to train", "positive"
     )

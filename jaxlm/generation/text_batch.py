@@ -43,7 +43,7 @@ def rows_of(
     if loaded.config.architecture != "encoder_decoder":
         return prompts_ids(loaded.tokenizer, texts), None
     texts = listed_texts("texts", texts)
-    rows = (loaded.source_tokenizer or loaded.tokenizer).encode_sources(texts)
+    rows = loaded.tokenizer.encode_sources(texts)
     for text, row in zip(texts, rows, strict=True):
         if len(row) > limit:
             raise GenerationError(

@@ -214,11 +214,6 @@ class RowReader(ABC):
         return ()
 
     @classmethod
-    def texts_of(cls, item: Item) -> Sequence[str]:
-        """What a vocabulary is learned from."""
-        return item.content
-
-    @classmethod
     def group(cls, item: Item) -> object:
         """Items of one group never stand on both sides of a split; None: each is its own."""
         return None

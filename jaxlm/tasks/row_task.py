@@ -120,11 +120,7 @@ class RowTask(RowReader, Task):
         config = config.replace({"data": cls.missing_columns(config.data)})
         known = source.config.labels if source and source.config.head == cls.heads[0] else ()
         rows = read_splits(cls, config, known)
-        if source is None:
-            texts = [text for item in rows.train for text in cls.texts_of(item)]
-            tokenizer = learn_tokenizer(config.data, texts, cls.special_tokens)
-        else:
-            tokenizer = source.tokenizer
+        tokenizer = cls.learn_vocabulary(config.data, rows) if source is None else source.tokenizer
         model, limit = config.model, config.data.seq_len
         task = cls(
             tokenizer,
@@ -137,6 +133,12 @@ class RowTask(RowReader, Task):
         )
         task.learn_from(config, rows, source)
         return task
+
+    @classmethod
+    def learn_vocabulary(cls, data: DataConfig, rows: RowSplits) -> Tokenizer:
+        """A tokenizer by name or file, as for running text, learned from the training rows."""
+        texts = [text for item in rows.train for text in item.content]
+        return learn_tokenizer(data.tokenizer, data, texts, cls.special_tokens)
 
     def learn_from(self, config: Config, rows: RowSplits, source: Loaded | None = None) -> None:
         """Encode the rows of each split. DataError where none of a split's fits the limit."""
@@ -225,10 +227,7 @@ class RowTask(RowReader, Task):
     def measure(
         self, model: nn.Module, params: Params, items: Sequence[Item], examples: Sequence[Example]
     ) -> tuple[Scores, list[Answer]]:
-        """The mean loss (nats) and the scores over labelled items, and the answers to them.
-
-        DataError where none of the items has an example.
-        """
+        """The mean loss (nats) and the scores over labelled items, and the answers to them."""
         self._check_fit(items, examples, "the length of this model,")
         totals, answers = self._run(model, params, items, examples, labelled=True)
         count = max(totals.pop("count"), 1e-9)

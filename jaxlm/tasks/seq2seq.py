@@ -12,12 +12,14 @@ from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, DataConfig, ModelConfig
+from jaxlm.config.schema import require
 from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
 from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.examples import Example, Item, text_field
+from jaxlm.tasks.labelled_rows import RowSplits
 from jaxlm.tasks.metrics import (
     exact_match,
     library,
@@ -36,12 +38,14 @@ from jaxlm.tasks.task import (
     mean_scores,
     perplexity,
 )
-from jaxlm.tasks.vocabularies import end_of, start_of
+from jaxlm.tasks.vocabularies import end_of, learn_tokenizer, start_of
+from jaxlm.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192  # of one evaluation batch, padding and both sides counted
 SHOWN = 8  # pairs that samples.jsonl has of the rows held out
 LONGEST_NAME = 40  # characters of a column's name, beyond which it must be a text
 SPARE = 8  # tokens that a text cut at its end may have more, once it is encoded anew
+SEPARATE = "false with data.source_tokenizer, as the sides have no tokens in common"
 SCORED = ("loss", "bleu", "chrf", "exact_match")
 
 
@@ -142,13 +146,19 @@ class Seq2SeqTask(RowTask):
         return Item(where, (first,), second or None) if first else None
 
     @classmethod
-    def texts_of(cls, item: Item) -> Sequence[str]:
-        return (*item.content, item.label)
+    def learn_vocabulary(cls, data: DataConfig, rows: RowSplits) -> Tokenizer:
+        """One tokenizer of both sides, or with `data.source_tokenizer` one of each."""
+        sources, targets = [i.content[0] for i in rows.train], [i.label for i in rows.train]
+        if data.source_tokenizer is None:
+            return learn_tokenizer(data.tokenizer, data, sources + targets, cls.special_tokens)
+        of_targets = learn_tokenizer(data.tokenizer, data, targets, cls.special_tokens)
+        own = learn_tokenizer(data.source_tokenizer, data, sources, cls.special_tokens)
+        return Tokenizer(of_targets.backend, of_targets.config, own)
 
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
         end_of(self.tokenizer)  # told now if there is none
         sources = self.tokenizer.encode_sources([item.content[0] for item in items])
-        targets = self.tokenizer.encode_sources([item.label or "" for item in items])
+        targets = self.tokenizer.encode_closed([item.label or "" for item in items])
         pairs = []
         for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
             if max(len(source), len(target)) > self.limit:
@@ -169,9 +179,13 @@ class Seq2SeqTask(RowTask):
         self.step_tokens = float(lengths.sum() / self.order.steps_per_epoch)
 
     def config_fields(self) -> Mapping[str, Mapping[str, Any]]:
-        fields, model = super().config_fields(), self.config.model
+        fields, model, own = super().config_fields(), self.config.model, self.tokenizer.source
         start = start_of(self.tokenizer, model)
-        return {**fields, "model": {**fields["model"], "decoder_start_id": start}}
+        told = {**fields["model"], "decoder_start_id": start}
+        if own is not None:
+            require(not model.share_embeddings, "model.share_embeddings", SEPARATE, True)
+            told["source_vocab_size"] = model.source_vocab_size or own.vocab_size
+        return {**fields, "model": told}
 
     def train_batch(self, step: int) -> Batch:
         shape, rows = self.order.at(step)
@@ -223,7 +237,7 @@ class Seq2SeqTask(RowTask):
         rows = tokenizer.encode_sources(texts)
         for i in (i for i, row in enumerate(rows) if len(row) > limit):
             self.notes["texts_cut"] += 1
-            texts[i] = tokenizer.decode(rows[i][: max(limit - SPARE, 1)])
+            texts[i] = (tokenizer.source or tokenizer).decode(rows[i][: max(limit - SPARE, 1)])
         return [{"translation": t} for t in translate(loaded, texts, **self.decoding)]
 
     def answer(

@@ -15,17 +15,14 @@ SPECIALS: dict[str, tuple[str, ...]] = {
 }
 
 
-def learn_tokenizer(
-    data: DataConfig, texts: Sequence[str], usual: str, added: Sequence[str] = ()
-) -> Tokenizer:
+def learn_tokenizer(name: str, data: DataConfig, texts: Sequence[str], usual: str) -> Tokenizer:
     """A tokenizer by name or file, learned from texts if it is a kind.
 
-    `usual` are the special tokens where `data.special_tokens` is null; `added` come after them.
+    `usual` are the special tokens where `data.special_tokens` is null.
     """
-    if data.tokenizer not in KINDS:
-        return load_tokenizer(data.tokenizer)
-    specials = (*SPECIALS[data.special_tokens or usual], *added)
-    return train_tokenizer(data.tokenizer, texts, data.vocab_size, specials)
+    if name not in KINDS:
+        return load_tokenizer(name)
+    return train_tokenizer(name, texts, data.vocab_size, SPECIALS[data.special_tokens or usual])
 
 
 def end_of(tokenizer: Tokenizer) -> int:

@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.classes import END_OF_TEXT, token_text
+from jaxlm.tokenizer.classes import END_OF_TEXT, Fields, token_text
 from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
 
 # Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
@@ -50,13 +50,15 @@ class Tokenizer:
 
     `eos_id`, `pad_id`, `bos_id`, `unk_id`, `cls_id`, `sep_id` and `mask_id` are None where the
     vocabulary has no such token. `config` holds the fields of Hugging Face's tokenizer_config.json.
+    `source` is the tokenizer of an encoder-decoder's sources, where they have one of their own.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any] | None = None):
+    def __init__(self, backend: tokenizers.Tokenizer, config: Fields | None = None, source=None):
         # Many published files were saved with padding and truncation switched on.
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
+        self.source: Tokenizer | None = source
         self.config = dict(config or {})
         self.templates: dict[str, Any] = {}  # chat templates in use, by their text
         self._vocab = backend.get_vocab()
@@ -128,16 +130,18 @@ class Tokenizer:
         return self._opening + self.encode(text)
 
     def encode_sources(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of texts that an encoder-decoder reads: closed by the token that ends a text.
+        """The ids of texts that an encoder-decoder reads; see `encode_closed`."""
+        return (self.source or self).encode_closed(texts)
 
-        Special tokens before it come where the vocabulary puts them. Raises: TokenizerError where
-        no token ends a text.
+    def encode_closed(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts, opened as the vocabulary does, closed by the token that ends a text.
+
+        Raises: TokenizerError where none does.
         """
         end = self.sep_id if self.eos_id is None else self.eos_id
         if end is None:
             raise TokenizerError("the tokenizer has no token that ends a text, such as </s>")
-        rows = [self._opening + ids for ids in self.encode_batch(texts)]
-        return [[*row, end] for row in rows]
+        return [[*self._opening, *ids, end] for ids in self.encode_batch(texts)]
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -219,13 +223,26 @@ class Tokenizer:
         # Scores read from a file differ in the last of 17 digits.
         rules = json.loads(self.backend.to_str(), parse_float=lambda x: round(float(x), 6))
         content = [rules, self.eos_id, self.pad_id, self.bos_id, self.unk_id]
+        content += [self.source.fingerprint] if self.source else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def save(self, directory: str | Path) -> None:
+    def saved(self) -> dict[str, Any]:
+        """What `from_saved` makes it of again, as JSON can hold it."""
+        own = {"backend": self.backend.to_str(), "config": self.config}
+        return own if self.source is None else own | {"source": self.source.saved()}
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any]) -> "Tokenizer":
+        source = cls.from_saved(saved["source"]) if "source" in saved else None
+        return cls(tokenizers.Tokenizer.from_str(saved["backend"]), saved["config"], source)
+
+    def save(self, directory: str | Path, prefix: str = "") -> None:
         """Write tokenizer.json and tokenizer_config.json in Hugging Face's layout.
 
-        Raises: WriteError.
+        Those of the sources' own begin with `source_`. Raises: WriteError.
         """
+        if self.source is not None:
+            self.source.save(directory, "source_")
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         config = {"tokenizer_class": PLAIN_CLASS, "clean_up_tokenization_spaces": False}
@@ -233,8 +250,8 @@ class Tokenizer:
             mapped = name.endswith("_token") and isinstance(value, dict)
             config[name] = value | {"__type": "AddedToken"} if mapped else value
         text = json.dumps(config, ensure_ascii=False, indent=2)
-        write_file(directory / "tokenizer.json", self.backend.to_str(pretty=True))
-        write_file(directory / "tokenizer_config.json", text + "\n")
+        write_file(directory / f"{prefix}tokenizer.json", self.backend.to_str(pretty=True))
+        write_file(directory / f"{prefix}tokenizer_config.json", text + "\n")
 
     @classmethod
     def load(cls, path: str | Path, max_size: int | None = None) -> "Tokenizer":

@@ -35,11 +35,12 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
     config = config.resolved()
     source = None
     if config.finetune.init_from is not None:
-        if config.data.tokenizer != DataConfig.tokenizer:
-            raise ConfigError(
-                f"data.tokenizer is {config.data.tokenizer}, but that of finetune.init_from is "
-                "used: leave it out"
-            )
+        for name in ("tokenizer", "source_tokenizer"):
+            given = getattr(config.data, name)
+            if given != getattr(DataConfig, name):
+                raise ConfigError(
+                    f"data.{name} is {given}, but that of finetune.init_from is used: leave it out"
+                )
         source = load(config.finetune.init_from)
         config = dataclasses.replace(config, model=model_of(config, source))
     if task is None:

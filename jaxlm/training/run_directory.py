@@ -35,6 +35,8 @@ FILES = (
     "config.yaml",
     "tokenizer.json",
     "tokenizer_config.json",
+    "source_tokenizer.json",
+    "source_tokenizer_config.json",
     "environment.json",
     "summary.json",
     "loss.png",

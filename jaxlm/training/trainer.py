@@ -251,11 +251,10 @@ class Trainer:
         self._refuse_divergence(f"a weight became {worst}", step, worst)
         vals = [row for row in self.rows if row["split"] == "val" and row["step"] == step]
         merit = self.task.score(vals[-1]) if vals else None
-        tokenizer = self.task.tokenizer
         meta = {
             "step": step,
             "config": to_mapping(recorded(self.config)),
-            "tokenizer": {"backend": tokenizer.backend.to_str(), "config": tokenizer.config},
+            "tokenizer": self.task.tokenizer.saved(),
             "data": self.task.fingerprint,
             "val_loss": vals[-1]["loss"] if vals else None,
             "merit": merit if merit is not None and math.isfinite(merit) else None,

@@ -240,3 +240,19 @@ def test_evaluate_scores_pairs_of_two_files_and_predict_answers(run, tmp_path, c
     (tmp_path / "t.tgt").write_text("cba\n", encoding="utf-8")
     assert main(["evaluate", str(run), "--data", source]) == 2
     assert "has 1 lines, fewer than the files beside it" in capsys.readouterr().err
+
+
+def test_a_vocabulary_a_side_stays_with_the_run(tmp_path, capsys):
+    own = {"source_tokenizer": "char", "tokenizer": "bpe", "vocab_size": 300}
+    apart = {"share_embeddings": False}
+    config = config_of(tmp_path, data=own, model=apart)
+    fit(config)
+    loaded = jaxlm.load(tmp_path / "run")
+    assert (loaded.config.source_vocab_size, loaded.config.vocab_size) == (30, 300)
+    assert loaded.tokenizer.encode_sources(["abc"]) != loaded.tokenizer.encode_closed(["abc"])
+    assert (tmp_path / "run" / "source_tokenizer.json").is_file()
+    fit(config)
+    assert "is finished" in capsys.readouterr().out
+    assert len(jaxlm.translate(loaded, ["abc"])) == 1
+    with pytest.raises(ConfigError, match=r"share_embeddings must be false with data\.source_tok"):
+        fit(config_of(tmp_path, "other", data=own))
