@@ -38,13 +38,12 @@ from jaxlm.tasks.task import (
     mean_scores,
     perplexity,
 )
-from jaxlm.tasks.vocabularies import end_of, learn_tokenizer, start_of
+from jaxlm.tasks.vocabularies import cut_sources, end_of, learn_tokenizer, start_of
 from jaxlm.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192  # of one evaluation batch, padding and both sides counted
 SHOWN = 8  # pairs that samples.jsonl has of the rows held out
 LONGEST_NAME = 40  # characters of a column's name, beyond which it must be a text
-SPARE = 8  # tokens that a text cut at its end may have more, once it is encoded anew
 SEPARATE = "false with data.source_tokenizer, as the sides have no tokens in common"
 SCORED = ("loss", "bleu", "chrf", "exact_match")
 
@@ -233,12 +232,14 @@ class Seq2SeqTask(RowTask):
     def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
         """The targets that the model writes, as `translation`."""
         loaded = Loaded(model, params, self.tokenizer, self._config_of(model))
-        texts, tokenizer, limit = [item.content[0] for item in items], self.tokenizer, self.limit
-        rows = tokenizer.encode_sources(texts)
-        for i in (i for i, row in enumerate(rows) if len(row) > limit):
-            self.notes["texts_cut"] += 1
-            texts[i] = (tokenizer.source or tokenizer).decode(rows[i][: max(limit - SPARE, 1)])
-        return [{"translation": t} for t in translate(loaded, texts, **self.decoding)]
+        texts = [item.content[0] for item in items]
+        return [{"translation": text} for text in self._written(loaded, texts)]
+
+    def _written(self, loaded: Loaded, texts: Sequence[str]) -> list[str]:
+        """The targets of texts, which are cut where the model does not read them whole."""
+        fitting, cut = cut_sources(self.tokenizer, texts, loaded.config.max_seq_len)
+        self.notes["texts_cut"] += cut
+        return translate(loaded, fitting, **self.decoding)
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
@@ -278,7 +279,7 @@ class Seq2SeqTask(RowTask):
         rows = (self.rows.val or self.rows.train)[:SHOWN]
         sources = self.config.sample.prompts or [item.content[0] for item in rows]
         right = [()] * len(sources) if self.config.sample.prompts else [(r.label,) for r in rows]
-        written = translate(loaded, list(sources), **self.decoding)
+        written = self._written(loaded, sources)
         return [(*pair, *rest) for *pair, rest in zip(sources, written, right, strict=True)]
 
     def summary(self, best: Loaded) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from tests.training.tuning import TUNE, tuned
         ("chat", "decoder"),
         ("masked_lm", "encoder"),
         ("causal_lm", "decoder"),
+        ("seq2seq", "encoder_decoder"),
+        ("span_corruption", "encoder_decoder"),
     ],
 )
 def test_every_task_trains_from_a_run_and_loads_again(home, tmp_path, task, source):
@@ -79,10 +81,21 @@ def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
     )
 
 
-@pytest.mark.parametrize("finetune", [{}, {"lora_rank": 2}])
-def test_a_resumed_tuning_is_the_undisturbed_one(home, tmp_path, monkeypatch, finetune):
+@pytest.mark.parametrize(
+    ("task", "source", "finetune"),
+    [
+        ("sequence_classification", "encoder", {}),
+        ("sequence_classification", "encoder", {"lora_rank": 2}),
+        ("seq2seq", "encoder_decoder", {}),
+        ("seq2seq", "encoder_decoder", {"lora_rank": 2}),
+        ("span_corruption", "encoder_decoder", {}),
+    ],
+)
+def test_a_resumed_tuning_is_the_undisturbed_one(
+    home, tmp_path, monkeypatch, task, source, finetune
+):
     def config(name):
-        return tuned(home, tmp_path / name, finetune=finetune)
+        return tuned(home, tmp_path / name, task, source, finetune=finetune)
 
     fit(config("whole"))
     from jaxlm.training.trainer import Trainer
