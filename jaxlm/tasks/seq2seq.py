@@ -6,9 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, DataConfig, ModelConfig
@@ -17,7 +15,6 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
-from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks.examples import Example, Item, text_field
 from jaxlm.tasks.labelled_rows import RowSplits
 from jaxlm.tasks.metrics import (
@@ -28,16 +25,8 @@ from jaxlm.tasks.metrics import (
     translation_scores,
 )
 from jaxlm.tasks.row_task import Answer, RowTask
-from jaxlm.tasks.task import (
-    Arrays,
-    Outputs,
-    Params,
-    RowObjective,
-    Scores,
-    Sums,
-    mean_scores,
-    perplexity,
-)
+from jaxlm.tasks.task import Outputs, Params, RowObjective, Scores, mean_scores, perplexity
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import cut_sources, end_of, learn_tokenizer, start_of
 from jaxlm.tokenizer import Tokenizer
 
@@ -45,50 +34,12 @@ EVAL_TOKENS = 8192  # of one evaluation batch, padding and both sides counted
 SHOWN = 8  # pairs that samples.jsonl has of the rows held out
 LONGEST_NAME = 40  # characters of a column's name, beyond which it must be a text
 SEPARATE = "false with data.source_tokenizer, as the sides have no tokens in common"
+MOST_NEIGHBOURS = 200_000  # training pairs among which the nearest is looked for
 SCORED = ("loss", "bleu", "chrf", "exact_match")
 
 
-def target_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """Cross-entropy of each token of the target, from the source and the tokens before it."""
-    return target_sums(outputs, batch["targets"], batch["weights"])
-
-
-@dataclass(frozen=True)
-class TeacherForcing(RowObjective):
-    """The loss of targets, each token predicted from the right ones before it.
-
-    Labels are smoothed in training alone: losses of evaluation are nats a token without it.
-    """
-
-    losses: Any = target_losses
-    label_smoothing: float = 0.0
-
-    def __call__(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None = None
-    ) -> Sums:
-        batch = {name: jnp.asarray(x) for name, x in batch.items()}
-        outputs = self.forward(model, params, batch, key)
-        if key is None:
-            return self.losses(outputs, batch)
-        targets, weights = batch["targets"], batch["weights"]
-        return target_sums(outputs, targets, weights, False, self.label_smoothing)
-
-    def forward(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
-    ) -> Outputs:
-        # Padding stands behind a target's tokens, where none of them looks: no mask is needed.
-        return model.apply(
-            {"params": params},
-            batch["source_ids"],
-            batch["target_ids"],
-            source_mask=batch["source_mask"],
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )
-
-
 @dataclass(frozen=True, eq=False)
-class Pair(Example):
+class PairExample(Example):
     """A source and its target in tokens, each with what ends it."""
 
     def __len__(self) -> int:
@@ -164,7 +115,7 @@ class Seq2SeqTask(RowTask):
                 self.notes["pairs_too_long"] += 1
                 continue
             tokens = {"source": np.array(source, np.int32), "target": np.array(target, np.int32)}
-            pairs.append(Pair(tokens, {}, i))
+            pairs.append(PairExample(tokens, {}, i))
         return pairs
 
     def order_batches(self, config: Config) -> None:
@@ -270,6 +221,7 @@ class Seq2SeqTask(RowTask):
         truth = [item.label for item in items]
         found = {"copied_source": others}
         if find_spec("sklearn") is not None:
+            train = train[:MOST_NEIGHBOURS]
             known, answers = [item.content[0] for item in train], [item.label for item in train]
             found["nearest_neighbour"] = neighbour_answers(known, answers, others)
         return {name: self._text_scores(truth, texts) for name, texts in found.items()}

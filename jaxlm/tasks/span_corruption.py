@@ -16,7 +16,7 @@ from jaxlm.data.pair_batches import Shape, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
 from jaxlm.tasks.causal_lm import RunningTextTask
-from jaxlm.tasks.seq2seq import TeacherForcing
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import SPECIALS, cut_sources, end_of, start_of
 
 MARK = "<extra_id_{}>"  # stands for a gap; the name that T5 has for it

@@ -230,3 +230,9 @@ def test_the_warm_up_is_compared_where_it_is_given_and_steps_are_known():
     build_config({"train": {"steps": 5}})
     build_config({"train": {"epochs": 1}, "optim": {"warmup_steps": 3000}})
     build_config({"run": {"seed": 2**32 - 1}})
+
+
+def test_weights_are_averaged_in_one_way():
+    sections = {"train": {"average_last": 3}, "optim": {"ema_decay": 0.9}}
+    with pytest.raises(ConfigError, match=r"train\.average_last must be null with optim\.ema_dec"):
+        build_config(sections)

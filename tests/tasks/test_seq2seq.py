@@ -16,7 +16,7 @@ from jaxlm.config import ConfigError, build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.metrics import exact_match, neighbour_answers, translation_scores
-from jaxlm.tasks.seq2seq import TeacherForcing
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import SPECIALS
 from jaxlm.tokenizer import train_tokenizer
 from jaxlm.training import fit
