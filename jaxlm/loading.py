@@ -42,7 +42,7 @@ from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.weights import download, save_tensors
 from jaxlm.models import make_model, param_shapes
 from jaxlm.models.parameters import add_lora, is_adapter, merge_lora
-from jaxlm.nn.layers import holds_int8
+from jaxlm.nn.int8 import holds_int8
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
 
 OwnModel = nn.Module | Callable[[ModelConfig], nn.Module] | None

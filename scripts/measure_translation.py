@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import jaxlm
+from jaxlm.tasks.baselines import neighbour_answers
 from jaxlm.tasks.inference import RowEvaluation, evaluate_rows, row_task_of, rows_like_the_run
-from jaxlm.tasks.metrics import neighbour_answers, translation_scores
+from jaxlm.tasks.metrics import translation_scores
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 ABLATIONS = {

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache, SourceCache, init_cache
-from jaxlm.nn.layers import Int8Matrix, matmul_transposed
+from jaxlm.nn.int8 import Int8Matrix, matmul_transposed
 from jaxlm.ops.padding import bucket, pad_rows
 
 # Prompts are cached so many tokens at a time: by the larger number as long as most of it is used.

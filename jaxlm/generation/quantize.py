@@ -16,7 +16,7 @@ from jaxlm.generation.options import GenerationError
 from jaxlm.generation.text_batch import generating
 from jaxlm.models import CausalLM
 from jaxlm.models.parameters import output_dim, path_name
-from jaxlm.nn.layers import Int8Matrix
+from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.ops.padding import pad_rows
 
 WINDOW = 256  # tokens compared at a time

@@ -22,7 +22,7 @@ from jaxlm.inspection.payload import (
     settings_of,
 )
 from jaxlm.inspection.predictions import token_texts
-from jaxlm.nn.layers import holds_int8
+from jaxlm.nn.int8 import holds_int8
 from jaxlm.tokenizer.encoding import CJK
 
 MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file

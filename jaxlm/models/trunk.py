@@ -8,16 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
-from jaxlm.nn.layers import (
-    Embeddings,
-    Int8Matrix,
-    Norm,
-    Tap,
-    compute_dtype,
-    identity,
-    is_uniform,
-    scoped,
-)
+from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.nn.layers import Embeddings, Norm, Tap, compute_dtype, identity, is_uniform, scoped
 from jaxlm.ops.attention import Segments, attention, position_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 

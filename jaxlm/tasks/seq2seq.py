@@ -15,15 +15,10 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
+from jaxlm.tasks.baselines import neighbour_answers
 from jaxlm.tasks.examples import Example, Item, text_field
 from jaxlm.tasks.labelled_rows import RowSplits
-from jaxlm.tasks.metrics import (
-    exact_match,
-    library,
-    neighbour_answers,
-    six_digits,
-    translation_scores,
-)
+from jaxlm.tasks.metrics import exact_match, library, six_digits, translation_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Outputs, Params, RowObjective, Scores, mean_scores, perplexity
 from jaxlm.tasks.teacher_forcing import TeacherForcing

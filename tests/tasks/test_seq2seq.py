@@ -15,7 +15,8 @@ from jaxlm.cli import main
 from jaxlm.config import ConfigError, build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
-from jaxlm.tasks.metrics import exact_match, neighbour_answers, translation_scores
+from jaxlm.tasks.baselines import neighbour_answers
+from jaxlm.tasks.metrics import exact_match, translation_scores
 from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import SPECIALS
 from jaxlm.tokenizer import train_tokenizer
