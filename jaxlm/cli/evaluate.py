@@ -101,7 +101,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def fields_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that are fields of the data section."""
+    """The options that are fields of the data section.
+
+    JaxlmError for those of a Hub data set, where the source is none.
+    """
+    source = getattr(args, "data", None) or getattr(args, "input", None) or ""
+    for name in ("hf_config", "hf_split"):
+        if getattr(args, name) is not None and "hf:" not in source:
+            raise JaxlmError(f"--{name.replace('_', '-')} is for a data set hf:NAME, not {source}")
     return {name: getattr(args, name) for name in names}
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,11 @@ class DecodingBatch:
         self.model, self.params, self.speculation = model, params, speculation
         self.report = report
         self.num_steps = 0
+        check_model(model, params)
+        if len(options) != len(prompts):
+            raise GenerationError(
+                f"{len(prompts)} prompts need as many options, got {len(options)}"
+            )
         vocab_size, limit = model.config.vocab_size, model.config.max_seq_len
         check_prompt_ids(prompts, vocab_size)
         check_sources(model, prompts, sources)
@@ -184,6 +189,17 @@ def openings(
             "model.decoder_start_id is null: give the token that a target begins with"
         )
     return [[start]] * len(rows), rows
+
+
+def check_model(model: Any, params: Any) -> None:
+    """Raise GenerationError unless it is a model that generates, with its params."""
+    if not isinstance(model, AutoregressiveLM):
+        raise GenerationError(
+            f"a model that generates is a CausalLM or a Seq2SeqLM, got a {type(model).__name__}"
+        )
+    if not isinstance(params, Mapping) or "params" in params:
+        names = list(params) if isinstance(params, Mapping) else type(params).__name__
+        raise GenerationError(f"params must be those of the model, as loaded.params, got {names}")
 
 
 def check_prompt_ids(

@@ -7,7 +7,7 @@ from typing import Any
 from jaxlm.artifact import Loaded
 from jaxlm.generation.options import GenerationError
 from jaxlm.generation.prefill import Prefix
-from jaxlm.generation.text_batch import LOOK, TextBatch, check_texts, text_options
+from jaxlm.generation.text_batch import LOOK, TextBatch, causal, check_texts, text_options
 from jaxlm.tokenizer.chat import dialogue_ids, knows_dialogues
 
 
@@ -21,6 +21,7 @@ class Chat:
     """
 
     def __init__(self, loaded: Loaded, system: str | None = None, **options: Any):
+        causal(loaded)
         tokenizer = loaded.tokenizer
         self.loaded = loaded
         if not knows_dialogues(tokenizer):

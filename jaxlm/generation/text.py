@@ -3,24 +3,26 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from numbers import Integral
 from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config.schema import require
 from jaxlm.generation.batch import Continuation
 from jaxlm.generation.beams import beam_search
 from jaxlm.generation.detokenizer import BROKEN, Detokenizer
 from jaxlm.generation.loop import REPORTED
-from jaxlm.generation.options import GenerationError, PastContext
+from jaxlm.generation.options import GenerationError, PastContext, is_number
 from jaxlm.generation.speculation import Speculation
 from jaxlm.generation.text_batch import (
     LOOK,
     TextBatch,
     banned_ids,
+    check_texts,
     end_tokens,
     forced_tokens,
     generating,
@@ -115,6 +117,8 @@ def explain(
     The token that ends a text, or completes its stop string, is among them. At most nine others are
     known.
     """
+    counted = is_number(num_others, Integral) and num_others >= 0
+    require(counted, "num_others", "a whole number, at least 0", num_others)
     rows = []
     listed = [prompts] if isinstance(prompts, str) else prompts
     for batch in TextBatch.of_prompts(loaded, listed, report=True, **options):
@@ -211,11 +215,13 @@ def fill(loaded: Loaded, texts: str | Sequence[str], top: int = 5) -> Filled | l
     Raises GenerationError where a text has no mask or is longer than the model's context, and for
     a model that is no MaskedLM.
     """
-    require(top >= 1, "top", "at least 1", top)
+    check_loaded(loaded)
+    require(is_number(top, Integral) and top >= 1, "top", "at least 1", top)
     if not isinstance(loaded.model, MaskedLM):
         raise GenerationError(f"a {type(loaded.model).__name__} does not fill masks")
     if isinstance(texts, str):
         return fill_text(loaded, texts, top)
+    check_texts("texts", texts)
     return [fill_text(loaded, text, top) for text in texts]
 
 

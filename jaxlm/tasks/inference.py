@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config import Config, DataConfig, JaxlmError, TaskConfig, TrainConfig
 from jaxlm.data import Dataset, prepare
 from jaxlm.data.batches import padded_length
@@ -52,6 +52,7 @@ class RowEvaluation(NamedTuple):
 
 def writes_text(loaded: Loaded) -> bool:
     """Whether a model predicts the tokens of a text, not labels of rows or targets of sources."""
+    check_loaded(loaded)
     both = loaded.config.architecture == "encoder_decoder"
     return loaded.config.head in ("lm", "pretraining") and not both
 
@@ -121,11 +122,6 @@ def listed(texts: Any, what: str) -> tuple[list[Any], bool]:
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
         raise JaxlmError(f"{what} takes a text or a list of texts, got {texts!r:.60}")
     return list(texts), False
-
-
-def check_loaded(loaded: Any) -> None:
-    if not isinstance(loaded, Loaded):
-        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
 
 
 @overload

@@ -46,6 +46,8 @@ def fit(
         JaxlmError: on a mistake in the config or the data.
         KeyboardInterrupt: when interrupted, after saving.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"fit takes what jaxlm.load_config returns, got {config!r:.60}")
     if config.train.deterministic:
         refuse_late_determinism()
     own = own_parts(task=task, model=model, optimizer=optimizer, objective=objective)
