@@ -202,7 +202,7 @@ def convert_texts(name: str, value: object) -> tuple[str, ...]:
     raise ConfigError(f"{name} must be a text or a list such as [one, two], got {value!r}")
 
 
-def convert_number(name: str, value: object, kind: type) -> int | float:
+def convert_number(name: str, value: Any, kind: type) -> int | float:
     """An int may be written 1e3; infinities and NaN are refused."""
     try:
         if isinstance(value, bool) or not isinstance(value, str | Real):

@@ -267,6 +267,20 @@ def test_a_chat_in_int8_answers(run, capsys, monkeypatch):
     assert told.startswith("int8: ")
 
 
+def test_a_chat_shows_tools_of_a_file(run, capsys, monkeypatch, tmp_path):
+    template = "{{ tools[0].name }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    patch_template(monkeypatch, template)
+    file = tmp_path / "tools.json"
+    file.write_text('[{"name": "fox "}]', encoding="utf-8")
+    answers, _ = converse(capsys, monkeypatch, run, ["fox"], "--tools", str(file))
+    (reply,) = jaxlm.generate(jaxlm.load(run), ["fox fox"], max_new_tokens=9, temperature=0.0)
+    assert "\n".join(answers).strip() == reply.strip()
+    for content, told in [("{", "is not JSON"), ('{"name": 1}', "tools must be a list of JSON")]:
+        file.write_text(content, encoding="utf-8")
+        assert main(["chat", run, "--tools", str(file)]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_a_chat_without_a_template_is_refused(run, capsys):
     assert main(["chat", run]) == 2
     assert "no chat template" in capsys.readouterr().err
