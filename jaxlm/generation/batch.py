@@ -4,7 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,6 +19,8 @@ from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import bucket, pad_rows
 
 SMALLEST_CACHE = 128
+# length: max_new_tokens; match: nothing can follow what a regex or a schema asks for
+Reason = Literal["length", "stop_token", "stop_string", "match"]
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Continuation:
     num_prompt: int  # how many of them are the prompt's
     generated: list[int] = field(default_factory=list)
     done: bool = False
+    reason: Reason = "length"  # why it ended, once it is done
     reported: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -142,8 +145,9 @@ class DecodingBatch:
             if self.report:
                 for name in REPORTED:
                     row.reported[name].append(getattr(emitted, name)[i, : len(new)])
-            ended = len(row.generated) == row.options.max_new_tokens
-            row.done |= ended or (bool(new) and new[-1] in row.options.stop_tokens)
+            if new and new[-1] in row.options.stop_tokens:
+                row.done, row.reason = True, "stop_token"
+            row.done |= len(row.generated) == row.options.max_new_tokens
         return emitted
 
     def _context(self) -> Context:

@@ -1,6 +1,6 @@
 """Text in, text out: prompts continued, masked tokens filled in."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from numbers import Integral
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config.schema import require
-from jaxlm.generation.batch import Continuation
+from jaxlm.generation.batch import Continuation, Reason
 from jaxlm.generation.beams import beam_search
 from jaxlm.generation.detokenizer import BROKEN, Detokenizer
 from jaxlm.generation.loop import REPORTED
@@ -70,7 +70,7 @@ def generate(
     token can. An empty prompt starts from the tokenizer's opening token, bos or eos; without any it
     raises GenerationError.
     """
-    batches = TextBatch.of_prompts(
+    found = completions(
         loaded,
         [prompts] if isinstance(prompts, str) else prompts,
         stop_strings,
@@ -86,12 +86,23 @@ def generate(
         stop_tokens=stop_tokens,
         **options,
     )
-    texts = [text for batch in batches for text in batch.complete()]
+    texts = [text for text, _ in found]
     return texts[0] if isinstance(prompts, str) else texts
 
 
-def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
-    """Yield the continuation of a prompt in pieces of whole characters.
+def completions(
+    loaded: Loaded, prompts: Iterable[str], *args: Any, **options: Any
+) -> list[tuple[str, Reason]]:
+    """What `generate` returns for a list of prompts, and why each text ended."""
+    found = []
+    for batch in TextBatch.of_prompts(loaded, prompts, *args, **options):
+        texts = batch.complete()
+        found += zip(texts, batch.reasons, strict=True)
+    return found
+
+
+def stream(loaded: Loaded, prompt: str, **options: Any) -> Generator[str, None, Reason]:
+    """Yield the continuation of a prompt in pieces of whole characters; return why it ended.
 
     Joined they are what `generate` returns with the same options.
     """
@@ -99,6 +110,7 @@ def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
     for (piece,) in batch.run(LOOK):
         if piece:
             yield piece
+    return batch.reasons[0]
 
 
 class Explained(NamedTuple):

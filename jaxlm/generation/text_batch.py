@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxlm.artifact import Loaded, check_loaded
-from jaxlm.generation.batch import DecodingBatch, openings
+from jaxlm.generation.batch import Continuation, DecodingBatch, Reason, openings
 from jaxlm.generation.constraints import Constraint, Grammar, grammar_of
 from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.generation.loop import CHUNK
@@ -190,7 +190,7 @@ class TextBatch:
             report=report,
         )
         for row, constraint in zip(self.batch.rows, self.constraints, strict=False):
-            row.done = constraint.finished
+            self._finish(row, constraint)
         self.texts = [
             Detokenizer(tokenizer, row, stop_strings, own.min_new_tokens)
             for row, own in zip(rows, options, strict=True)
@@ -231,6 +231,11 @@ class TextBatch:
         pieces = self.run(LOOK if any(text.stops for text in self.texts) else CHUNK)
         return ["".join(row) for row in zip(*pieces, strict=True)] or [""] * len(self.texts)
 
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why each row ended."""
+        return [row.reason for row in self.batch.rows]
+
     def run(self, size: int) -> Iterator[list[str]]:
         """Yield each row's new text after every `size` tokens, until all are done.
 
@@ -248,6 +253,10 @@ class TextBatch:
                 for i, row in enumerate(rows)
             ]
 
+    def _finish(self, row: Continuation, constraint: Constraint) -> None:
+        if constraint.finished:
+            row.done, row.reason = True, "match"
+
     def _new_text(self, i: int, new: list[int]) -> str:
         """The text that new tokens add to a row, which is done where its text ends."""
         row, text = self.batch.rows[i], self.texts[i]
@@ -258,9 +267,9 @@ class TextBatch:
             new = new[:-1]
         elif constraint is not None:
             constraint.accept(new[-1])
-            row.done |= constraint.finished
+            self._finish(row, constraint)
         piece = text.push(new)
         if text.stopped:
-            row.done = True
+            row.done, row.reason = True, "stop_string"
             del row.generated[len(text.tokens) - text.num_prompt :]
         return piece + text.finish() if row.done else piece

@@ -182,6 +182,26 @@ def test_what_a_models_files_suggest_is_told_and_taken_on_request(run, capsys, t
     assert longer == output(capsys, *words, "--temperature", "0", "--max-new-tokens", "7")
 
 
+def test_texts_shorter_than_asked_for_are_explained(run, capsys):
+    words = ["generate", run, "--prompt", "fox", "--temperature", "0", "--max-new-tokens", "9"]
+
+    def ends(*more: str) -> tuple[str, str]:
+        assert main([*words, *more]) == 0
+        told = capsys.readouterr().err
+        return json.loads(output(capsys, *words, *more, "--json"))["reason"], told
+
+    assert ends() == ("length", "")
+    text = json.loads(output(capsys, *words, "--json"))["text"]
+    at_stop = "1 of 1 texts ended before 9 tokens at a --stop text\n"
+    assert ends("--stop", text[4]) == ("stop_string", at_stop)
+    assert main([*words, "--stop", text[4], "--stream"]) == 0
+    assert capsys.readouterr().err == at_stop
+    matched = "1 of 1 texts ended before 9 tokens, as nothing can follow what matches\n"
+    assert ends("--regex", "[a-z]{3}") == ("match", matched)
+    reason, told = ends("--regex", "[a-z]{30}")
+    assert (reason, told[:47]) == ("length", "1 of 1 texts cut at 9 tokens before the match w")
+
+
 def test_beams_at_temperature_0_are_beams(run, capsys):
     words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "6", "--num-beams", "2"]
     assert output(capsys, *words, "--temperature", "0") == output(capsys, *words)
