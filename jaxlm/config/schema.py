@@ -207,7 +207,7 @@ def convert_number(name: str, value: Any, kind: type) -> int | float:
     try:
         if isinstance(value, bool) or not isinstance(value, str | Real):
             raise ValueError
-        number = float(value)
+        number = float(value)  # pyright: ignore
         if not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise ValueError
     except (ValueError, OverflowError):
@@ -216,4 +216,4 @@ def convert_number(name: str, value: Any, kind: type) -> int | float:
     if kind is float:
         return number
     # Floats are exact only up to 2**53, so plain digits are read as an int.
-    return int(value) if str(value).lstrip("-").isdecimal() else int(number)
+    return int(value) if str(value).lstrip("-").isdecimal() else int(number)  # pyright: ignore

@@ -217,6 +217,7 @@ def evaluate_text(
     text_column: str | None = None,
     pseudo_tokens: int = PSEUDO_TOKENS,
     max_documents: int | None = None,
+    remarks: list[str] | None = None,
     **fields: Any,
 ) -> dict[str, float]:
     """Losses in nats a token over a text: `loss`, `perplexity` and the others of validation.
@@ -224,7 +225,7 @@ def evaluate_text(
     The text is read, cut and masked as in the run that trained the model, so its validation text
     gets the same scores; `fields` override fields of the data section. A masked language model also
     gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens` tokens spread over
-    the text.
+    the text. What was read and passed over is added to `remarks`.
 
     Raises: JaxlmError for a model that does not predict text.
     """
@@ -235,6 +236,8 @@ def evaluate_text(
     )
     data, masked = config.data, loaded.config.architecture == "encoder"
     stores = prepare(data, tokenizer=loaded.tokenizer, whole=True)
+    if remarks is not None:
+        remarks += stores.remarks
     if len(stores.train) < 2:
         raise DataError(f"{source} has {len(stores.train)} token(s): a loss takes 2 or more")
     # The whole text is the validation split.

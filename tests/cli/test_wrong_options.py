@@ -59,3 +59,19 @@ def test_a_wrong_command_line_is_told_in_one_sentence(folder, monkeypatch, capsy
 
 def test_there_are_sixty_of_them():
     assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize(
+    "words", ["evaluate run --data many", "evaluate clf --data tables", "predict clf --input many"]
+)
+def test_files_that_cannot_be_read_are_passed_over_when_asked(folder, monkeypatch, capsys, words):
+    monkeypatch.chdir(folder)
+    for name, suffix, content in [("many", "txt", "fox fox\n"), ("tables", "tsv", LABELLED)]:
+        (folder / name).mkdir(exist_ok=True)
+        header = "text\tlabel\n" if suffix == "tsv" else ""
+        (folder / name / f"good.{suffix}").write_text(header + content, encoding="utf-8")
+        (folder / name / f"bad.{suffix}").write_bytes(b"\xff\xfe")
+    assert main(words.split()) == 2
+    capsys.readouterr()
+    assert main([*words.split(), "--skip-unreadable"]) == 0
+    assert "passed over a file: " in capsys.readouterr().err
