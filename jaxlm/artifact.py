@@ -40,6 +40,12 @@ def inherited(origin: Mapping[str, Any]) -> dict[str, Any]:
     return {name: origin[name] for name in INHERITED if name in origin}
 
 
+def check_loaded(loaded: Any) -> None:
+    """Raise JaxlmError for what is no Loaded, such as the path of a model."""
+    if not isinstance(loaded, Loaded):
+        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
+
+
 @dataclass(frozen=True)
 class Placement:
     """The devices and the type of loaded params.

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from jaxlm import checkpoint
-from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement
+from jaxlm.artifact import FIRST_DEVICE, Loaded, Placement, check_loaded
 from jaxlm.checkpoint import (
     PARAMS,
     CheckpointError,
@@ -37,7 +37,7 @@ from jaxlm.config import (
     to_yaml,
 )
 from jaxlm.config.schema import fields_with_role
-from jaxlm.files import WriteError, folder_in_place
+from jaxlm.files import WriteError, as_path, folder_in_place
 from jaxlm.hub import is_reference, read_directory, write_directory
 from jaxlm.hub.weights import download, save_tensors
 from jaxlm.models import make_model, param_shapes
@@ -73,7 +73,7 @@ def load(
     Raises JaxlmError where there is nothing to load, or something that is damaged or unknown.
     """
     placement = Placement(sharding, dtype)
-    loaded = load_placed(Path(path), step, revision, placement, model, accept)
+    loaded = load_placed(as_path("path", path), step, revision, placement, model, accept)
     return loaded if trained is None else with_trained(loaded, Path(trained), placement)
 
 
@@ -265,9 +265,10 @@ def with_trained(base: Loaded, file: Path, placement: Placement) -> Loaded:
 
 def export(loaded: Loaded, directory: str | Path, dtype: str | None = None) -> None:
     """Write a model as a Hugging Face directory: see `jaxlm.hub.write_directory`."""
+    check_loaded(loaded)
     if holds_int8(loaded.params):
         raise WriteError("weights in int8 are for generation alone; export the model as loaded")
-    write_directory(loaded, Path(directory), dtype)
+    write_directory(loaded, as_path("directory", directory), dtype)
 
 
 def write_run(loaded: Loaded, directory: str | Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from jaxlm.data.sources import (
     TABLES,
     TAGGED,
+    TREEBANK,
     WITHOUT_FILES,
     DataError,
     find_part,
@@ -24,9 +24,9 @@ from jaxlm.data.sources import (
     read_each,
     read_lines,
 )
+from jaxlm.data.tagged import is_tagged, read_tagged, read_treebank
 from jaxlm.data.toys import read_toy
 
-ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 Record = tuple[str, dict[str, Any]]  # file and line, for messages, and the fields
 
 
@@ -105,6 +105,8 @@ def read_table(
             yield from read_csv(file, header)
         case ".parquet":
             yield from read_parquet(file, columns)
+        case kind if kind == TREEBANK:
+            yield from read_treebank(file)
         case kind if kind in TAGGED or is_tagged(file):
             yield from read_tagged(file)
         case ".tsv":
@@ -212,35 +214,6 @@ def name_fields(
 def repeated(names: Iterable[str]) -> str | None:
     """The first name that occurs twice."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def is_tagged(file: Path) -> bool:
-    """Whether a file starts with lines of a word and its tag (B-PER, I-PER, O)."""
-    head = [line.split() for line in itertools.islice(read_lines(file), 200)]
-    pairs = [fields for fields in head if fields]
-    return bool(pairs) and all(len(f) > 1 and ENTITY_TAG.fullmatch(f[-1]) for f in pairs)
-
-
-def read_tagged(file: Path) -> Iterator[Record]:
-    """Sentences in CoNLL format, one word with its tag per line, as rows of `tokens` and `tags`.
-
-    The word is the first field, the tag the last (Tjong Kim Sang and De Meulder 2003). Blank lines
-    separate sentences; comments and -DOCSTART- are left out.
-    """
-    start, words, tags = 1, [], []
-    for number, line in enumerate(itertools.chain(read_lines(file), [""]), 1):
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-        if fields and any(field.strip() for field in fields):
-            if len(fields) > 1 and not (line.startswith("# ") and "=" in line):
-                start = start if words else number
-                words.append(fields[0].strip())
-                tags.append(fields[-1].strip())
-            elif not line.startswith("#"):
-                raise DataError(f"{file} line {number} holds {line.strip()[:60]!r} without a tag")
-        elif words:
-            if words != ["-DOCSTART-"]:
-                yield f"{file} line {start}", {"tokens": words, "tags": tags}
-            words, tags = [], []
 
 
 def read_parallel(files: Mapping[str, Path]) -> Iterator[Record]:

@@ -21,7 +21,8 @@ from jaxlm.config import JaxlmError
 HTML = (".html", ".htm")
 DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file is one text
 TAGGED = (".conll", ".bio", ".iob", ".iob2")  # one word with its tag per line
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED)  # rows with named columns
+TREEBANK = ".conllu"  # one word with its ten columns per line
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED, TREEBANK)  # rows by column
 KINDS_OF_FILES = DOCUMENTS + TABLES
 WITHOUT_FILES = ("hf:", "toy:")  # beginnings of sources that are no files
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}

@@ -88,9 +88,14 @@ class Trunk(AttendingModule):
         that is not a `UniformTap` the blocks run one after another whatever `scan_layers` and
         `remat` say.
         """
-        T, limit = ids.shape[1], self.config.max_seq_len
-        if limit is not None and limit < T:
-            raise ConfigError(f"{T} tokens are more than model.max_seq_len {limit}")
+        check_inputs(
+            self.config,
+            ids,
+            positions=positions,
+            segment_ids=segment_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+        )
         mask = self._mask(ids, segment_ids, attention_mask)
         if positions is None:
             positions = jnp.arange(ids.shape[1])[None]
@@ -183,6 +188,24 @@ class Trunk(AttendingModule):
         for layer in zip(params, keys, strict=True):
             x, _ = step(x, layer)
         return x
+
+
+def check_inputs(config: ModelConfig, ids: Array, **others: Array | None) -> None:
+    """Raise ConfigError unless ids are rows of tokens that fit the model, and the others with them.
+
+    `positions` may be one row for all.
+    """
+    if jnp.ndim(ids) != 2 or not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
+        kind = f"{jnp.result_type(ids)}{list(jnp.shape(ids))}"
+        raise ConfigError(f"ids must be whole numbers of the shape (B, T), got {kind}")
+    B, T = jnp.shape(ids)
+    if config.max_seq_len is not None and config.max_seq_len < T:
+        raise ConfigError(f"{T} tokens are more than model.max_seq_len {config.max_seq_len}")
+    for name, value in others.items():
+        if value is not None and jnp.shape(value) not in ((B, T), (1, T)):
+            raise ConfigError(
+                f"{name} must have the shape of ids, ({B}, {T}), got {jnp.shape(value)}"
+            )
 
 
 class Encoder(Trunk):

@@ -46,11 +46,15 @@ def notes_in_words(notes: Mapping[str, int], limit: int) -> list[str]:
 
 
 class Item(NamedTuple):
-    """One row of the data: its file and line, its texts, and its label."""
+    """One row of the data: its file and line, its texts, and its label.
+
+    `given` are names and values that a dialogue's template sees besides.
+    """
 
     where: str
     content: tuple[str, ...]
     label: Any
+    given: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +204,7 @@ class RowReader(ABC):
     """How a task reads its rows, before their labels are known."""
 
     columns: ClassVar[tuple[str | None, ...]]  # default names of COLUMNS; None: not used
+    optional: ClassVar[tuple[str, ...]] = ()  # columns that are read where they are there
     is_classifier: ClassVar[bool] = False  # whether its labels are classes or numbers
 
     @classmethod

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config import Config, DataConfig, JaxlmError, TaskConfig, TrainConfig
 from jaxlm.data import Dataset, prepare
 from jaxlm.data.batches import padded_length
@@ -52,6 +52,7 @@ class RowEvaluation(NamedTuple):
 
 def writes_text(loaded: Loaded) -> bool:
     """Whether a model predicts the tokens of a text, not labels of rows or targets of sources."""
+    check_loaded(loaded)
     both = loaded.config.architecture == "encoder_decoder"
     return loaded.config.head in ("lm", "pretraining") and not both
 
@@ -121,11 +122,6 @@ def listed(texts: Any, what: str) -> tuple[list[Any], bool]:
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
         raise JaxlmError(f"{what} takes a text or a list of texts, got {texts!r:.60}")
     return list(texts), False
-
-
-def check_loaded(loaded: Any) -> None:
-    if not isinstance(loaded, Loaded):
-        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
 
 
 @overload
@@ -221,6 +217,7 @@ def evaluate_text(
     text_column: str | None = None,
     pseudo_tokens: int = PSEUDO_TOKENS,
     max_documents: int | None = None,
+    remarks: list[str] | None = None,
     **fields: Any,
 ) -> dict[str, float]:
     """Losses in nats a token over a text: `loss`, `perplexity` and the others of validation.
@@ -228,7 +225,7 @@ def evaluate_text(
     The text is read, cut and masked as in the run that trained the model, so its validation text
     gets the same scores; `fields` override fields of the data section. A masked language model also
     gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens` tokens spread over
-    the text.
+    the text. What was read and passed over is added to `remarks`.
 
     Raises: JaxlmError for a model that does not predict text.
     """
@@ -239,6 +236,8 @@ def evaluate_text(
     )
     data, masked = config.data, loaded.config.architecture == "encoder"
     stores = prepare(data, tokenizer=loaded.tokenizer, whole=True)
+    if remarks is not None:
+        remarks += stores.remarks
     if len(stores.train) < 2:
         raise DataError(f"{source} has {len(stores.train)} token(s): a loss takes 2 or more")
     # The whole text is the validation split.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import JaxlmError
-from jaxlm.data.rows import ENTITY_TAG
+from jaxlm.data.tagged import ENTITY_TAG
 from jaxlm.tokenizer.encoding import IDEOGRAPHS
 
 WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ CUT = re.compile(r"\S\n(?=\w)")
 # place, after LONGEST characters: encoding takes hundreds of bytes a character.
 LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
 CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+
+
+def check_texts(texts: Any) -> None:
+    """Raise TokenizerError for what is no list of texts."""
+    listed = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
+    for text in texts if listed else [texts]:
+        if not listed or not isinstance(text, str):
+            raise TokenizerError(f"a tokenizer takes one text or a list of texts, got {text!r:.60}")
 
 
 class Tokenizer:
@@ -112,6 +120,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, computed in parallel."""
+        check_texts(texts)
         try:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:
@@ -152,8 +161,14 @@ class Tokenizer:
         return encoding.ids[: encoding.special_tokens_mask.index(0)]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """The text of ids; WordPiece does not keep the spacing of the original."""
-        text = self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
+        """The text of ids; WordPiece does not keep the spacing of the original.
+
+        Raises: TokenizerError for what is no list of ids.
+        """
+        array = np.asarray(ids)
+        if array.ndim != 1 or (array.size and (array.dtype.kind not in "iu" or array.min() < 0)):
+            raise TokenizerError(f"a text is decoded from a list of token ids, got {ids!r:.60}")
+        text = self.backend.decode(array.tolist(), skip_special_tokens)
         # WordPiece puts a space between any two words, and each Chinese character is a word.
         return (
             CHINESE_GAP.sub("", text) if isinstance(self.backend.model, models.WordPiece) else text

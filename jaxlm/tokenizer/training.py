@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, cut_at_newlines
+from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, check_texts, cut_at_newlines
 from jaxlm.tokenizer.formats import TokenizerError, byte_level
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -38,6 +38,8 @@ def train_tokenizer(
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TokenizerError(f"a tokenizer is one of {', '.join(KINDS)}, not {kind!r}{hint}")
+    texts = list(texts) if isinstance(texts, Iterator) else texts
+    check_texts(texts)
     # In pieces: the trainer uses one core a text.
     texts = [piece for text in texts for piece in cut_at_newlines(text) if piece]
     if kind != "char":
@@ -52,7 +54,7 @@ def train_tokenizer(
         if unknown and unknown_of(specials) is None:
             specials = [unknown, *specials]
         smallest += len(specials)
-        if vocab_size is None or vocab_size < smallest:
+        if not isinstance(vocab_size, int) or vocab_size < smallest:
             raise TokenizerError(
                 f"a {kind} vocabulary needs at least {smallest} tokens, not {vocab_size}: "
                 "raise data.vocab_size"

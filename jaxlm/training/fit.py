@@ -1,8 +1,11 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +16,7 @@ from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, ConfigError, ModelConfig
+from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
@@ -46,8 +50,11 @@ def fit(
         JaxlmError: on a mistake in the config or the data.
         KeyboardInterrupt: when interrupted, after saving.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"fit takes what jaxlm.load_config returns, got {config!r:.60}")
     if config.train.deterministic:
         refuse_late_determinism()
+    check_parts(task, model, optimizer, objective)
     own = own_parts(task=task, model=model, optimizer=optimizer, objective=objective)
     config = with_own_parts(config, own)
     if task is not None:
@@ -63,21 +70,24 @@ def fit(
         else:
             module = model if isinstance(model, nn.Module) else model(config.model)
         refuse_large_batch(config)
-        first = task.train_batch(0)
-        state, update = compile_and_start(config, module, task.objective, first, optimizer, given)
-        trainer = Trainer(run, config, task, state, update, given.keys(), origin)
-        try:
-            if todo == "start":
-                run.start(config, task.tokenizer)
-            else:
-                trainer.restore()
-                tell_lengthening(run, config, int(trainer.state.step))
-                run.resume(config, task.tokenizer)
-            with interruption() as interrupted:
-                trainer.train(interrupted)
-            return trainer.finish(model)
-        finally:
-            trainer.close()
+        with own_errors_told(own, {}):
+            first = task.train_batch(0)
+        with own_errors_told(own, first):
+            loss = task.objective
+            state, update = compile_and_start(config, module, loss, first, optimizer, given)
+            trainer = Trainer(run, config, task, state, update, given.keys(), origin)
+            try:
+                if todo == "start":
+                    run.start(config, task.tokenizer)
+                else:
+                    trainer.restore()
+                    tell_lengthening(run, config, int(trainer.state.step))
+                    run.resume(config, task.tokenizer)
+                with interruption() as interrupted:
+                    trainer.train(interrupted)
+                return trainer.finish(model)
+            finally:
+                trainer.close()
 
 
 def own_parts(**parts: Any) -> tuple[str, ...]:
@@ -86,6 +96,43 @@ def own_parts(**parts: Any) -> tuple[str, ...]:
     return tuple(
         f"{kind} {getattr(part, '__name__', type(part).__name__)}" for kind, part in given.items()
     )
+
+
+def check_parts(task: Any, model: Any, optimizer: Any, objective: Any) -> None:
+    """ConfigError for an own part that is not what `fit` takes."""
+    fits = {
+        "task": (task, isinstance(task, Task), "a Task"),
+        "model": (model, callable(model), "a Flax module, or a function that makes one"),
+        "optimizer": (
+            optimizer,
+            hasattr(optimizer, "update"),
+            "made by optax, as optax.adam(1e-3)",
+        ),
+        "objective": (objective, callable(objective), "a function of model, params, batch and key"),
+    }
+    for name, (part, good, wanted) in fits.items():
+        require(part is None or good, name, wanted, part)
+
+
+@contextmanager
+def own_errors_told(own: tuple[str, ...], batch: Arrays) -> Iterator[None]:
+    """TrainingError, with what a batch holds, for a mistake in the code of an own part."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        here, libraries = str(Path(__file__).parents[1]), sysconfig.get_paths().values()
+        theirs = [f for f in frames if not f.filename.startswith((here, "<", *libraries))]
+        if not own or not theirs:
+            raise
+        held = ", ".join(f"{name} {list(x.shape)}" for name, x in sorted(batch.items()))
+        place = f"{Path(theirs[-1].filename).name} line {theirs[-1].lineno}"
+        raise TrainingError(
+            f"the own {' or '.join(own)} fails with {type(error).__name__} at {place}: "
+            f"{' '.join(str(error).split()):.200}"
+            + f"; batch holds {held}, and key is None in evaluation"
+            * bool(held)
+        ) from error
 
 
 def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:

@@ -13,7 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import FinetuneConfig
+from jaxlm.config import FinetuneConfig, JaxlmError
 from jaxlm.models.parameters import add_lora, count_layers
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
@@ -90,6 +90,9 @@ def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple
 
     def loss(params: Params, part: Arrays, key: Array) -> tuple[Float[Array, ""], Sums]:
         sums = state.objective(state.model, joined(params, state.frozen), part, key)
+        if not isinstance(sums, Mapping) or not {"loss", "count"} <= sums.keys():
+            told = list(sums) if isinstance(sums, Mapping) else type(sums).__name__
+            raise JaxlmError(f"an objective returns a mapping with loss and count, got {told}")
         return sums["loss"], sums
 
     gradient = jax.grad(loss, has_aux=True)

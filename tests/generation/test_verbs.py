@@ -182,6 +182,26 @@ def test_what_a_models_files_suggest_is_told_and_taken_on_request(run, capsys, t
     assert longer == output(capsys, *words, "--temperature", "0", "--max-new-tokens", "7")
 
 
+def test_texts_shorter_than_asked_for_are_explained(run, capsys):
+    words = ["generate", run, "--prompt", "fox", "--temperature", "0", "--max-new-tokens", "9"]
+
+    def ends(*more: str) -> tuple[str, str]:
+        assert main([*words, *more]) == 0
+        told = capsys.readouterr().err
+        return json.loads(output(capsys, *words, *more, "--json"))["reason"], told
+
+    assert ends() == ("length", "")
+    text = json.loads(output(capsys, *words, "--json"))["text"]
+    at_stop = "1 of 1 texts ended before 9 tokens at a --stop text\n"
+    assert ends("--stop", text[4]) == ("stop_string", at_stop)
+    assert main([*words, "--stop", text[4], "--stream"]) == 0
+    assert capsys.readouterr().err == at_stop
+    matched = "1 of 1 texts ended before 9 tokens, as nothing can follow what matches\n"
+    assert ends("--regex", "[a-z]{3}") == ("match", matched)
+    reason, told = ends("--regex", "[a-z]{30}")
+    assert (reason, told[:47]) == ("length", "1 of 1 texts cut at 9 tokens before the match w")
+
+
 def test_beams_at_temperature_0_are_beams(run, capsys):
     words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "6", "--num-beams", "2"]
     assert output(capsys, *words, "--temperature", "0") == output(capsys, *words)
@@ -265,6 +285,20 @@ def test_a_chat_in_int8_answers(run, capsys, monkeypatch):
     answers, told = converse(capsys, monkeypatch, run, ["fox"], "--weights", "int8")
     assert len(answers) >= 1
     assert told.startswith("int8: ")
+
+
+def test_a_chat_shows_tools_of_a_file(run, capsys, monkeypatch, tmp_path):
+    template = "{{ tools[0].name }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    patch_template(monkeypatch, template)
+    file = tmp_path / "tools.json"
+    file.write_text('[{"name": "fox "}]', encoding="utf-8")
+    answers, _ = converse(capsys, monkeypatch, run, ["fox"], "--tools", str(file))
+    (reply,) = jaxlm.generate(jaxlm.load(run), ["fox fox"], max_new_tokens=9, temperature=0.0)
+    assert "\n".join(answers).strip() == reply.strip()
+    for content, told in [("{", "is not JSON"), ('{"name": 1}', "tools must be a list of JSON")]:
+        file.write_text(content, encoding="utf-8")
+        assert main(["chat", run, "--tools", str(file)]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_chat_without_a_template_is_refused(run, capsys):
