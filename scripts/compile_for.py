@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.config import Config, load_config
 from jaxlm.models import make_model
@@ -79,7 +79,7 @@ def step_shapes(config: Config, packed: bool) -> tuple[Any, dict[str, jax.ShapeD
 
 def compile_step(config: Config, devices: list[Any], packed: bool) -> Any:
     """The compiled step: the rows of a batch over the devices, the state on each."""
-    mesh = Mesh(np.array(devices), ("data",))
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     state, batch = step_shapes(config, packed)
 
     def placed(tree: Any, spec: PartitionSpec) -> Any:
@@ -89,7 +89,8 @@ def compile_step(config: Config, devices: list[Any], packed: bool) -> Any:
         )
 
     state, batch = placed(state, PartitionSpec()), placed(batch, PartitionSpec("data"))
-    return jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
+    with jax.set_mesh(mesh):
+        return jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
 
 
 def describe(compiled: Any) -> dict[str, Any]:

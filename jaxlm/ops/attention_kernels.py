@@ -4,16 +4,20 @@ They never hold the scores (B, K, G, T, S): cuDNN's on NVIDIA GPUs, splash atten
 """
 
 import ctypes
+import math
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = 512  # of queries and keys that a TPU core works on at once, or their number if it is less
 CUDNN = "libcudnn.so.9"
+ROW_AXES, HEAD_AXIS = ("data", "fsdp"), "tensor"  # mesh axes that rows and heads lie on
 LANES = 128  # a TPU's tile: queries and keys must be a multiple of it
 
 
@@ -101,27 +105,53 @@ def splash_attention(
     )
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    B, K, G, T, H = query.shape
+    B, _, G, T, H = query.shape
     S = key.shape[2]
     # All blocks of one size: the one that divides both numbers.
     block = next(size for size in (BLOCK, BLOCK // 2, LANES) if T % size == S % size == 0)
     seen: Any = masks.CausalMask((T, S)) if causal else masks.FullMask((T, S))
-    kernel = splash.make_splash_mha_single_device(
-        masks.MultiHeadMask([seen] * (K * G)),
-        block_sizes=splash.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        residual_checkpoint_name="attention",
-        interpret=interpret,
-    )
-    ids = None
+    names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+    sizes = splash.BlockSizes(**dict.fromkeys(names, block))
     if segments is not None:
-        ids = splash.SegmentIds(jnp.broadcast_to(segments[0], (B, T)), segments[1])
-    heads = (query * H**-0.5).reshape(B, K * G, T, H)
-    out: Any = jax.vmap(kernel)(heads, key, value, ids)
-    return out.reshape(B, K, G, T, H)
+        segments = jnp.broadcast_to(segments[0], (B, T)), segments[1]
+
+    def of_device(query: Array, key: Array, value: Array, segments: Any) -> Any:
+        rows, groups = query.shape[:2]
+        kernel = splash.make_splash_mha_single_device(
+            masks.MultiHeadMask([seen] * (groups * G)),
+            block_sizes=sizes,
+            residual_checkpoint_name="attention",
+            interpret=interpret,
+        )
+        heads = (query * H**-0.5).reshape(rows, groups * G, T, H)
+        ids = None if segments is None else splash.SegmentIds(*segments)
+        out: Any = jax.vmap(kernel)(heads, key, value, ids)
+        return out.reshape(query.shape)
+
+    return by_device(of_device, query, key, value, segments)
+
+
+def by_device(
+    kernel: Callable[..., Array],
+    query: Float[Array, "B K G T H"],
+    key: Float[Array, "B K S H"],
+    value: Float[Array, "B K S H"],
+    segments: Any,
+) -> Float[Array, "B K G T H"]:
+    """The kernel on the rows and heads that each device of the current mesh has.
+
+    XLA divides no kernel of Pallas among devices by itself. The mesh is that of `jax.set_mesh`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return kernel(query, key, value, segments)
+    B, K = query.shape[:2]
+    rows = tuple(name for name in ROW_AXES if name in mesh.axis_names)
+    rows = rows if B % math.prod(mesh.shape[name] for name in rows) == 0 else ()
+    heads = HEAD_AXIS if K % mesh.shape.get(HEAD_AXIS, K + 1) == 0 else None
+    by_rows = PartitionSpec(rows or None)
+    by_heads = PartitionSpec(rows or None, heads)
+    specs = by_heads, by_heads, by_heads, by_rows
+    # Which results are alike on several devices, kernels do not tell.
+    shared = jax.shard_map(kernel, in_specs=specs, out_specs=by_heads, check_vma=False)
+    return shared(query, key, value, segments)

@@ -39,7 +39,7 @@ class ChatTask(RowTask):
 
     def make_objective(self) -> RowObjective:
         # Padding comes after a row's tokens, which cannot attend to it: no mask is needed.
-        return RowObjective(reply_losses, inputs=())
+        return RowObjective(reply_losses, inputs=(), of_head=True)
 
     @property
     def metrics(self) -> tuple[str, ...]:

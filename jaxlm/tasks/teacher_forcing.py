@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxlm.ops.reductions import target_sums
@@ -24,20 +23,19 @@ class TeacherForcing(RowObjective):
     """
 
     losses: Any = target_losses
+    of_head: bool = True
     label_smoothing: float = 0.0
 
-    def __call__(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None = None
-    ) -> Sums:
-        batch = {name: jnp.asarray(x) for name, x in batch.items()}
-        outputs = self.forward(model, params, batch, key)
-        if key is None:
-            return self.losses(outputs, batch)
-        targets, weights = batch["targets"], batch["weights"]
-        return target_sums(outputs, targets, weights, False, self.label_smoothing)
+    def options(self, key: Array | None) -> dict[str, Any]:
+        return {} if key is None else {"accuracy": False, "smoothing": self.label_smoothing}
 
     def forward(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
+        self,
+        model: nn.Module,
+        params: Params,
+        batch: Arrays,
+        key: Array | None,
+        method: str | None = None,
     ) -> Outputs:
         # Padding stands behind a target's tokens, where none of them looks: no mask is needed.
         return model.apply(
@@ -47,4 +45,5 @@ class TeacherForcing(RowObjective):
             source_mask=batch["source_mask"],
             deterministic=key is None,
             rngs=None if key is None else {"dropout": key},
+            method=method,
         )

@@ -213,10 +213,7 @@ class RunDirectory:
         tokenizer.save(self.path)
 
     def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
-        """Cut metrics and samples after a step; return the rows of metrics that remain.
-
-        `marks` are those recorded in the step's checkpoint.
-        """
+        """Cut rows after a step, whose checkpoint recorded `marks`; return those of metrics left."""
         rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
 

@@ -170,9 +170,9 @@ def test_micro_batches_and_the_default_batch_size_count_pairs(tmp_path):
 
 
 def test_a_stranger_s_option_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"task\.label_smoothing is an option of seq2seq"):
-        build_config({"task": {"name": "causal_lm", "label_smoothing": 0.1}})
-    assert replace(config_of(tmp_path).task, label_smoothing=0.1).label_smoothing == 0.1
+    with pytest.raises(ConfigError, match=r"task\.num_beams is an option of seq2seq"):
+        build_config({"task": {"name": "causal_lm", "num_beams": 2}})
+    assert replace(config_of(tmp_path).task, num_beams=2).num_beams == 2
 
 
 def said(capsys, *words):
