@@ -18,10 +18,11 @@ from jaxlm.inspection.payload import (
     encoder_of,
     in_text,
     packed_weights,
-    recorded,
+    recording,
     settings_of,
 )
 from jaxlm.inspection.predictions import token_texts
+from jaxlm.models import CausalLM, MaskedLM, SequenceClassifier
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.tokenizer.encoding import CJK
 
@@ -34,7 +35,7 @@ PARTS = {
     "/*DRAWING*/": "drawing.js",
     "/*PAGE*/": "page.js",
 }
-HEADS = ("lm", "pretraining", "sequence_classification")
+MODELS = (CausalLM, MaskedLM, SequenceClassifier)  # those that the page computes
 
 
 def report(loaded: Loaded, text: str, title: str = "", language: str | None = None) -> str:
@@ -49,9 +50,10 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     """
     config = loaded.config.resolved()
     ids = checked_ids(loaded, text)
-    kind = "label" if config.head == "sequence_classification" else "next"
-    position = len(ids) - 1
-    if kind == "next" and config.architecture == "encoder":
+    kind, position = "next", len(ids) - 1
+    if isinstance(loaded.model, SequenceClassifier):
+        kind = "label"
+    elif isinstance(loaded.model, MaskedLM):
         kind, position = "mask", ids.index(loaded.tokenizer.mask_id)
     data: dict[str, Any] = {
         "title": title,
@@ -75,7 +77,7 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
             "reference": reference(loaded, ids, position, kind),
         }
     else:
-        record, content, named = recorded(loaded, ids, position)
+        record, content, named = recording(loaded, ids, position)
         texts = token_texts(loaded.tokenizer, named)
         data |= {"recorded": record, "names": dict(zip(named, texts, strict=True))}
     return assembled(data, content)
@@ -90,10 +92,11 @@ def write_report(
 
 def checked_ids(loaded: Loaded, text: str) -> list[int]:
     config, tokenizer = loaded.config, loaded.tokenizer
-    if config.head not in HEADS or config.architecture == "encoder_decoder":
+    if not isinstance(loaded.model, MODELS):
+        known = ", ".join(kind.__name__ for kind in MODELS)
         raise InspectionError(
-            f"the page shows decoders and encoders with the heads {', '.join(HEADS)}, but this is "
-            f"an {config.architecture} with the head {config.head}"
+            f"the page shows models of the kinds {known}; a {type(loaded.model).__name__} can be "
+            "taken apart in Python, with jaxlm.inspection.run"
         )
     if holds_int8(loaded.params):
         raise InspectionError("the page shows weights as they were trained, not in int8")
@@ -102,7 +105,7 @@ def checked_ids(loaded: Loaded, text: str) -> list[int]:
         raise InspectionError(
             f"the text has {len(ids)} tokens, but the model takes {config.max_seq_len}"
         )
-    if config.architecture == "encoder" and config.head in ("lm", "pretraining"):
+    if isinstance(loaded.model, MaskedLM):
         mask = tokenizer.special_token("mask_token") or "[MASK]"
         if tokenizer.mask_id not in ids:
             raise InspectionError(f"write {mask} in the text where a token is missing")

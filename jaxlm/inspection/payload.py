@@ -72,7 +72,7 @@ def packed_weights(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], byt
     return tensors, content
 
 
-def recorded(
+def recording(
     loaded: Loaded, ids: list[int], position: int, **keywords: Any
 ) -> tuple[dict[str, Any], bytes, list[int]]:
     """What the page shows of a model that stays at home, its bytes, and the tokens it names."""

@@ -66,7 +66,7 @@ def test_texts_that_the_page_cannot_follow_are_told(masked):
     with pytest.raises(jaxlm.JaxlmError, match=r"write \[MASK\] in the text"):
         report(masked, "the cat")
     answers = tiny_loaded(head="question_answering", architecture="encoder")
-    with pytest.raises(jaxlm.JaxlmError, match="question_answering"):
+    with pytest.raises(jaxlm.JaxlmError, match="QuestionAnswerer"):
         report(answers, TEXT)
 
 
