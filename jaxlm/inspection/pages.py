@@ -24,6 +24,7 @@ from jaxlm.inspection.payload import (
 from jaxlm.inspection.predictions import token_texts
 from jaxlm.models import CausalLM, MaskedLM, SequenceClassifier
 from jaxlm.nn.int8 import holds_int8
+from jaxlm.ops.attention import attention
 from jaxlm.tokenizer.encoding import CJK
 
 MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file
@@ -42,7 +43,8 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     """The page (HTML) of a text's way through a model.
 
     A model of up to MOST_PARAMS parameters travels inside and is computed by the page; of a larger
-    one the page shows what jaxlm computed for this text. `language` is "en" or "zh", by default
+    one, or one with relative positions or an own attention function, the page shows what jaxlm
+    computed for this text. `language` is "en" or "zh", by default
     that of the text.
 
     Raises: InspectionError for a head without a page, a text without a mask for a masked language
@@ -66,8 +68,8 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
         "config": settings_of(loaded),
     }
-    # The page computes no relative positions.
-    if data["num_params"] <= MOST_PARAMS and config.positions != "relative":
+    known = config.positions != "relative" and loaded.model.attention is attention
+    if data["num_params"] <= MOST_PARAMS and known:
         tensors, content = packed_weights(loaded.params)
         plain = loaded.tokenizer.encode(text)
         data |= {

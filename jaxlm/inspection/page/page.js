@@ -101,7 +101,7 @@ function tokenPicker() {
 
 function embeddingStep() {
   const { T, embedding } = state.run, D = embedding.x.length / T;
-  const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone" };
+  const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone", relative: "plusRelative" };
   const added = ["learned", "sinusoidal"].includes(config.positions);
   const whole = scaled(new Float32Array([...embedding.token, ...embedding.place, ...embedding.x]));
   const strip = (i, name) => matrix(name, whole.subarray(i * T * D, (i + 1) * T * D), T, D, signed, words(name));
