@@ -28,7 +28,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function shown(id) {
-  const name = DATA.names[id] ?? "#" + id;
+  const name = DATA.names[id] || "#" + id;
   return name.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "␣");
 }
 
@@ -212,7 +212,7 @@ function probabilitiesStep() {
     slider("top-p", "top-p", 0.05, 1, 0.05, state.topP, (x) => x.toFixed(2), (x) => (state.topP = x)));
   const value = { get tokens() { return likeliest().rows; } };
   const shape = label ? `(C) = (${config.labels.length})` : `(V) = (${V.toLocaleString()})`;
-  return step("probabilities", sentence, shape, { V: V.toLocaleString(), C: config.labels?.length, token: quoted(state.ids[state.position]) },
+  return step("probabilities", sentence, shape, { V: V.toLocaleString(), C: config.labels?.length, token: quoted(state.ids[state.model ? state.position : DATA.position]) },
     sliders, figure("probabilities", "", () => drawBars(likeliest().rows), content, value));
 }
 
@@ -242,8 +242,28 @@ function choiceStep() {
   return step("choice", "choiceText", "(T) → (T + 1)", {}, answer, buttons);
 }
 
+// Makes elements anew and gives the focus to the one that had it.
+function keepingFocus(change) {
+  const name = (element) => element?.getAttribute("aria-label") || element?.id || element?.textContent;
+  const focused = name(document.activeElement), inside = document.activeElement !== document.body;
+  change();
+  if (!inside || document.activeElement !== document.body) return;
+  const again = [...document.querySelectorAll("button, canvas, input")].find((element) => name(element) === focused);
+  again?.focus({ preventScroll: true });
+}
+
 function render() {
-  const focused = document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.id;
+  keepingFocus(renderAll);
+}
+
+function renderBlock() {
+  keepingFocus(() => {
+    step.count = 2;
+    $("step-block").replaceWith(blockStep());
+  });
+}
+
+function renderAll() {
   document.documentElement.lang = state.language;
   $("language").textContent = words("language");
   for (const element of document.querySelectorAll("[data-t]"))
@@ -254,8 +274,6 @@ function render() {
   $("steps").replaceChildren(...steps, probabilitiesStep(), choiceStep());
   refreshProbabilities();
   status();
-  // What had the focus has been made anew.
-  if (focused) [...document.querySelectorAll("button, canvas, input")].find((x) => x.getAttribute("aria-label") === focused || x.id === focused)?.focus({ preventScroll: true });
 }
 
 function status() {
@@ -280,7 +298,8 @@ function compute() {
 
 function choose(changes) {
   Object.assign(state, changes);
-  render();
+  if ("layer" in changes || "head" in changes) renderBlock();
+  else render();
 }
 
 function toggle(key) {
