@@ -42,7 +42,7 @@ def write_figures(loaded: Loaded, text: str, folder: str | Path) -> list[str]:
 def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """The name, the numbers and the drawing of each figure."""
     ids = checked_ids(loaded, text)
-    tokens = [visible(x) for x in token_texts(loaded.tokenizer, ids)]
+    tokens = [label_of(x) for x in token_texts(loaded.tokenizer, ids)]
     answer, found = run(loaded, ids, "**")
     logits = answer[0] if isinstance(answer, tuple) else answer
     embedded = np.asarray(found[EMBEDDINGS][0], np.float32)
@@ -62,18 +62,18 @@ def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any],
     lens = logit_lens(loaded.model, loaded.params, stream)[:, 0, place]
     tables = [next_token_table(loaded.tokenizer, row, 5) for row in lens]
     numbers = {"position": place, "after": [[row._asdict() for row in t] for t in tables]}
-    names = [f"{i}: {visible(table[0].text)}" for i, table in enumerate(tables)]
+    names = [f"{i}: {label_of(table[0].text)}" for i, table in enumerate(tables)]
     yield "lens", numbers, bars(names, [table[0].probability for table in tables])
     best = next_token_table(loaded.tokenizer, logits[0, place], 12)
     numbers = {"position": place, "likeliest": [row._asdict() for row in best]}
     yield (
         "probabilities",
         numbers,
-        bars([visible(row.text) for row in best], [row.probability for row in best]),
+        bars([label_of(row.text) for row in best], [row.probability for row in best]),
     )
 
 
-def visible(text: str) -> str:
+def label_of(text: str) -> str:
     return text.replace("\n", "⏎").replace(" ", "␣")
 
 

@@ -40,7 +40,7 @@ function step(key, sentence, shape, values, ...figures) {
   return make("section", { id: "step-" + key },
     make("h2", {}, make("span", { class: "number" }, String(number)), words(key)),
     make("p", {}, words(sentence, values)), ...figures,
-    make("p", { class: "shape" }, "↓ ", make("code", {}, shape)));
+    shape ? make("p", { class: "shape" }, "↓ ", make("code", {}, shape)) : "");
 }
 
 // A figure with the buttons that save it.
@@ -174,7 +174,7 @@ function lensStep() {
         shown(id), make("small", {}, percent(part))))))));
   const picture = () => drawBars(rows.map((row, i) => ({ name: `${depth(i)}: ${shown(row[0].id)}`, share: row[0].share })));
   const value = rows.map((row, i) => ({ after: i, likeliest: row.map(({ id, share: part }) => ({ token: DATA.names[id], probability: part })) }));
-  return step("lens", "lensText", `(T, D) → (V) = (${config.vocab_size.toLocaleString()})`,
+  return step("lens", DATA.kind === "mask" ? "lensMaskText" : "lensText", `(T, D) → (V) = (${config.vocab_size.toLocaleString()})`,
     { token: quoted(state.ids[state.position]) }, figure("lens", "", picture, make("div", { class: "scroll" }, table), value));
 }
 
@@ -239,7 +239,8 @@ function choiceStep() {
   const buttons = state.model ? make("div", { class: "choices" },
     make("button", { type: "button", id: "greedy", onclick: () => put(likeliest().order[0]) }, words("greedy")),
     make("button", { type: "button", id: "sample", onclick: () => put(drawn()) }, words("sample"))) : "";
-  return step("choice", "choiceText", "(T) → (T + 1)", {}, answer, buttons);
+  const mask = DATA.kind === "mask";
+  return step("choice", mask ? "choiceMaskText" : "choiceText", mask ? "" : "(T) → (T + 1)", {}, answer, buttons);
 }
 
 // Makes elements anew and gives the focus to the one that had it.
