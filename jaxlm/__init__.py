@@ -7,7 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxlm import config, data, generation, models, nn, ops, tokenizer, training
+    from jaxlm import (
+        config,
+        data,
+        generation,
+        inspection,
+        models,
+        nn,
+        ops,
+        tokenizer,
+        training,
+    )
     from jaxlm.artifact import Loaded
     from jaxlm.config import Config, JaxlmError, ModelConfig, load_config
     from jaxlm.generation import generate, generate_tokens, translate
@@ -37,7 +47,17 @@ _HOMES = {
     "preset": "models",
     "translate": "generation",
 }
-_MODULES = ("config", "data", "generation", "models", "nn", "ops", "tokenizer", "training")
+_MODULES = (
+    "config",
+    "data",
+    "generation",
+    "inspection",
+    "models",
+    "nn",
+    "ops",
+    "tokenizer",
+    "training",
+)
 
 __all__ = [
     "CausalLM",
@@ -54,6 +74,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "generation",
+    "inspection",
     "load",
     "load_config",
     "models",

@@ -20,7 +20,7 @@ RESIDUAL_AFTER_ATTENTION = "residual_after_attention"
 FEED_FORWARD_NORM = "feed_forward_norm"
 HIDDEN, FEED_FORWARD = "feed_forward/hidden", "feed_forward"
 RESIDUAL = "residual"
-PER_KEY = ("scores", "weights")  # what ends in a dim of key positions
+PER_SLOT = (f"/{SCORES}", f"/{WEIGHTS}")  # what ends in a dim of the cache's slots
 
 
 def of_layer(layer: int | str, name: str) -> str:

@@ -286,7 +286,7 @@ class Model {
       const y = this.linear(x, T, "transform").map(ACTIVATIONS[activation]);
       x = this.norm(y, T, "transform_norm");
     }
-    if (this.config.scale_head) x = x.map((value) => value / Math.sqrt(D));
+    if (architecture === "decoder" && this.config.scale_head) x = x.map((value) => value / Math.sqrt(D));
     const bias = this.get("bias");
     if (!tie_embeddings) return dense(x, T, this.get("head"), bias);
     const table = this.get("backbone/embed/tokens"), logits = new Float32Array(T * V);
