@@ -260,7 +260,7 @@ def with_padding(tokenizer: Tokenizer, pad_id: int | None) -> Tokenizer:
     if tokenizer.pad_id is not None or pad_id is None:
         return tokenizer
     token = tokenizer.backend.id_to_token(pad_id)
-    return Tokenizer(tokenizer.backend, tokenizer.config | {"pad_token": token})
+    return Tokenizer(tokenizer.backend, tokenizer.config | {"pad_token": token}, tokenizer.source)
 
 
 def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:

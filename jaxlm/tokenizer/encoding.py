@@ -272,16 +272,16 @@ class Tokenizer:
     def load(cls, path: str | Path, max_size: int | None = None) -> "Tokenizer":
         """Read a tokenizer.json, or a folder that holds one or the older files of a tokenizer.
 
-        These are BERT's vocab.txt, vocab.json beside merges.txt, and Llama's tokenizer.model. Ids
-        are those of transformers' AutoTokenizer. Special tokens that the vocabulary lacks are added
-        while it has fewer than `max_size`.
+        These are vocab.txt, vocab.json + merges.txt, tokenizer.model or Marian's .spm files. Ids
+        are transformers'. Missing special tokens are added while there are less than `max_size`.
 
         Raises: TokenizerError if there is none or it is damaged.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
-            return cls(*read_tokenizer_files(file, max_size))
+            backend, config, own = read_tokenizer_files(file, max_size)
+            return cls(backend, config, own and cls(*own))
         except FileNotFoundError:
             raise TokenizerError(
                 f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one, "
