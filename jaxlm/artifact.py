@@ -24,7 +24,8 @@ class Loaded:
     `origin` holds what is known of its source: source, dtype, step, val_loss, data; of a model of
     Hugging Face, or one tuned from it, also model_type, `eos_token_ids` (a list), and as
     `generation_config` the mapping in that file, where there is one. `run_config` is the config it
-    was trained with, or None for a model from elsewhere.
+    was trained with, or None for a model from elsewhere. `merged` has, by path, the hashes of what
+    adapted kernels were made of: see `jaxlm.base_model`.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class Loaded:
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
     run_config: Config | None = None
+    merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def inherited(origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
+from jaxlm.base_model import newest_base
 from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.config.schema import require
 from jaxlm.loading import load
@@ -24,7 +25,7 @@ from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
-from jaxlm.training.resolve import resolve
+from jaxlm.training.resolve import load_source, resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainable import scale_by_depth
@@ -63,8 +64,11 @@ def fit(
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
-            return load(run.path, model=model)
-        config, task, given, origin = resolve(config, task, objective)
+            below = newest_base(run.checkpoints)
+            base = below and load_source(str(config.finetune.init_from), run.path)[0]
+            return load(run.path, model=model, base=base)
+        goes_on = run.path if todo == "resume" else None
+        config, task, given, heritage = resolve(config, task, objective, goes_on)
         if model is None:
             module = make_model(config.model)
         else:
@@ -75,7 +79,7 @@ def fit(
         with own_errors_told(own, first):
             loss = task.objective
             state, update = compile_and_start(config, module, loss, first, optimizer, given)
-            trainer = Trainer(run, config, task, state, update, given.keys(), origin)
+            trainer = Trainer(run, config, task, state, update, heritage)
             try:
                 if todo == "start":
                     run.start(config, task.tokenizer)

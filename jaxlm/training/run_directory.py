@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxlm import __version__
+from jaxlm.base_model import newest_base
 from jaxlm.checkpoint import UNFINISHED, is_imported, saved_steps, step_folders
 from jaxlm.config import (
     Config,
@@ -168,11 +169,9 @@ class RunDirectory:
         then = dict(flat(to_mapping(kept)))
         now = dict(flat(to_mapping(self.config.resolved())))
         passed_over = not_compared() | open_fields(self.config)
-        changed = [
-            name
-            for name in {**now, **then}
-            if name not in passed_over and now.get(name) != then.get(name)
-        ]
+        passed_over |= {"finetune.init_from"} if newest_base(self.checkpoints) else set()  # hashed
+        differing = [name for name in {**now, **then} if now.get(name) != then.get(name)]
+        changed = [name for name in differing if name not in passed_over]
         lengthened = [n for n in changed if n in LENGTHS and (now[n] or 0) > (then[n] or 0)]
         if changed != lengthened:
             changes = "; ".join(f"{name}: {then.get(name)} -> {now.get(name)}" for name in changed)
@@ -213,7 +212,7 @@ class RunDirectory:
         tokenizer.save(self.path)
 
     def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
-        """Cut rows after a step, whose checkpoint recorded `marks`; return those of metrics left."""
+        """Cut rows after a step, whose checkpoint recorded `marks`; return the metrics rows left."""
         rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
 

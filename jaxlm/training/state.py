@@ -1,7 +1,7 @@
 """TrainState and the pure training step."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -205,10 +205,13 @@ def init_state(
     )
 
 
-def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
+def to_items(
+    state: TrainState, own: Collection[str] | None = None
+) -> tuple[Params, dict[str, Any]]:
     """The two items of a checkpoint: the params for evaluation, and the rest of the state.
 
-    Params before averaging are in the rest only if they differ, so that nothing is stored twice.
+    Of the params only those with the paths `own`, where given. Params before averaging are in the
+    rest only if they differ, so that nothing is stored twice.
     """
     averaged = averaged_params(state)
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
@@ -216,12 +219,14 @@ def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
         rest["params"] = state.params
     if state.recent is not None:
         rest["recent"] = {"params": state.recent.params, "count": state.recent.count}
-    return joined(averaged, state.frozen), rest
+    params = joined(averaged, state.frozen)
+    return params if own is None else split(params, own)[0], rest
 
 
 def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
-    """The inverse of `to_items`; functions and static fields are those of `state`."""
-    averaged, frozen = split(params, flatten_dict(state.params, sep="/").keys())
+    """The inverse of `to_items`; functions, static fields and params not given are `state`'s."""
+    whole = overlay(joined(state.params, state.frozen), flatten_dict(params, sep="/"))
+    averaged, frozen = split(whole, flatten_dict(state.params, sep="/").keys())
     ema = None if state.ema is None else averaged
     changes = {"params": averaged, "frozen": frozen} | rest
     if "recent" in changes:

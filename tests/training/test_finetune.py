@@ -13,7 +13,8 @@ from jaxlm.checkpoint import saved_steps
 from jaxlm.config import ConfigError, JaxlmError
 from jaxlm.data import DataError
 from jaxlm.generation.text_batch import end_tokens
-from jaxlm.loading import write_run, write_trained
+from jaxlm.loading import write_run
+from jaxlm.own_weights import write_trained
 from jaxlm.training import fit
 from tests.training.runs import assert_same_run, contents, rows, tiny
 from tests.training.tuning import PRETRAIN, TUNE, assert_alike, tuned
