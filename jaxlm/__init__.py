@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from jaxlm.generation import generate, generate_tokens, translate
     from jaxlm.loading import export, load
     from jaxlm.models import CausalLM, Decoder, num_params, preset
-    from jaxlm.tasks.inference import embed, predict
+    from jaxlm.tasks.embedding import embed
+    from jaxlm.tasks.inference import predict
     from jaxlm.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -36,7 +37,7 @@ _HOMES = {
     "Loaded": "artifact",
     "ModelConfig": "config",
     "Tokenizer": "tokenizer",
-    "embed": "tasks.inference",
+    "embed": "tasks.embedding",
     "export": "loading",
     "generate": "generation",
     "generate_tokens": "generation",

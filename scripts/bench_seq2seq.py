@@ -127,9 +127,9 @@ def training(steps: int) -> dict[str, Callable[[], None]]:
 
 def decoding(folder: Path, layers: int) -> dict[str, Callable[[], None]]:
     """Beams of the same sentences by each side, all of the same length."""
-    sizes = {"encoder_layers": layers, "decoder_layers": layers}
+    sizes: dict[str, Any] = {"encoder_layers": layers, "decoder_layers": layers}
     torch.manual_seed(0)
-    model = transformers.MarianMTModel(transformers.MarianConfig(**MARIAN | sizes)).eval()
+    model: Any = transformers.MarianMTModel(transformers.MarianConfig(**MARIAN | sizes)).eval()
     model.save_pretrained(folder)
     loaded: Any = jaxlm.load(folder)
     rows = np.random.default_rng(0).integers(1, 58000, (SENTENCES, SOURCE))
@@ -146,7 +146,7 @@ def decoding(folder: Path, layers: int) -> dict[str, Callable[[], None]]:
 
     found = {"transformers": theirs, "jaxlm": ours}
     try:
-        import ctranslate2
+        import ctranslate2  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("ctranslate2 is not installed: left out")
         return found

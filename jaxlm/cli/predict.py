@@ -103,7 +103,8 @@ def lines_of(source: str, skip: bool, remarks: list[str]) -> "Iterable[Record] |
     with a remark.
     """
     from jaxlm.data.dataset import is_plain_text
-    from jaxlm.data.sources import find_files, kind_of, read_document, read_each, read_lines
+    from jaxlm.data.sources import find_files, kind_of
+    from jaxlm.data.text_files import read_document, read_each, read_lines
 
     if not is_plain_text(source):
         return None

@@ -21,10 +21,9 @@ from jaxlm.data.sources import (
     kinds_read,
     parallel_files,
     parts_of,
-    read_each,
-    read_lines,
 )
 from jaxlm.data.tagged import is_tagged, read_tagged, read_treebank
+from jaxlm.data.text_files import read_each, read_lines
 from jaxlm.data.toys import read_toy
 
 Record = tuple[str, dict[str, Any]]  # file and line, for messages, and the fields

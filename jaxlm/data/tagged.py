@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxlm.data.sources import DataError, read_lines
+from jaxlm.data.sources import DataError
+from jaxlm.data.text_files import read_lines
 
 if TYPE_CHECKING:
     from jaxlm.data.rows import Record

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, UInt32
 from jaxlm.generation.detokenizer import joins_words, starts_wide
 from jaxlm.generation.options import GenerationError
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.encoding import UNSPACED
+from jaxlm.tokenizer.characters import UNSPACED
 
 
 class Grammar(NamedTuple):

@@ -5,6 +5,7 @@ have used anyway. So whatever proposes, greedy or sampled, the tokens are those 
 speculation (Leviathan et al. 2023; sharing the draws: Daliri et al. 2025).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
@@ -242,4 +243,4 @@ class DraftModel:
         proposal: Proposal,
         gained: Int[Array, " B"],
     ) -> KVCache:
-        return memory.replace(lengths=lengths)  # back to the length of the model's
+        return dataclasses.replace(memory, lengths=lengths)  # back to the length of the model's

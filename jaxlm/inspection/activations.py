@@ -151,7 +151,7 @@ def activation_shapes(loaded: Loaded, num_tokens: int = 8) -> dict[str, tuple[in
         return x
 
     def watched(params: Any, ids: Array) -> Any:
-        both = {"target_ids": ids} if isinstance(loaded.model, Seq2SeqLM) else {}
+        both: dict[str, Any] = {"target_ids": ids} if isinstance(loaded.model, Seq2SeqLM) else {}
         return loaded.model.apply({"params": params}, ids, tap=watch, **both)
 
     jax.eval_shape(watched, loaded.params, jax.ShapeDtypeStruct((1, num_tokens), jnp.int32))

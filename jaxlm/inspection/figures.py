@@ -56,8 +56,9 @@ def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any],
         named = dict(zip(loaded.config.labels, chances, strict=True))
         yield "probabilities", named, bars(list(named), chances)
         return
-    mask, last = loaded.tokenizer.mask_id, len(ids) - 1
-    place = ids.index(mask) if isinstance(loaded.model, MaskedLM) else last
+    place = len(ids) - 1
+    if isinstance(loaded.model, MaskedLM):
+        place = ids.index(loaded.tokenizer.mask_id)  # pyright: ignore[reportArgumentType]
     stream = jnp.stack(stream_of(found))
     lens = logit_lens(loaded.model, loaded.params, stream)[:, 0, place]
     tables = [next_token_table(loaded.tokenizer, row, 5) for row in lens]

@@ -25,7 +25,7 @@ from jaxlm.inspection.predictions import token_texts
 from jaxlm.models import CausalLM, MaskedLM, SequenceClassifier
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.ops.attention import attention
-from jaxlm.tokenizer.encoding import CJK
+from jaxlm.tokenizer.characters import CJK
 
 MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file
 MOST_REFERENCE = 20_000  # logits that the page is compared with
@@ -56,7 +56,8 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     if isinstance(loaded.model, SequenceClassifier):
         kind = "label"
     elif isinstance(loaded.model, MaskedLM):
-        kind, position = "mask", ids.index(loaded.tokenizer.mask_id)
+        kind = "mask"
+        position = ids.index(loaded.tokenizer.mask_id)  # pyright: ignore[reportArgumentType]
     data: dict[str, Any] = {
         "title": title,
         "text": text,

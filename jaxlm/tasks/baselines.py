@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.tasks.metrics import are_entities, entity_spans, library, multi_hot
-from jaxlm.tokenizer.encoding import IDEOGRAPHS
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
 # Chinese characters and other words, which TF-IDF counts as unigrams and bigrams.
 TERM = f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+"

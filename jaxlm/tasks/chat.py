@@ -11,7 +11,8 @@ from jaxlm.data.rows import parse_json
 from jaxlm.data.sources import DataError
 from jaxlm.generation import Chat
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.examples import Example, Item, field_of
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer import Tokenizer, TokenizerError

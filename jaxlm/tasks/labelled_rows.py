@@ -19,7 +19,8 @@ from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.rows import Record, read_rows
 from jaxlm.data.sources import WITHOUT_FILES, DataError, find_files, is_side_by_side, kind_of
-from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
+from jaxlm.tasks.examples import COLUMNS, Item, RowReader
+from jaxlm.tasks.fields import sorted_labels
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.config import JaxlmError
 from jaxlm.data.tagged import ENTITY_TAG
-from jaxlm.tokenizer.encoding import IDEOGRAPHS
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
 WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\s{IDEOGRAPHS}]+")
 PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、（）《》“”‘’")

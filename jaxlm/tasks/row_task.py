@@ -29,15 +29,7 @@ from jaxlm.tasks.examples import (
 )
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import class_scores, library, six_digits
-from jaxlm.tasks.task import (
-    Objective,
-    Outputs,
-    Params,
-    RowObjective,
-    Scores,
-    Task,
-    row_step,
-)
+from jaxlm.tasks.task import Objective, Outputs, Params, RowObjective, Scores, Task, row_step
 from jaxlm.tasks.vocabularies import learn_tokenizer
 from jaxlm.tokenizer import Tokenizer
 
@@ -154,8 +146,9 @@ class RowTask(RowReader, Task):
         self.best_by = self.options.metric or names[0]
         if self.best_by not in names:
             raise not_among("task.metric", self.best_by, names)
-        train, self.val, self.test = map(self.encode, (rows.train, rows.val, rows.test))
-        for items, examples in ((rows.train, train), (rows.val, self.val), (rows.test, self.test)):
+        parts = rows.train, rows.val, rows.test
+        train, self.val, self.test = map(self.encode, parts)
+        for items, examples in zip(parts, (train, self.val, self.test), strict=True):
             self._check_fit(items, examples, "data.seq_len", ": raise it")
         if self.options.class_weights == "balanced":
             balance(train, len(rows.labels))

@@ -16,7 +16,8 @@ from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
 from jaxlm.tasks.baselines import neighbour_answers
-from jaxlm.tasks.examples import Example, Item, text_field
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import text_field
 from jaxlm.tasks.labelled_rows import RowSplits
 from jaxlm.tasks.metrics import exact_match, library, six_digits, translation_scores
 from jaxlm.tasks.row_task import Answer, RowTask

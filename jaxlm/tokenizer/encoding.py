@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +12,9 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
+from jaxlm.tokenizer.characters import CHINESE_GAP, cut_at_newlines
 from jaxlm.tokenizer.classes import END_OF_TEXT, Fields, token_text
 from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
-
-# Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
-# Ideographs, with the compatibility block and everything from U+20000 on.
-IDEOGRAPHS = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Radicals, kana, CJK punctuation and full-width forms as well.
-CJK = f"\u2e80-\u33ff{IDEOGRAPHS}\uff00-\uffef"
-# What has no spaces around it in Chinese text: also quotation marks and the ellipsis.
-UNSPACED = f"{CJK}\u2018-\u201d\u2026"
-# What takes two columns in a terminal: also hangul and vertical punctuation.
-WIDE = f"{CJK}\uac00-\ud7af\ufe30-\ufe4f"
-
 
 # Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
 ROLES = {
@@ -37,12 +26,9 @@ ROLES = {
     "sep_token": ("[SEP]",),
     "mask_token": ("[MASK]", "<mask>"),
 }
-# Ends after a single newline, where the next line starts with a word.
-CUT = re.compile(r"\S\n(?=\w)")
 # Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
 # place, after LONGEST characters: encoding takes hundreds of bytes a character.
 LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
-CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
 def check_texts(texts: Any) -> None:
@@ -304,12 +290,3 @@ class AbsentTokenizer(Tokenizer):
         if name.startswith("__"):
             return super().__getattribute__(name)
         raise TokenizerError(f"the model came without a tokenizer: {self.__dict__['reason']}")
-
-
-def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
-    """Pieces of about `size` characters, or longer where there is no CUT."""
-    start = 0
-    while place := CUT.search(text, start + size):
-        yield text[start : place.end()]
-        start = place.end()
-    yield text[start:]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, check_texts, cut_at_newlines
+from jaxlm.tokenizer.characters import cut_at_newlines
+from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, check_texts
 from jaxlm.tokenizer.formats import TokenizerError, byte_level
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
