@@ -11,6 +11,16 @@ QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
+ROLES = {
+    "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
+    "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
+    "bos_token": ("<s>", "<bos>"),
+    "unk_token": ("<unk>", "[UNK]"),
+    "cls_token": ("[CLS]",),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 Fields = Mapping[str, Any]  # those of tokenizer_config.json
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,17 @@ from tokenizers import models
 
 from jaxlm.files import write_file
 from jaxlm.tokenizer.characters import CHINESE_GAP, cut_at_newlines
-from jaxlm.tokenizer.classes import END_OF_TEXT, Fields, token_text
-from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
+from jaxlm.tokenizer.classes import ROLES, Fields, token_text
+from jaxlm.tokenizer.formats import (
+    PLAIN_CLASS,
+    TokenizerError,
+    read_tokenizer_files,
+    require_texts,
+)
 
-# Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
-ROLES = {
-    "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
-    "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
-    "bos_token": ("<s>", "<bos>"),
-    "unk_token": ("<unk>", "[UNK]"),
-    "cls_token": ("[CLS]",),
-    "sep_token": ("[SEP]",),
-    "mask_token": ("[MASK]", "<mask>"),
-}
 # Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
 # place, after LONGEST characters: encoding takes hundreds of bytes a character.
 LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
-
-
-def check_texts(texts: Any) -> None:
-    """Raise TokenizerError for what is no list of texts."""
-    listed = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
-    for text in texts if listed else [texts]:
-        if not listed or not isinstance(text, str):
-            raise TokenizerError(f"a tokenizer takes one text or a list of texts, got {text!r:.60}")
 
 
 class Tokenizer:
@@ -106,7 +93,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, computed in parallel."""
-        check_texts(texts)
+        require_texts(texts)
         try:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:

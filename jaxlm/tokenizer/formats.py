@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,14 @@ RESAVE = "load it with transformers' AutoTokenizer and save it again to get its 
 
 class TokenizerError(JaxlmError):
     """A tokenizer that cannot be found, read or trained, or a text that it cannot encode."""
+
+
+def require_texts(texts: Any) -> None:
+    """Raise TokenizerError for what is no list of texts."""
+    listed = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
+    for text in texts if listed else [texts]:
+        if not listed or not isinstance(text, str):
+            raise TokenizerError(f"a tokenizer takes one text or a list of texts, got {text!r:.60}")
 
 
 def read_tokenizer_files(

@@ -10,8 +10,9 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxlm.tokenizer.characters import cut_at_newlines
-from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, check_texts
-from jaxlm.tokenizer.formats import TokenizerError, byte_level
+from jaxlm.tokenizer.classes import ROLES
+from jaxlm.tokenizer.encoding import LONG, LONGEST, Tokenizer
+from jaxlm.tokenizer.formats import TokenizerError, byte_level, require_texts
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -40,7 +41,7 @@ def train_tokenizer(
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TokenizerError(f"a tokenizer is one of {', '.join(KINDS)}, not {kind!r}{hint}")
     texts = list(texts) if isinstance(texts, Iterator) else texts
-    check_texts(texts)
+    require_texts(texts)
     # In pieces: the trainer uses one core a text.
     texts = [piece for text in texts for piece in cut_at_newlines(text) if piece]
     if kind != "char":
