@@ -212,7 +212,7 @@ class RunDirectory:
         tokenizer.save(self.path)
 
     def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
-        """Cut rows after a step, whose checkpoint recorded `marks`; return the rest of metrics."""
+        """Cut rows after the step of a checkpoint with `marks`; return the metrics that remain."""
         rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
 
