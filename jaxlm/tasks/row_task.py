@@ -25,10 +25,10 @@ from jaxlm.tasks.examples import (
     balance,
     collate,
     in_batches,
-    notes_in_words,
 )
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import class_scores, library, six_digits
+from jaxlm.tasks.notes import notes_in_words
 from jaxlm.tasks.task import (
     Objective,
     Outputs,

@@ -14,6 +14,7 @@ from tokenizers import models
 
 from jaxlm.files import write_file
 from jaxlm.tokenizer.classes import END_OF_TEXT, Fields, token_text
+from jaxlm.tokenizer.cutting import LONG, LONGEST, NEAR, cut_at_newlines
 from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
 
 # Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
@@ -26,7 +27,6 @@ UNSPACED = f"{CJK}\u2018-\u201d\u2026"
 # What takes two columns in a terminal: also hangul and vertical punctuation.
 WIDE = f"{CJK}\uac00-\ud7af\ufe30-\ufe4f"
 
-
 # Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
 ROLES = {
     "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
@@ -37,11 +37,6 @@ ROLES = {
     "sep_token": ("[SEP]",),
     "mask_token": ("[MASK]", "<mask>"),
 }
-# Ends after a single newline, where the next line starts with a word.
-CUT = re.compile(r"\S\n(?=\w)")
-# Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
-# place, after LONGEST characters: encoding takes hundreds of bytes a character.
-LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
 CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
@@ -277,8 +272,7 @@ class Tokenizer:
 
         Raises: TokenizerError if there is none or it is damaged.
         """
-        path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         try:
             backend, config, own = read_tokenizer_files(file, max_size)
             return cls(backend, config, own and cls(*own))
@@ -304,12 +298,3 @@ class AbsentTokenizer(Tokenizer):
         if name.startswith("__"):
             return super().__getattribute__(name)
         raise TokenizerError(f"the model came without a tokenizer: {self.__dict__['reason']}")
-
-
-def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
-    """Pieces of about `size` characters, or longer where there is no CUT."""
-    start = 0
-    while place := CUT.search(text, start + size):
-        yield text[start : place.end()]
-        start = place.end()
-    yield text[start:]
