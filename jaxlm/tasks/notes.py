@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from jaxlm.data.dataset import REPEATS
+
 # Phrases for the counts of what was left out or cut, as printed at the start of a run.
 NOTES = {
     "rows_without_text": "rows without text, left out",
