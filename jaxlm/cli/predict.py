@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
 
 def print_notes(notes: Mapping[str, int], limit: int) -> None:
     """Print on stderr what was cut or left out."""
-    from jaxlm.tasks.examples import notes_in_words
+    from jaxlm.tasks.notes import notes_in_words
 
     for phrase in notes_in_words(notes, limit):
         print(phrase, file=sys.stderr)

@@ -1,16 +1,13 @@
-"""Files by path, folder, glob or sample name, read line by line or whole."""
+"""Files by path, folder, glob or sample name, and what kind each is."""
 
-import bz2
 import difflib
 import glob
-import gzip
-import lzma
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxlm.config import JaxlmError
+from jaxlm.data.contents import COMPRESSED, DataError
 
 HTML = (".html", ".htm")
 DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file is one text
@@ -20,7 +17,6 @@ TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED, TREEBANK)  # r
 KINDS_OF_FILES = DOCUMENTS + TABLES
 WITHOUT_FILES = ("hf:", "toy:")  # beginnings of sources that are no files
 BRACES = re.compile(r"\{([^{}/\\]*,[^{}/\\]*)\}")
-COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 SAMPLES = {
     "chat_en": "chat_en.jsonl",
     "chat_zh": "chat_zh.jsonl",
@@ -32,10 +28,6 @@ SAMPLES = {
     "tinyshakespeare": "tinyshakespeare.txt",
     "verses_en_es": "verses_en_es.tsv.xz",
 }
-
-
-class DataError(JaxlmError):
-    """Text that cannot be found, read, split or cut into windows."""
 
 
 def find_files(source: str) -> list[Path]:

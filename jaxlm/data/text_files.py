@@ -1,21 +1,15 @@
-"""Contents of files as lines or whole texts: unpacked within bounds, decoded and cleaned."""
+"""Files as lines or whole texts, cleaned, and a hash of what they hold."""
 
 import hashlib
-import io
-import lzma
 import re
 import unicodedata
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from jaxlm.data.sources import COMPRESSED, HTML, DataError, find_files, kind_of
+from jaxlm.data.contents import DataError, decode_utf8, open_file, reading
+from jaxlm.data.sources import HTML, find_files, kind_of
 
-# A compressed file may unpack to the larger of so many bytes and so many times its size, as a guard
-# against files that would fill the memory.
-MOST_UNPACKED, MOST_EXPANSION = 1 << 28, 200
 # Control characters other than tab and newline, byte-order marks, and lone surrogates, which JSON
 # can hold but UTF-8 cannot.
 DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
@@ -75,66 +69,11 @@ def read_each[T](
             yield from found
 
 
-def decode_utf8(content: bytes, file: Path, offset: int = 0) -> str:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is not UTF-8: byte {offset + error.start} is {content[error.start]:#04x}; "
-            "convert the file to UTF-8, or set data.skip_unreadable if it is one of many"
-        ) from None
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
 def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
     """Make line ends newlines, drop control characters, and apply a Unicode normal form."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = DROPPED.sub("", text)
     return text if normalize == "none" else unicodedata.normalize(normalize, text)
-
-
-def open_file(file: Path) -> Any:
-    """The bytes of a file, decompressed while reading."""
-    unpack = COMPRESSED.get(file.suffix.lower())
-    return file.open("rb") if unpack is None else io.BufferedReader(Unpacked(file, unpack))
-
-
-class Unpacked(io.RawIOBase):
-    """The contents of a compressed file.
-
-    Raises: DataError where they are far larger than the file, as a guard against exhausted memory.
-    """
-
-    def __init__(self, file: Path, unpack: Any):
-        self.file, self.content = file, unpack(file, "rb")
-        self.left = max(MOST_UNPACKED, MOST_EXPANSION * file.stat().st_size)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.content.readinto(buffer)
-        self.left -= count
-        if self.left < 0:
-            raise DataError(
-                f"{self.file} unpacks to over {MOST_EXPANSION} times its size; unpack it yourself "
-                "if that is right"
-            )
-        return count
-
-    def close(self) -> None:
-        self.content.close()
-        super().close()
-
-
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turn errors of reading a file into a DataError."""
-    try:
-        yield
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{file} cannot be read: {reason}") from None
 
 
 def fingerprint_source(source: str) -> str:

@@ -64,10 +64,9 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
     Raises: JaxlmError for a model that gives no answers, or with `dialogues` writes no replies.
     """
     config = loaded.config
-    known = (None, config.architecture)
     kinds = (ChatTask,) if dialogues else ANSWERING
-    kinds = [k for k in kinds if k.heads == (config.head,) and k.architecture in known]
-    if not kinds:
+    kind = next((kind for kind in kinds if kind.heads == (config.head,)), None)
+    if kind is None or kind.architecture not in (None, config.architecture):
         if dialogues:
             raise JaxlmError(
                 "replies are those of a decoder with the head lm, but the model is of architecture "
@@ -75,14 +74,12 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
             )
         heads = ", ".join(kind.heads[0] for kind in ANSWERING if kind is not Seq2SeqTask)
         raise JaxlmError(
-            f"the model's head is {config.head}; answers take one of {heads}, or an "
-            "encoder_decoder: see task.name"
+            f"the model's head is {config.head}; answers take one of {heads}: see task.name"
         )
     run = tuning_run(loaded)
-    limit = config.max_seq_len if run is None else run.data.seq_len
-    options = None if run is None else run.task
+    limit, options = (config.max_seq_len, None) if run is None else (run.data.seq_len, run.task)
     types, trunk = config.num_token_types, config.architecture
-    return kinds[0](loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
+    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
 
 
 def tuning_run(loaded: Loaded) -> Config | None:
@@ -168,8 +165,7 @@ def evaluate_rows(
     Raises: DataError for a label that the model does not have.
     """
     task, remarks = row_task_of(loaded, dialogues), list[str]()
-    pairs_of_texts = isinstance(task, Seq2SeqTask)
-    if pairs_of_texts:
+    if isinstance(task, Seq2SeqTask):
         task.decoding = decoding
     elif decoding:
         raise JaxlmError(f"{min(decoding)} is for an encoder_decoder, which writes targets")
@@ -177,10 +173,9 @@ def evaluate_rows(
     refuse_unknown(type(task), items, loaded.config.labels, "the model's labels")
     scores, answers = task.measure(loaded.model, loaded.params, items, task.encode(items))
     notes = {name: count for name, count in task.notes.items() if count}
-    by_class = task.by_class(items, answers)
-    pairs = task.label_pairs(items, answers)
-    signatures = dict(task.signatures) if pairs_of_texts else {}
-    return RowEvaluation(scores, items, answers, notes, pairs, by_class, remarks, signatures)
+    labels = task.label_pairs(items, answers), task.by_class(items, answers)
+    signatures = dict(getattr(task, "signatures", {}))
+    return RowEvaluation(scores, items, answers, notes, *labels, remarks, signatures)
 
 
 def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:

@@ -1,7 +1,6 @@
-"""Which characters are Chinese, which take no spaces between them, and where long texts are cut."""
+"""Which characters are Chinese, and which take no spaces between them."""
 
 import re
-from collections.abc import Iterator
 
 # Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
 # Ideographs, with the compatibility block and everything from U+20000 on.
@@ -12,15 +11,4 @@ CJK = f"\u2e80-\u33ff{IDEOGRAPHS}\uff00-\uffef"
 UNSPACED = f"{CJK}\u2018-\u201d\u2026"
 # What takes two columns in a terminal: also hangul and vertical punctuation.
 WIDE = f"{CJK}\uac00-\ud7af\ufe30-\ufe4f"
-# Ends after a single newline, where the next line starts with a word.
-CUT = re.compile(r"\S\n(?=\w)")
 CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
-
-
-def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
-    """Pieces of about `size` characters, or longer where there is no CUT."""
-    start = 0
-    while place := CUT.search(text, start + size):
-        yield text[start : place.end()]
-        start = place.end()
-    yield text[start:]

@@ -12,18 +12,15 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.characters import CHINESE_GAP, cut_at_newlines
+from jaxlm.tokenizer.characters import CHINESE_GAP
 from jaxlm.tokenizer.classes import ROLES, Fields, token_text
+from jaxlm.tokenizer.cutting import LONG, LONGEST, NEAR, cut_at_newlines
 from jaxlm.tokenizer.formats import (
     PLAIN_CLASS,
     TokenizerError,
     read_tokenizer_files,
     require_texts,
 )
-
-# Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
-# place, after LONGEST characters: encoding takes hundreds of bytes a character.
-LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
 
 
 class Tokenizer:
@@ -250,8 +247,7 @@ class Tokenizer:
 
         Raises: TokenizerError if there is none or it is damaged.
         """
-        path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         try:
             backend, config, own = read_tokenizer_files(file, max_size)
             return cls(backend, config, own and cls(*own))

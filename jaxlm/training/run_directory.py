@@ -34,10 +34,7 @@ MetricsRow = dict[str, Any]
 ROWS = ("metrics.jsonl", "samples.jsonl")
 FILES = (
     "config.yaml",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "source_tokenizer.json",
-    "source_tokenizer_config.json",
+    *(f"{side}tokenizer{kind}.json" for side in ("", "source_") for kind in ("", "_config")),
     "environment.json",
     "summary.json",
     "loss.png",

@@ -44,7 +44,7 @@ def char_tokenizer():
 )
 def test_a_pair_is_found_in_columns_of_any_name(row, data):
     (item,) = read("seq2seq", [row], data)
-    assert item[1:] == (("a b",), "c")
+    assert (item.content, item.label) == (("a b",), "c")
 
 
 def test_what_is_no_pair_is_told_or_left_out():
