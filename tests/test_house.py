@@ -28,7 +28,9 @@ PARAMETER_PATH = re.compile(
     r"|/(kernel|bias|scale|tokens|positions|types|query|key|value)\b|\blora_(a|b|scale)\b"
 )
 # Files of fewer lines than others; each __init__.py only names what is public.
-SMALL = {}
+SMALL = {
+    "tokenizer/characters.py": "classes of characters, which tokenizers, data and terminals share"
+}
 # Names that two packages define.
 SAME_NAME = {
     "__getattr__": "Python's hook for names imported on first use",

@@ -38,7 +38,7 @@ def declare_chat(parser: argparse.ArgumentParser) -> None:
 def run_chat(args: argparse.Namespace) -> None:
     """Answer the lines of standard input until it ends or a line is /exit."""
     options = options_of(args)
-    given = {name: read_json(getattr(args, name)) for name in GIVEN if getattr(args, name)}
+    given = {name: json_from(getattr(args, name)) for name in GIVEN if getattr(args, name)}
     loaded = load_with_weights(args)
     options = with_suggested(args, loaded, options) | {"stop_strings": args.stop}
     from jaxlm.generation import Chat
@@ -62,7 +62,7 @@ def run_chat(args: argparse.Namespace) -> None:
             answer(chat, line)
 
 
-def read_json(path: str) -> Any:
+def json_from(path: str) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

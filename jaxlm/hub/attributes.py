@@ -153,9 +153,9 @@ def read_field(ours: str, name: str, value: Any, default: Any, faults: list[str]
     elif int in kinds:
         least = 0 if ours in ("num_token_types", "decoder_start_id") else 1
         wanted = f"a whole number of at least {least}"
-        fits = is_number(number) and isinstance(number, int) and number >= least
+        fits = is_finite(number) and isinstance(number, int) and number >= least
     elif float in kinds:
-        wanted, fits = "a number above 0", is_number(number) and number > 0
+        wanted, fits = "a number above 0", is_finite(number) and number > 0
     else:
         return value
     if not fits:
@@ -169,7 +169,7 @@ def field_types() -> dict[str, Any]:
     return typing.get_type_hints(ModelConfig)
 
 
-def is_number(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether it is a finite number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -181,7 +181,7 @@ def read_rate(theirs: Theirs, name: str, faults: list[str]) -> float:
     value = theirs.get(name)
     if value is None:
         return 0.0
-    if not is_number(value) or not 0 <= value < 1:
+    if not is_finite(value) or not 0 <= value < 1:
         faults.append(f"{name} must be a number from 0 to below 1, it is {shown(value)}")
         return 0.0
     return float(value)

@@ -277,11 +277,8 @@ def cut_between_groups(groups: Sequence[object], place: int) -> int:
     """The place nearest to `place` that splits no group, with items on both sides."""
     if not 0 < place < len(groups):
         return place
-    whole = [
-        i
-        for i, (before, after) in enumerate(itertools.pairwise(groups), 1)
-        if before is None or before != after
-    ]
+    pairs = enumerate(itertools.pairwise(groups), 1)
+    whole = [i for i, (before, after) in pairs if before is None or before != after]
     return min(whole, key=lambda i: abs(i - place), default=0)
 
 

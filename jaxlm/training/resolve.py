@@ -85,11 +85,11 @@ def resolve(
             )
         kind = TASKS[config.task.name]
         if objective is None:
-            check_model(kind, asked, config)
+            check_architecture(kind, asked, config)
         check_data(config)
         task = kind.from_config(config, source)
         origin = {} if source is None else inherited(source.origin)
-    check_prompts(config, task.tokenizer)
+        check_prompts(config, task.tokenizer)
     if objective is not None:
         task.objective, task.own_objective = objective, True
     config = config.replace(task.config_fields())
@@ -153,7 +153,7 @@ def model_of(config: Config, source: Loaded) -> ModelConfig:
     return dataclasses.replace(source.config, **changes)
 
 
-def check_model(kind: type[Task], asked: Config, config: Config) -> None:
+def check_architecture(kind: type[Task], asked: Config, config: Config) -> None:
     """Raise ConfigError unless the task trains a model of this architecture, and what is asked."""
     name, model, head = config.task.name, config.model, asked.model.head
     require(

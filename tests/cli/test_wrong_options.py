@@ -74,4 +74,4 @@ def test_files_that_cannot_be_read_are_passed_over_when_asked(folder, monkeypatc
     assert main(words.split()) == 2
     capsys.readouterr()
     assert main([*words.split(), "--skip-unreadable"]) == 0
-    assert "passed over a file: " in capsys.readouterr().err
+    assert "skipped a file: " in capsys.readouterr().err

@@ -48,8 +48,8 @@ def patch_template(monkeypatch, template: str) -> None:
 
     start = Tokenizer.__init__
 
-    def with_template(self, backend, config=None):
-        start(self, backend, {**(config or {}), "chat_template": template})
+    def with_template(self, backend, config=None, source=None):
+        start(self, backend, {**(config or {}), "chat_template": template}, source)
 
     monkeypatch.setattr(Tokenizer, "__init__", with_template)
 

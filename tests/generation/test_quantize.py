@@ -99,7 +99,7 @@ def test_single_tokens_cannot_be_compared(fp32):
 
 def test_a_model_that_does_not_continue_texts_is_refused():
     model = make_model(tiny_config(architecture="encoder", head="none"))
-    with pytest.raises(JaxlmError, match="does not continue texts"):
+    with pytest.raises(JaxlmError, match="does not generate texts"):
         in_int8(model, {})
 
 
