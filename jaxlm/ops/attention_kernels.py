@@ -3,14 +3,18 @@
 They never hold the scores (B, K, G, T, S): cuDNN's on NVIDIA GPUs, splash attention on TPUs.
 """
 
+import math
 from functools import cache
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = 512  # of queries and keys that a TPU core works on at once, or their number if it is less
+# The axes of a mesh that divide rows and heads, where a kernel is traced under a mesh.
+ROW_AXES, HEAD_AXIS = ("data", "fsdp"), "tensor"
 LANES = 128  # a TPU's tile: queries and keys must be a multiple of it
 
 
@@ -60,9 +64,18 @@ def cudnn_attention(
     return out.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
 
 
+def traced_mesh() -> AbstractMesh | None:
+    """The mesh that a program with divided rows and heads is traced under, if any."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if {*ROW_AXES, HEAD_AXIS} <= set(mesh.axis_names) else None
+
+
 def splash_takes(query: Array, key: Array) -> bool:
-    """Whether splash attention takes these heads."""
+    """Whether splash attention takes these heads; on a mesh, rows have to divide over it."""
     T, S = query.shape[-2], key.shape[-2]
+    mesh = traced_mesh()
+    if mesh is not None and len(query) % math.prod(mesh.shape[axis] for axis in ROW_AXES):
+        return False
     return query.dtype == jnp.bfloat16 and T % LANES == 0 and S % LANES == 0
 
 
@@ -90,22 +103,37 @@ def splash_attention(
     # All blocks of one size: the one that divides both numbers.
     block = next(size for size in (BLOCK, BLOCK // 2, LANES) if T % size == S % size == 0)
     seen: Any = masks.CausalMask((T, S)) if causal else masks.FullMask((T, S))
-    kernel = splash.make_splash_mha_single_device(
-        masks.MultiHeadMask([seen] * (K * G)),
-        block_sizes=splash.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        residual_checkpoint_name="attention",
-        interpret=interpret,
+    blocks = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
     )
+
+    def on_device(query: Array, key: Array, value: Array, ids: Any) -> Array:
+        """The rows and kv heads that one device has."""
+        rows, kv_heads = query.shape[:2]
+        kernel = splash.make_splash_mha_single_device(
+            masks.MultiHeadMask([seen] * (kv_heads * G)),
+            block_sizes=blocks,
+            residual_checkpoint_name="attention",
+            interpret=interpret,
+        )
+        heads = (query * H**-0.5).reshape(rows, kv_heads * G, T, H)
+        return jax.vmap(kernel)(heads, key, value, ids).reshape(query.shape)
+
     ids = None
     if segments is not None:
         ids = splash.SegmentIds(jnp.broadcast_to(segments[0], (B, T)), segments[1])
-    heads = (query * H**-0.5).reshape(B, K * G, T, H)
-    out = jax.vmap(kernel)(heads, key, value, ids)
-    return out.reshape(B, K, G, T, H)
+    mesh = traced_mesh()
+    if mesh is None:
+        return on_device(query, key, value, ids)
+    # XLA does not divide a kernel by itself. Kv heads that do not divide are on every device.
+    heads = HEAD_AXIS if K % mesh.shape[HEAD_AXIS] == 0 else None
+    divided, by_rows = PartitionSpec(ROW_AXES, heads), PartitionSpec(ROW_AXES)
+    specs = divided, divided, divided, by_rows
+    return jax.shard_map(on_device, in_specs=specs, out_specs=divided, check_vma=False)(
+        query, key, value, ids
+    )

@@ -32,7 +32,8 @@ class RowConstraint:
 def divided_activations(mesh: Mesh | None) -> Iterator[None]:
     """Within the block every trunk is called with this tap, unless it is given another.
 
-    So an objective, be it one's own, need not know of the mesh. Without a mesh nothing changes.
+    Kernels of attention are divided as well. So an objective, be it one's own, need not know of
+    the mesh. Without a mesh nothing changes.
     """
     if mesh is None:
         yield
@@ -47,5 +48,6 @@ def divided_activations(mesh: Mesh | None) -> Iterator[None]:
             keywords = keywords | {"tap": tap}
         return call(*args, **keywords)
 
-    with nn.intercept_methods(with_tap):
+    # Kernels, which XLA does not divide, see the mesh by this.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.intercept_methods(with_tap):
         yield

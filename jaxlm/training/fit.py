@@ -213,7 +213,8 @@ def compile_and_start(
 
     key = jax.random.key(config.run.seed)
     shapes = jax.eval_shape(start, key, given)
-    for_init, for_step = {}, {}
+    for_init: dict[str, Any] = {}
+    for_step: dict[str, Any] = {}
     if mesh is not None:
         params = joined(shapes.params, shapes.frozen)
         shapes = divided_shapes(shapes, params, config.model, mesh)

@@ -50,3 +50,11 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
     assert unequal["unequal"] == []
     assert pretraining["pretraining"] < CLOSE
     assert tuning["tuning"] < CLOSE
+
+
+@pytest.mark.slow
+def test_the_kernel_of_attention_is_divided_by_rows_and_heads():
+    *found, uneven = results("kernels")
+    assert [row["rows"] for row in found] == [1, 1]
+    assert max(row["apart"] for row in found) < CLOSE
+    assert not uneven["uneven"]
