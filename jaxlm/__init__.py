@@ -7,13 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxlm import config, data, generation, models, nn, ops, tokenizer, training
+    from jaxlm import (
+        config,
+        data,
+        generation,
+        inspection,
+        models,
+        nn,
+        ops,
+        tokenizer,
+        training,
+    )
     from jaxlm.artifact import Loaded
     from jaxlm.config import Config, JaxlmError, ModelConfig, load_config
     from jaxlm.generation import generate, generate_tokens, translate
     from jaxlm.loading import export, load
     from jaxlm.models import CausalLM, Decoder, num_params, preset
-    from jaxlm.tasks.inference import embed, predict
+    from jaxlm.tasks.embedding import embed
+    from jaxlm.tasks.inference import predict
     from jaxlm.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -26,7 +37,7 @@ _HOMES = {
     "Loaded": "artifact",
     "ModelConfig": "config",
     "Tokenizer": "tokenizer",
-    "embed": "tasks.inference",
+    "embed": "tasks.embedding",
     "export": "loading",
     "generate": "generation",
     "generate_tokens": "generation",
@@ -37,7 +48,17 @@ _HOMES = {
     "preset": "models",
     "translate": "generation",
 }
-_MODULES = ("config", "data", "generation", "models", "nn", "ops", "tokenizer", "training")
+_MODULES = (
+    "config",
+    "data",
+    "generation",
+    "inspection",
+    "models",
+    "nn",
+    "ops",
+    "tokenizer",
+    "training",
+)
 
 __all__ = [
     "CausalLM",
@@ -54,6 +75,7 @@ __all__ = [
     "generate",
     "generate_tokens",
     "generation",
+    "inspection",
     "load",
     "load_config",
     "models",

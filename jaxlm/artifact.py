@@ -24,7 +24,8 @@ class Loaded:
     `origin` holds what is known of its source: source, dtype, step, val_loss, data; of a model of
     Hugging Face, or one tuned from it, also model_type, `eos_token_ids` (a list), and as
     `generation_config` the mapping in that file, where there is one. `run_config` is the config it
-    was trained with, or None for a model from elsewhere.
+    was trained with, or None for a model from elsewhere. `merged` has, by path, the hashes of what
+    adapted kernels were made of: see `jaxlm.base_model`.
     """
 
     model: nn.Module
@@ -33,11 +34,18 @@ class Loaded:
     config: ModelConfig
     origin: Mapping[str, Any] = field(default_factory=dict)
     run_config: Config | None = None
+    merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def inherited(origin: Mapping[str, Any]) -> dict[str, Any]:
     """What an origin tells of a model tuned from it, with the same tokenizer, too."""
     return {name: origin[name] for name in INHERITED if name in origin}
+
+
+def check_loaded(loaded: Any) -> None:
+    """Raise JaxlmError for what is no Loaded, such as the path of a model."""
+    if not isinstance(loaded, Loaded):
+        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
 
 
 @dataclass(frozen=True)

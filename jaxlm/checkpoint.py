@@ -34,11 +34,12 @@ class DamagedError(CheckpointError):
 
 
 class Checkpoints:
-    """The checkpoints of a run, one folder a step, each complete in itself.
+    """The checkpoints of a run, one folder a step, none of which needs another.
 
-    A step holds `params` (those to evaluate with), `state` (the rest that training needs) and
-    `meta` (JSON: config, tokenizer, data fingerprint, val loss, and `merit`, the score by which
-    the best checkpoint is chosen). A new one is on disk before an older one is deleted.
+    A step holds `params` (those to evaluate with, only a run's own where it stands on a base),
+    `state` (the rest that training needs) and `meta` (JSON: config, tokenizer, data fingerprint,
+    val loss, base, and `merit`, the score by which the best checkpoint is chosen). A new one is on
+    disk before an older one is deleted.
     """
 
     def __init__(self, folder: Path):
@@ -195,6 +196,27 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return meta
 
 
+def best_first(folder: Path, steps: list[int]) -> list[int]:
+    """The steps, that with the most merit first, then the newest; damaged ones are left out.
+
+    Raises: DamagedError where none is whole, as far as meta tells.
+    """
+    merits: dict[int, float | None] = {}
+    problem = None
+    for step in reversed(steps):
+        try:
+            merits[step] = read_meta(folder / str(step)).get("merit")
+        except DamagedError as error:
+            problem = problem or error
+    if problem is not None:
+        if not merits:
+            raise problem
+        print(f"{problem}; step {next(iter(merits))} is there", file=sys.stderr)
+    measured = {step: merit for step, merit in merits.items() if merit is not None}
+    best = [max(reversed(measured), key=measured.__getitem__)] if measured else []
+    return best + [step for step in merits if step not in best]
+
+
 def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     """The items of one checkpoint, with the shapes, types and shardings of the given trees.
 
@@ -225,9 +247,10 @@ def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore_newest(
-    folder: Path, targets: dict[str, Any], check: Callable[[dict[str, Any]], None]
+    folder: Path, targets: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The items and the meta of the newest checkpoint that is whole; `check` looks at the meta.
+    """The items and the meta of the newest checkpoint that is whole; `targets` makes of the meta
+    what `restore_items` takes.
 
     Damaged ones are set aside and told. Raises: CheckpointError where none is whole.
     """
@@ -235,8 +258,7 @@ def restore_newest(
     while True:
         try:
             meta = read_meta(folders[-1])
-            check(meta)
-            items = restore_items(folders[-1], targets)
+            items = restore_items(folders[-1], targets(meta))
             break
         except DamagedError as error:
             damaged[folders.pop()] = str(error)

@@ -26,6 +26,13 @@ class WriteError(JaxlmError):
     """A file or folder that cannot be written."""
 
 
+def as_path(name: str, value: Any) -> Path:
+    """A text as a path; JaxlmError for what is neither."""
+    if not isinstance(value, str | Path):
+        raise JaxlmError(f"{name} must be a path, got {value!r:.60}")
+    return Path(value)
+
+
 def write_file(path: str | Path, content: str | bytes) -> None:
     """Replace the contents of a file, or create it; text is written as UTF-8.
 

@@ -69,12 +69,12 @@ def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
         words += ["--train.steps", str((rounds + 1) * turn), "--train.eval_every", "1000000"]
         config = load_config(name, words)
         with RunDirectory(config) as run:
-            config, task, given, origin = resolve(config, None, None)
+            config, task, given, heritage = resolve(config, None, None)
             model, first = make_model(config.model), task.train_batch(0)
             objective = task.objective
             state, update = compile_and_start(config, model, objective, first, None, given)
             run.start(config, task.tokenizer)
-            trainer = Trainer(run, config, task, state, update, given, origin)
+            trainer = Trainer(run, config, task, state, update, heritage)
             row = {"step": 0, "split": "train", "loss": 1.0, "seconds": 0.0}
             trainer.history.rows += [row] * rows
             turns = Alternation(trainer, turn)

@@ -4,8 +4,9 @@
 
 kills    kill -9 at random moments, every other one while a checkpoint is being written, over five
          kinds of run; what the same command then finishes equals a run that nothing disturbed.
-damages  flipped bytes, missing and cut files in each part of a run and of the token cache: the same
-         command recovers exactly, or says what is wrong; so does `jaxlm.load`.
+damages  flipped bytes, missing and cut files in each part of a run, of the token cache, and of
+         adapters and their base: the same command recovers exactly, or says what is wrong; so does
+         `jaxlm.load`.
 disk     a disk of 3 MB in several fill levels (a tmpfs, which takes the right to mount; else a
          limit on the size of files): one sentence, and exact when there is room again.
 
@@ -36,7 +37,7 @@ import jaxlm  # noqa: E402
 from jaxlm.config import JaxlmError, build_config  # noqa: E402
 from jaxlm.training import fit  # noqa: E402
 from jaxlm.training.trainer import Trainer  # noqa: E402
-from scripts.damages import damages  # noqa: E402
+from scripts.damages import damages, damages_of_adapters  # noqa: E402
 from tests.training.runs import assert_same_run, rows, sections_of  # noqa: E402
 
 ENCODER = {"architecture": "encoder"}
@@ -129,8 +130,12 @@ def difference(left: Path, right: Path) -> str | None:
     return None
 
 
-def check_damages(home: Path, every: int) -> list[str]:
-    settings = sections(home / "whole", home, "gpt", 2 * STOP + 4)
+def check_damages(home: Path, every: int, variant: str, base: Path) -> list[str]:
+    adapters = variant == "lora"
+    os.environ["JAXLM_CACHE"] = str(home / "cache")
+    if adapters:
+        shutil.copytree(base, home / "stopped" / "base")
+    settings = sections(home / "whole", home / "stopped/base/run", variant, 2 * STOP + 4)
     fit(build_config(settings))
     settings["run"]["dir"] = str(home / "stopped" / "run")
     log = Trainer._log
@@ -148,7 +153,8 @@ def check_damages(home: Path, every: int) -> list[str]:
     names = {"NEWEST": str(steps[-1]), "BEST": str(steps[0])}
     shutil.copytree(os.environ["JAXLM_CACHE"], home / "stopped" / "cache")
     wrong, results = [], {"equal": 0, "a sentence": 0}
-    for pattern, harm, everywhere in list(damages())[::every]:
+    cases = damages_of_adapters() if adapters else damages()
+    for pattern, harm, everywhere in list(cases)[::every]:
         case = home / "damaged"
         shutil.rmtree(case, ignore_errors=True)
         shutil.copytree(home / "stopped", case)
@@ -161,6 +167,8 @@ def check_damages(home: Path, every: int) -> list[str]:
         result = "there is no such file"
         if files:
             settings["run"] = {"dir": str(case / "run")}
+            if adapters:
+                settings["finetune"]["init_from"] = str(case / "base" / "run")
             result = outcome(case, settings, home / "whole/run")
         what = f"{harm.__name__} {pattern}"
         print(f"damage {what}: {result}")
@@ -169,7 +177,7 @@ def check_damages(home: Path, every: int) -> list[str]:
             wrong.append(f"{what}: {result}")
         else:
             results[kind] += 1
-    print(f"damages: {results}, {len(wrong)} wrong")
+    print(f"damages of {variant}: {results}, {len(wrong)} wrong")
     return wrong
 
 
@@ -240,17 +248,18 @@ def main() -> int:
         os.environ["JAXLM_CACHE"] = str(home / "cache")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiled"))
         began = time.perf_counter()
+        base = sections(home / "base", home, "gpt", 6)
+        start(home / "base", base | {"sample": {"every": 0}}).communicate()
         if "kills" in args.only:
             names = ["gpt"] if args.quick else list(VARIANTS)
-            if "lora" in names:
-                base = sections(home / "base", home, "gpt", 6)
-                start(home / "base", base | {"sample": {"every": 0}}).communicate()
             random = np.random.default_rng(args.seed)
             wrong += check_kills(home, 2 if args.quick else KILLS, names, random)
         if "disk" in args.only:
             wrong += check_disk(home, LEVELS[1::3] if args.quick else LEVELS)
         if "damages" in args.only:
-            wrong += check_damages(home, 6 if args.quick else 1)
+            every = 6 if args.quick else 1
+            for variant in ("gpt", "lora"):
+                wrong += check_damages(home / f"{variant} damages", every, variant, home / "base")
         print(f"{len(wrong)} wrong in {time.perf_counter() - began:.0f} s")
     for case in wrong:
         print(f"WRONG {case}", file=sys.stderr)

@@ -18,9 +18,25 @@ def zero(file: Path) -> None:
     file.write_bytes(bytes(file.stat().st_size))
 
 
+def move(path: Path) -> None:
+    path.rename(path.with_name("away"))
+
+
 def insert(file: Path) -> None:
     lines = file.read_bytes().split(b"\n")
     file.write_bytes(b"\n".join([*lines[:2], b'{"step": "x"}', b"\xff\x00", *lines[2:]]))
+
+
+def damages_of_adapters() -> Iterator[tuple[str, Callable[[Path], None], bool]]:
+    """The same as `damages`, of a run of adapters and of the base that it stands on."""
+    for name in ("params/d/*", "state/d/*", "meta/metadata"):
+        for harm in (flip, cut, Path.unlink):
+            yield f"run/checkpoints/NEWEST/{name}", harm, False
+    for name in ("params/d/*", "meta/metadata"):
+        for harm in (flip, Path.unlink):
+            yield f"base/run/checkpoints/*/{name}", harm, True
+    for name in ("base", "base/run/config.yaml"):
+        yield name, move, False
 
 
 def damages() -> Iterator[tuple[str, Callable[[Path], None], bool]]:

@@ -5,8 +5,8 @@
 
 Trains once a seed with the training command, translates the test pairs by beam search, and prints
 BLEU and chrF with sacrebleu's signatures, beside those of copied sources and of the target of the
-training source that is nearest by TF-IDF. Without --test the pairs are those that the recipe holds
-out. `--ablate` also trains without each of label smoothing, averaging, dropout and shared
+training source that is nearest by TF-IDF. Without --test the pairs are those of data.val_source.
+`--ablate` also trains without each of label smoothing, averaging, dropout and shared
 embeddings, at the first seed. `--section.field value` words reach every run. Seconds are those of
 the training command alone, start-up and compilation included. It takes the metrics extra.
 """
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import jaxlm
+from jaxlm.tasks.baselines import neighbour_answers
 from jaxlm.tasks.inference import RowEvaluation, evaluate_rows, row_task_of, rows_like_the_run
-from jaxlm.tasks.metrics import neighbour_answers, translation_scores
+from jaxlm.tasks.metrics import translation_scores
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 ABLATIONS = {
@@ -44,8 +45,9 @@ def measure(arguments: argparse.Namespace, seed: int, *overrides: str) -> RowEva
         seconds = time.perf_counter() - began
         loaded = jaxlm.load(run)
     assert loaded.run_config is not None
-    source = arguments.test or loaded.run_config.data.val_source
-    task = row_task_of(loaded)
+    source, task = arguments.test or loaded.run_config.data.val_source, row_task_of(loaded)
+    if source is None:
+        sys.exit("the recipe has no data.val_source: give the pairs to test on with --test")
     data = rows_like_the_run(loaded, task, source)
     found = evaluate_rows(loaded, data, num_beams=arguments.beams)
     params = jaxlm.num_params(loaded.config)

@@ -3,82 +3,73 @@
 A program of its own, as the test session checks annotations, which a user's program does not.
 """
 
+import dataclasses
 import json
+import resource
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import jax.numpy as jnp
 
 import jaxlm
 from jaxlm import generation
 from jaxlm.artifact import Loaded
-from jaxlm.config import JaxlmError
-from jaxlm.tokenizer import train_tokenizer
-from tests.fixtures.tiny import tiny_model
+from jaxlm.config import DataConfig, JaxlmError, ModelConfig
+from jaxlm.data import prepare
+from jaxlm.models import make_model
+from jaxlm.tasks.inference import evaluate_text
+from jaxlm.tokenizer import Tokenizer, train_tokenizer
+from tests.fixtures.tiny import params_of, tiny_model
+
+TABLE = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
 
 
-def make() -> Loaded:
+def decoder() -> Loaded:
     tokenizer = train_tokenizer("char", ["今天天气真好，写代码。the cats walk"])
     model, variables = tiny_model("learned", vocab_size=tokenizer.vocab_size, max_seq_len=32)
     return Loaded(model, variables["params"], tokenizer, model.config)
 
 
-def calls(m: Loaded) -> dict[str, Callable[[], Any]]:
-    """Each call by what must stand in its error's sentence."""
-    ids = [[1, 2, 3]]
-    generate, tokens = jaxlm.generate, jaxlm.generate_tokens
+def classifier(m: Loaded) -> Loaded:
+    head: dict[str, Any] = {"head": "sequence_classification", "labels": ("a", "b")}
+    config = dataclasses.replace(m.config, architecture="encoder", **head).resolved()
+    model = make_model(config)
+    return Loaded(model, params_of(model, jnp.zeros((1, 1), int)), m.tokenizer, config)
+
+
+def names() -> dict[str, Any]:
+    """What the calls of the table are made of."""
+    m = decoder()
+    kinds = (DataConfig, ModelConfig, Tokenizer)
+    functions = (prepare, evaluate_text, train_tokenizer)
     return {
-        "prompts must be a list of texts, got None": lambda: generate(m, None),  # pyright: ignore
-        "prompts must be a list of texts, got 3": lambda: generate(m, 3),  # pyright: ignore
-        "prompts must be a list of texts, got [1": lambda: generate(m, [1]),  # pyright: ignore
-        "vocabulary has no 'Z'": lambda: generate(m, ["Z"]),
-        "speculation must be Lookup()": lambda: generate(m, ["今"], speculation="lookup"),  # pyright: ignore
-        "temperature must be": lambda: generate(m, ["今"], temperature=-1),
-        "temperature must be a number": lambda: generate(m, ["今"], temperature="hot"),  # pyright: ignore
-        "top_k must be": lambda: generate(m, ["今"], top_k=0),
-        "top_k must be a whole number": lambda: generate(m, ["今"], top_k=1.5),  # pyright: ignore
-        "top_p must be": lambda: generate(m, ["今"], top_p=2),
-        "min_p must be": lambda: generate(m, ["今"], min_p=-1),
-        "max_new_tokens must be": lambda: generate(m, ["今"], max_new_tokens=0),
-        "max_new_tokens has 2 values for 1 rows": lambda: generate(
-            m, ["今"], max_new_tokens=[1, 2]
-        ),
-        "past_context must be": lambda: generate(m, ["今"], past_context="wrap"),  # pyright: ignore
-        "stop_strings must be a list": lambda: generate(m, ["今"], stop_strings="x"),
-        "no option 'temprature'": lambda: generate(m, ["今"], temprature=1),
-        "names token 999": lambda: generate(m, ["今"], bias={999: 1.0}),
-        "banned_tokens must be": lambda: generate(m, ["今"], banned_tokens="ab"),
-        "not both": lambda: generate(m, ["今"], regex="a", json_schema={}),
-        "ids must be rows of tokens": lambda: tokens(m.model, m.params, [1, 2]),  # pyright: ignore
-        "prompt 0 holds token 99": lambda: tokens(m.model, m.params, [[99]]),  # pyright: ignore
-        "has length 9": lambda: tokens(m.model, m.params, ids, [9]),  # pyright: ignore
-        "need as many lengths": lambda: tokens(m.model, m.params, ids, [1, 2]),  # pyright: ignore
-        "num_beams must be": lambda: generation.best_texts(m, ["今"], num_beams=0),
-        "num_best must be": lambda: generation.best_texts(m, ["今"], num_best=9),
-        "does not fill masks": lambda: generation.fill(m, ["今"]),
-        "no chat template": lambda: generation.Chat(m),
-        "the model's head is lm": lambda: jaxlm.predict(m, ["今"]),
-        "there is no directory nowhere/at/all": lambda: jaxlm.load("nowhere/at/all"),
-        "there is no config file 'gpt_tinny'": lambda: jaxlm.load_config("gpt_tinny"),
-        "needs a value": lambda: jaxlm.load_config("gpt_tiny", ["--train.steps"]),
-        "model.preset must be one of": lambda: jaxlm.preset("gpt5"),
-        "model.d_modle is not a known field": lambda: jaxlm.preset("gpt2", d_modle=3),
-        "33 tokens are more than model.max_seq_len 32": lambda: m.model.apply(
-            {"params": m.params}, jaxlm.generation.tokens.np.zeros((1, 33), int)
-        ),
+        "m": m,
+        "clf": classifier(m),
+        "ids": [[1, 2, 3]],
+        "generate": jaxlm.generate,
+        "tokens": jaxlm.generate_tokens,
+        "generation": generation,
+        "jaxlm": jaxlm,
+        "jnp": jnp,
+        **{thing.__name__: thing for thing in (*kinds, *functions)},
     }
 
 
 def main() -> None:
-    found = {}
-    for name, call in calls(make()).items():
+    found, known = [], names()
+    for line in TABLE.splitlines()[1:]:
+        call, sentence = line.split(" -> ")
         try:
-            call()
-            found[name] = "nothing raised"
+            eval(call, known)
+            told = "nothing raised"
         except JaxlmError as error:
-            found[name] = str(error)
+            told = str(error)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    json.dump(found, sys.stdout, ensure_ascii=False)
+            told = f"{type(error).__name__}: {error}"
+        found.append([call, sentence, told])
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    json.dump({"told": found, "kilobytes": kilobytes}, sys.stdout, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,14 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # training raises it after saving
         return INTERRUPTED
     except (JaxlmError, OSError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        told = error
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.filename}: {error.strerror}"
+        print(f"error: {told}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
+            raise
+        print("error: the device has too little memory for this; ask for less", file=sys.stderr)
         return 2
     return 0

@@ -5,13 +5,14 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.generate import (
     declare_options,
     declare_weights,
     load_with_weights,
     options_of,
+    read_text,
     with_suggested,
 )
 from jaxlm.cli.output import Verb, declare_source
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
     from jaxlm.generation import Chat
 
 
+GIVEN = ("tools", "documents")  # that a template may show, besides the messages
+
+
 def declare_chat(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     declare_source(parser)
-    parser.add_argument("--system", metavar="TEXT", help="system message before the dialogue")
+    add("--system", metavar="TEXT", help="system message before the dialogue")
+    for name in GIVEN:
+        add(f"--{name}", metavar="FILE", help=f"JSON: {name} that the chat template shows, a list")
     declare_options(parser, max_new_tokens=256)
     declare_weights(parser)
 
@@ -31,11 +38,12 @@ def declare_chat(parser: argparse.ArgumentParser) -> None:
 def run_chat(args: argparse.Namespace) -> None:
     """Answer the lines of standard input until it ends or a line is /exit."""
     options = options_of(args)
+    given = {name: read_json(getattr(args, name)) for name in GIVEN if getattr(args, name)}
     loaded = load_with_weights(args)
     options = with_suggested(args, loaded, options) | {"stop_strings": args.stop}
     from jaxlm.generation import Chat
 
-    chat = Chat(loaded, args.system, **options)
+    chat = Chat(loaded, args.system, **given, **options)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is no error
     interactive = sys.stdin.isatty()
@@ -52,6 +60,13 @@ def run_chat(args: argparse.Namespace) -> None:
             run_command(chat, *line.split(maxsplit=1))
         elif line:
             answer(chat, line)
+
+
+def read_json(path: str) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise JaxlmError(f"{path} is not JSON: {error}") from None
 
 
 def answer(chat: "Chat", line: str) -> None:

@@ -44,6 +44,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object")
 
 
+# Options of how a source is read, which are fields of the data section.
+READING = ("columns", "skip_unreadable", "hf_config", "hf_split")
+
+
 def declare_beams(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     beams = "beams that an encoder-decoder searches with; default 1, or the model's own"
@@ -57,6 +61,8 @@ def declare_columns(parser: argparse.ArgumentParser) -> None:
     add("--text-column", metavar="NAME", help="column of the text; default: the run's or task's")
     add("--pair-column", metavar="NAME", help="column of a second text, or of the context")
     add("--max-rows", type=positive, metavar="N", help="read at most this many rows")
+    skip = "pass over files that cannot be read, and tell which"
+    add("--skip-unreadable", action="store_true", default=None, help=skip)
     add("--hf-config", metavar="NAME", help="configuration of a data set hf:NAME")
     add("--hf-split", metavar="NAME", help="split of a data set hf:NAME; default: train")
 
@@ -95,13 +101,23 @@ def run(args: argparse.Namespace) -> None:
             raise JaxlmError(
                 f"--{name} is for rows of a task; a language model is scored on all text"
             )
-    given = fields_given(args, "text_column", "columns", "hf_config", "hf_split")
-    found = evaluate_text(loaded, args.data, max_documents=args.max_rows, **given)
+    given = fields_given(args, "text_column", *READING)
+    remarks: list[str] = []
+    found = evaluate_text(loaded, args.data, max_documents=args.max_rows, remarks=remarks, **given)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     show(args, f"{args.source} on {args.data}", found)
 
 
 def fields_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that are fields of the data section."""
+    """The options that are fields of the data section.
+
+    JaxlmError for those of a Hub data set, where the source is none.
+    """
+    source = getattr(args, "data", None) or getattr(args, "input", None) or ""
+    for name in {"hf_config", "hf_split"}.intersection(names):
+        if getattr(args, name) is not None and "hf:" not in source:
+            raise JaxlmError(f"--{name.replace('_', '-')} is for a data set hf:NAME, not {source}")
     return {name: getattr(args, name) for name in names}
 
 
@@ -116,9 +132,7 @@ def run_on_rows(args: argparse.Namespace, loaded: "Loaded") -> None:
     task, labels = row_task_of(loaded, args.dialogues), loaded.config.labels
     if args.png and task.label_pairs([], []) is None:
         raise JaxlmError(NO_CONFUSION)
-    given = fields_given(
-        args, "text_column", "pair_column", "label_column", "columns", "hf_config", "hf_split"
-    )
+    given = fields_given(args, "text_column", "pair_column", "label_column", *READING)
     data = rows_like_the_run(loaded, task, args.data, args.max_rows, **given)
     decoding = fields_given(args, "num_beams", "length_penalty")
     decoding = {name: value for name, value in decoding.items() if value is not None}

@@ -19,6 +19,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "write only the parameters that the run trained, such as adapters, to DEST.safetensors"
     )
     add("--adapters", action="store_true", help=trained)
+    peft = "write the adapters in PEFT's layout, to the directory DEST"
+    add("--peft", action="store_true", help=peft)
+    base = "the model that a run with frozen weights started from; default: where it was"
+    add("--base", metavar="PATH", help=base)
     add("--step", type=int, metavar="N", help="checkpoint to export; default: the best")
     declare_overwrite(parser, "--adapters")
     declare_proof(parser)
@@ -27,27 +31,31 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from jaxlm.loading import export, load
 
-    if args.adapters:
-        export_adapters(args)
+    if args.adapters or args.peft:
+        export_own_weights(args)
         return
-    export(load(args.source, args.step), args.target, args.dtype)
+    export(load(args.source, args.step, base=args.base), args.target, args.dtype)
     written = Path(args.target)
     # Read back, so that the check includes rounding to a smaller type.
     show_proof(args, load(written), written)
 
 
-def export_adapters(args: argparse.Namespace) -> None:
-    from jaxlm.checkpoint import CheckpointError, saved_steps
-    from jaxlm.loading import write_trained
+def export_own_weights(args: argparse.Namespace) -> None:
+    from jaxlm.own_weights import export_adapters, write_trained
 
+    wrong = {"--base": args.base, "--dtype": args.dtype, "--verify": args.verify}
+    for option in (name for name, given in wrong.items() if given):
+        raise JaxlmError(f"{option} is for a model that is written whole: leave it out")
+    if args.adapters and args.peft:
+        raise JaxlmError("--adapters writes one file and --peft a directory: give one of them")
+    if args.peft:
+        export_adapters(args.source, args.target, args.step)
+        print(f"{args.target}: adapters in PEFT's layout; jaxlm.load and PEFT open them")
+        return
     file = Path(args.target)
     if file.suffix != ".safetensors":
         file = file.with_name(f"{file.name}.safetensors")
     check_output(file, args.overwrite)
-    steps = saved_steps(Path(args.source) / "checkpoints")
-    if steps and args.step not in (None, *steps):
-        there = ", ".join(map(str, steps))
-        raise CheckpointError(f"{args.source} has no step {args.step}; it has {there}")
     write_trained(args.source, file, args.step)
     print(f"{file}: {file.stat().st_size:,} bytes; jaxlm.load(BASE, trained=...) puts it on")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.output import Verb, declare_source
+from jaxlm.cli.samples import print_pieces, print_samples, show_probabilities, tell_reasons
 from jaxlm.config import JaxlmError
 from jaxlm.config.schema import require
 from jaxlm.generation.options import OPTIONS, GenerationOptions
@@ -103,7 +104,11 @@ def declare_generate(parser: argparse.ArgumentParser) -> None:
     add("--stream", action="store_true", help="print the text as it is generated")
     show = "show each token with its probability, and the runners-up with theirs"
     add("--show-probabilities", action="store_true", help=show)
-    add("--json", action="store_true", help="one JSON object a sample: prompt and text")
+    add(
+        "--json",
+        action="store_true",
+        help="one JSON object a sample: prompt, text and the reason of its end",
+    )
 
 
 def run_generate(args: argparse.Namespace) -> None:
@@ -119,6 +124,7 @@ def run_generate(args: argparse.Namespace) -> None:
         schema = read_text(schema)
     from jaxlm import generation
     from jaxlm.generation.constraints import grammar_of
+    from jaxlm.generation.text import completions
 
     grammar_of(args.regex, schema)  # whether it can be read, before a model is loaded
     loaded = load_with_weights(args)
@@ -132,15 +138,17 @@ def run_generate(args: argparse.Namespace) -> None:
     if args.show_probabilities:
         show_probabilities(args, prompts, generation.explain(loaded, prompts, **options))
     elif args.stream:
+        reasons = []
         for i, prompt in enumerate(prompts):
             print("---\n" * (i > 0) + prompt, end="", flush=True)
-            for piece in generation.stream(loaded, prompt, **options, row=i):
-                print(piece, end="", flush=True)
+            reasons.append(print_pieces(generation.stream(loaded, prompt, **options, row=i)))
             print()
+        tell_reasons(args, reasons, options)
     else:
-        texts = generation.generate(loaded, prompts, **options)
-        pairs = zip(prompts, texts, strict=True)
-        print_samples(args, ({"prompt": prompt, "text": text} for prompt, text in pairs))
+        found = completions(loaded, prompts, **options)
+        samples = zip(prompts, found, strict=True)
+        print_samples(args, ({"prompt": p, "text": t, "reason": r} for p, (t, r) in samples))
+        tell_reasons(args, [reason for _, reason in found], options)
 
 
 def check_beams(args: argparse.Namespace) -> None:
@@ -219,32 +227,6 @@ def beam_samples(
     for prompt, texts in zip(prompts, found, strict=True):
         for text, score in texts:
             yield {"prompt": prompt, "text": text, "score": score}
-
-
-def print_samples(args: argparse.Namespace, samples: Iterator[dict[str, Any]]) -> None:
-    for i, sample in enumerate(samples):
-        if args.json:
-            print(json.dumps(sample, ensure_ascii=False))
-        else:
-            print("---\n" * (i > 0) + sample["prompt"] + sample["text"])
-
-
-def show_probabilities(args: argparse.Namespace, prompts: list[str], rows: list[list]) -> None:
-    """Print one line a token: the token, its probability, and the likeliest others."""
-    for i, (prompt, tokens) in enumerate(zip(prompts, rows, strict=True)):
-        if args.json:
-            shown = [token._asdict() for token in tokens]
-            print(json.dumps({"prompt": prompt, "tokens": shown}, ensure_ascii=False))
-            continue
-        print("---\n" * (i > 0) + prompt)
-        for token in tokens:
-            choices = [(token.text, token.probability), *token.others]
-            print("  " + " / ".join(f"{visible(text)} {p:.2f}" for text, p in choices))
-
-
-def visible(text: str) -> str:
-    """A token with visible whitespace: a space as an open box, a newline as an arrow."""
-    return text.replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u21e5")
 
 
 def read_text(path: str) -> str:

@@ -18,7 +18,7 @@ def declare_inspect(parser: argparse.ArgumentParser) -> None:
     add("--output", default="report.html", metavar="FILE", help=help_output)
     add("--figures", metavar="DIR", help="a folder for the figures as PNG and JSON, too")
     add("--language", choices=("en", "zh"), help="of the page at first; default: the text's")
-    add("--overwrite", action="store_true", help="replace a file that is no page of this verb")
+    add("--overwrite", action="store_true", help="replace what --output and --figures name")
 
 
 def run_inspect(args: argparse.Namespace) -> None:
@@ -26,6 +26,8 @@ def run_inspect(args: argparse.Namespace) -> None:
     if output.suffix.lower() not in (".html", ".htm"):
         raise JaxlmError(f"--output must end in .html, got {args.output}")
     check_page(output, args.overwrite)
+    if args.figures:
+        check_figures(Path(args.figures), args.overwrite)
     from jaxlm.inspection.pages import write_report
     from jaxlm.loading import load
     from jaxlm.runtime import keep_compiled_programs
@@ -52,6 +54,15 @@ def check_page(path: Path, overwrite: bool) -> None:
     ours = MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]
     if not ours and not overwrite:
         raise WriteError(f"{path} is there already; --overwrite replaces it")
+
+
+def check_figures(folder: Path, overwrite: bool) -> None:
+    """Raise WriteError where figures could replace files of a user."""
+    check_parent(folder)
+    if folder.exists() and not folder.is_dir():
+        raise WriteError(f"{folder} is a file; --figures takes a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise WriteError(f"{folder} is not empty; --overwrite replaces figures in it")
 
 
 INSPECT = Verb("a page that follows a text through a model", declare_inspect, run_inspect)

@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxlm.cli.evaluate import declare_columns, fields_given
+from jaxlm.cli.evaluate import READING, declare_columns, fields_given
 from jaxlm.cli.output import (
     Verb,
     check_output,
@@ -68,16 +68,18 @@ def run(args: argparse.Namespace) -> None:
         write_table(args.output, kind, with_answers([row], answers))
         return
     source = str(args.input)
-    names = ("text_column", "pair_column", "columns", "hf_config", "hf_split")
-    given = fields_given(args, *names)
+    given = fields_given(args, "text_column", "pair_column", *READING)
     data = rows_like_the_run(loaded, task, source, args.max_rows, **given)
-    read = lines_of(source)
+    skip, remarks = data.skip_unreadable, list[str]()
+    read = lines_of(source, skip, remarks)
     if read is None:
         hub, streaming = (data.hf_config, data.hf_split), args.max_rows is not None
-        read = read_rows(source, None, *hub, streaming=streaming, header=data.columns)
+        read = read_rows(source, None, *hub, streaming, skip, remarks, header=data.columns)
     else:
         data = dataclasses.replace(data, text_column="text")
     rows = list(itertools.islice(read, args.max_rows))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     items = items_of(type(task), rows, data, task.problem, source, labelled=False)
     full = [item for item in items if item is not None]
     found = iter(task.answers_to(loaded.model, loaded.params, full))
@@ -88,31 +90,36 @@ def run(args: argparse.Namespace) -> None:
 
 def print_notes(notes: Mapping[str, int], limit: int) -> None:
     """Print on stderr what was cut or left out."""
-    from jaxlm.tasks.examples import notes_in_words
+    from jaxlm.tasks.notes import notes_in_words
 
     for phrase in notes_in_words(notes, limit):
         print(phrase, file=sys.stderr)
 
 
-def lines_of(source: str) -> "Iterable[Record] | None":
+def lines_of(source: str, skip: bool, remarks: list[str]) -> "Iterable[Record] | None":
     """The lines of plain text files as rows, without blank ones; None for a source of rows.
 
-    A Markdown file or web page is one text.
+    A Markdown file or web page is one text. With `skip` a file that cannot be read is passed over
+    with a remark.
     """
     from jaxlm.data.dataset import is_plain_text
-    from jaxlm.data.sources import find_files, kind_of, read_document, read_lines
+    from jaxlm.data.sources import find_files, kind_of
+    from jaxlm.data.text_files import read_document, read_each, read_lines
 
     if not is_plain_text(source):
         return None
     files = find_files(source)
-    if any(kind_of(file) != ".txt" for file in files):
-        return ((str(file), {"text": read_document(file)}) for file in files)
-    return (
-        (f"{file} line {number}", {"text": line.rstrip("\r\n")})
-        for file in files
-        for number, line in enumerate(read_lines(file), 1)
-        if line.strip()
-    )
+    whole = any(kind_of(file) != ".txt" for file in files)
+
+    def texts(file: Path) -> "Iterator[Record]":
+        if whole:
+            yield str(file), {"text": read_document(file)}
+            return
+        for number, line in enumerate(read_lines(file), 1):
+            if line.strip():
+                yield f"{file} line {number}", {"text": line.rstrip("\r\n")}
+
+    return read_each(files, texts, skip, remarks)
 
 
 PREDICT = Verb("answers of a fine-tuned model to the rows of a file", declare, run)

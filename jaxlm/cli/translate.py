@@ -79,7 +79,8 @@ def read_input(
 
     from jaxlm.data import clean
     from jaxlm.data.rows import read_rows
-    from jaxlm.data.sources import TABLES, DataError, kind_of, read_lines
+    from jaxlm.data.sources import TABLES, DataError, kind_of
+    from jaxlm.data.text_files import read_lines
     from jaxlm.tasks.inference import row_task_of, rows_like_the_run
     from jaxlm.tasks.labelled_rows import items_of
 

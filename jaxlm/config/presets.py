@@ -111,4 +111,6 @@ def preset(name: str, **overrides: object) -> ModelConfig:
 
     Raises: ConfigError for an unknown preset or field.
     """
+    if not isinstance(name, str):
+        raise not_among("model.preset", name, PRESETS)
     return build_section(ModelConfig, expand_preset({"preset": name, **overrides}))

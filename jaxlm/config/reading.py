@@ -27,6 +27,12 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises: ConfigError for an unknown field or a value out of range.
     """
+    if not isinstance(name, str | Path):
+        raise ConfigError(f"a config is named by a path or the name of a recipe, got {name!r}")
+    if not (isinstance(overrides, list | tuple) and all(isinstance(w, str) for w in overrides)):
+        raise ConfigError(
+            f'overrides must be a list such as ["--train.steps", "100"], got {overrides!r:.60}'
+        )
     path = find_config(name)
     sections, given = read_yaml(path), parse_overrides(overrides)
     for section, fields in given.items():

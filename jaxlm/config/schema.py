@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from numbers import Real
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Optional
 
@@ -77,15 +79,21 @@ structure = partial(option, role="structure")
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A section of a config: a frozen dataclass whose fields are options."""
+    """A section of a config: a frozen dataclass whose fields are options.
+
+    A value may be text, as YAML and the command line give it; ConfigError for one of the wrong type
+    or out of range.
+    """
 
     title: ClassVar[str]
 
     def __post_init__(self):
+        kinds = types_of(type(self))
         for field in dataclasses.fields(self):
-            value, rule = getattr(self, field.name), field.metadata["rule"]
+            name, rule = f"{self.title}.{field.name}", field.metadata["rule"]
+            value: Any = convert(name, getattr(self, field.name), kinds[field.name])
+            object.__setattr__(self, field.name, value)
             if value is not None and rule is not None:
-                name = f"{self.title}.{field.name}"
                 require(RULES[rule](value), name, rule, value)
                 # Integers on a device have 32 bits.
                 small = not isinstance(value, int) or value < 2**31 or "2**32" in rule
@@ -116,15 +124,19 @@ def build_section(kind: type, values: Mapping[str, object], keys: Iterable[str] 
 
     Raises: ConfigError for an unknown field, or a value of the wrong type or out of range.
     """
-    types = typing.get_type_hints(kind)
     own = {f.name: f.metadata["formerly"] for f in dataclasses.fields(kind)}
     read = {}
     for name, value in values.items():
         if name not in own:
             raise unknown_field(kind.title, str(name), list(keys) or list(own))
-        value = own[name].get(str(value).lower(), value)
-        read[name] = convert(f"{kind.title}.{name}", value, types[name])
+        read[name] = own[name].get(str(value).lower(), value)
     return kind(**read)
+
+
+@functools.cache
+def types_of(kind: type) -> dict[str, Any]:
+    """The type of each field of a section."""
+    return typing.get_type_hints(kind)
 
 
 def unknown_field(section: str, name: str, keys: list[str]) -> ConfigError:
@@ -191,12 +203,12 @@ def convert_texts(name: str, value: object) -> tuple[str, ...]:
     raise ConfigError(f"{name} must be a text or a list such as [one, two], got {value!r}")
 
 
-def convert_number(name: str, value: object, kind: type) -> int | float:
+def convert_number(name: str, value: Any, kind: type) -> int | float:
     """An int may be written 1e3; infinities and NaN are refused."""
     try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if isinstance(value, bool) or not isinstance(value, str | Real):
             raise ValueError
-        number = float(value)
+        number = float(value)  # pyright: ignore
         if not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise ValueError
     except (ValueError, OverflowError):
@@ -205,4 +217,4 @@ def convert_number(name: str, value: object, kind: type) -> int | float:
     if kind is float:
         return number
     # Floats are exact only up to 2**53, so plain digits are read as an int.
-    return int(value) if str(value).lstrip("-").isdecimal() else int(number)
+    return int(value) if str(value).lstrip("-").isdecimal() else int(number)  # pyright: ignore

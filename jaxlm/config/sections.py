@@ -48,9 +48,9 @@ class DataConfig(Section):
 
     source: str = option(
         "sample:tinyshakespeare",
-        "a file, folder or glob (txt, md, html, json, jsonl, csv, tsv, parquet, conll), parallel "
-        "texts as x.{en,zh}, sample:NAME, hf:NAME, toy:NAME; a + b: both, or where rows are needed "
-        "two text files side by side",
+        "a file, folder or glob (txt, md, html, json, jsonl, csv, tsv, parquet, conll, conllu), "
+        "parallel texts as x.{en,zh}, sample:NAME, hf:NAME, toy:NAME; a + b: both, or where rows "
+        "are needed two text files side by side",
         "a text that is not empty",
     )
     text_column: Derived[str] = option(

@@ -18,17 +18,14 @@ from jaxlm.data.rows import read_rows, read_table, take_texts
 from jaxlm.data.sources import (
     DOCUMENTS,
     DataError,
-    clean,
     find_files,
-    fingerprint_source,
     kind_of,
     kinds_read,
     parallel_files,
     parts_of,
-    read_document,
-    read_each,
 )
 from jaxlm.data.store import STORE_FORMAT, TokenStore, open_store, write_store
+from jaxlm.data.text_files import clean, fingerprint_source, read_document, read_each
 from jaxlm.files import WriteError, folder_in_place
 from jaxlm.runtime import user_cache
 from jaxlm.tokenizer import END_OF_TEXT, KINDS, Tokenizer, TokenizerError, train_tokenizer

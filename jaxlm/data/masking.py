@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from jaxlm.config import TaskConfig
 from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.encoding import IDEOGRAPHS
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # of the geometric span lengths (Joshi et al. 2020)
 IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")

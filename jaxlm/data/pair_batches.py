@@ -10,7 +10,7 @@ from jaxtyping import Int
 from jaxlm.data.batches import Batch
 
 MOST_SHAPES = 8  # of batches, each of which takes seconds to compile
-FEWEST_BATCHES = 4  # that a shape must be worth
+FEWEST_BATCHES = 4  # of a shape in an epoch: a batch of a few pairs would be a noisy step
 EIGHT = 8  # rows of a batch are a multiple of it where there are more
 
 
@@ -36,8 +36,7 @@ class PairOrder:
     ):
         self.seed = seed
         longer = lengths.max(axis=1)
-        most = int(lengths.sum() // (FEWEST_BATCHES * batch_tokens))
-        groups = least_padding(lengths, min(MOST_SHAPES, max(1, most)))
+        groups = least_padding(lengths, MOST_SHAPES, FEWEST_BATCHES * batch_tokens)
         self.members = [np.flatnonzero(np.isin(longer, group)) for group in groups]
         self.shapes = []
         for members in self.members:
@@ -80,10 +79,13 @@ class PairOrder:
         return step / self.steps_per_epoch
 
 
-def least_padding(lengths: Int[np.ndarray, "N 2"], most: int) -> list[Int[np.ndarray, " _"]]:
+def least_padding(
+    lengths: Int[np.ndarray, "N 2"], most: int, smallest: float = 0
+) -> list[Int[np.ndarray, " _"]]:
     """The lengths of longer sides, in order, in at most `most` runs that need the least padding.
 
-    Pairs whose longer sides are of one run are padded to the longest source and target among them.
+    Pairs whose longer sides are of one run are padded to the longest source and target among them,
+    and then have `smallest` tokens or more; one run has all where nothing else is possible.
     """
     kinds, of_kind, counts = np.unique(lengths.max(axis=1), return_inverse=True, return_counts=True)
     longest = np.zeros((len(kinds), 2), np.int64)
@@ -99,7 +101,8 @@ def least_padding(lengths: Int[np.ndarray, "N 2"], most: int) -> list[Int[np.nda
         for j in range(1, n + 1):
             # The longest sides of kinds i to j - 1, for each i.
             tops = np.maximum.accumulate(longest[:j][::-1])[::-1].sum(axis=1)
-            sizes = cost[:j] + tops * (totals[j] - totals[:j])
+            sizes = tops * (totals[j] - totals[:j])
+            sizes = np.where(sizes < smallest, np.inf, cost[:j] + sizes)
             best = int(sizes.argmin())
             if sizes[best] < better[j]:
                 better[j], start[j] = sizes[best], best
@@ -111,7 +114,7 @@ def least_padding(lengths: Int[np.ndarray, "N 2"], most: int) -> list[Int[np.nda
         if first < end:
             runs.append(kinds[first:end])
         end = first
-    return runs[::-1]
+    return runs[::-1] or [kinds]
 
 
 def pair_batch(

@@ -3,16 +3,17 @@
 import csv
 import itertools
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.data.hub_rows import read_hub
 from jaxlm.data.sources import (
     TABLES,
     TAGGED,
+    TREEBANK,
     WITHOUT_FILES,
     DataError,
     find_part,
@@ -21,12 +22,11 @@ from jaxlm.data.sources import (
     kinds_read,
     parallel_files,
     parts_of,
-    read_each,
-    read_lines,
 )
+from jaxlm.data.tagged import is_tagged, read_tagged, read_treebank
+from jaxlm.data.text_files import read_each, read_lines
 from jaxlm.data.toys import read_toy
 
-ENTITY_TAG = re.compile(r"O|[BIESLU]-.+")
 Record = tuple[str, dict[str, Any]]  # file and line, for messages, and the fields
 
 
@@ -105,6 +105,8 @@ def read_table(
             yield from read_csv(file, header)
         case ".parquet":
             yield from read_parquet(file, columns)
+        case kind if kind == TREEBANK:
+            yield from read_treebank(file)
         case kind if kind in TAGGED or is_tagged(file):
             yield from read_tagged(file)
         case ".tsv":
@@ -214,35 +216,6 @@ def repeated(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def is_tagged(file: Path) -> bool:
-    """Whether a file starts with lines of a word and its tag (B-PER, I-PER, O)."""
-    head = [line.split() for line in itertools.islice(read_lines(file), 200)]
-    pairs = [fields for fields in head if fields]
-    return bool(pairs) and all(len(f) > 1 and ENTITY_TAG.fullmatch(f[-1]) for f in pairs)
-
-
-def read_tagged(file: Path) -> Iterator[Record]:
-    """Sentences in CoNLL format, one word with its tag per line, as rows of `tokens` and `tags`.
-
-    The word is the first field, the tag the last (Tjong Kim Sang and De Meulder 2003). Blank lines
-    separate sentences; comments and -DOCSTART- are left out.
-    """
-    start, words, tags = 1, [], []
-    for number, line in enumerate(itertools.chain(read_lines(file), [""]), 1):
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-        if fields and any(field.strip() for field in fields):
-            if len(fields) > 1 and not (line.startswith("# ") and "=" in line):
-                start = start if words else number
-                words.append(fields[0].strip())
-                tags.append(fields[-1].strip())
-            elif not line.startswith("#"):
-                raise DataError(f"{file} line {number} holds {line.strip()[:60]!r} without a tag")
-        elif words:
-            if words != ["-DOCSTART-"]:
-                yield f"{file} line {start}", {"tokens": words, "tags": tags}
-            words, tags = [], []
-
-
 def read_parallel(files: Mapping[str, Path]) -> Iterator[Record]:
     """The lines of parallel text files as rows with one column a file."""
     lines = itertools.zip_longest(*map(read_lines, files.values()))
@@ -273,35 +246,3 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Record]:
         yield from ((f"{file} row {i}", row) for i, row in enumerate(rows, 1))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} is not a Parquet file that can be read: {error}") from None
-
-
-def read_hub(source: str, config: str | None, split: str, streaming: bool) -> Iterator[Record]:
-    name = source.removeprefix("hf:")
-    if Path(name).exists():
-        raise DataError(f"hf: names a data set of the Hugging Face Hub: write {name!r} without it")
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
-        names = class_names(getattr(rows, "features", None) or {})
-        for i, row in enumerate(rows, 1):
-            named = {column: name_classes(row[column], texts) for column, texts in names.items()}
-            yield f"{source} row {i}", {**row, **named}
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source} cannot be loaded from the Hub: {reason}") from None
-
-
-def class_names(features: Any) -> dict[str, list[str]]:
-    """The class names of each column that stores classes, or lists of them, as numbers."""
-    inner = {column: getattr(kind, "feature", kind) for column, kind in features.items()}
-    return {column: kind.names for column, kind in inner.items() if hasattr(kind, "names")}
-
-
-def name_classes(value: Any, names: list[str]) -> Any:
-    if isinstance(value, list):
-        return [name_classes(item, names) for item in value]
-    if not isinstance(value, int):
-        return value
-    # -1 is a missing label, as in test splits whose labels are hidden.
-    return names[value] if 0 <= value < len(names) else None

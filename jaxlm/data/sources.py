@@ -1,37 +1,22 @@
-"""Files by path, folder, glob or sample name, read line by line or whole."""
+"""Files by path, folder, glob or sample name, and what kind each is."""
 
-import bz2
 import difflib
 import glob
-import gzip
-import hashlib
-import io
-import lzma
 import re
-import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from jaxlm.config import JaxlmError
+from jaxlm.data.contents import COMPRESSED, DataError
 
 HTML = (".html", ".htm")
 DOCUMENTS = (".txt", ".md", ".markdown", *HTML)  # a file is one text
 TAGGED = (".conll", ".bio", ".iob", ".iob2")  # one word with its tag per line
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED)  # rows with named columns
+TREEBANK = ".conllu"  # one word with its ten columns per line
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *TAGGED, TREEBANK)  # rows by column
 KINDS_OF_FILES = DOCUMENTS + TABLES
 WITHOUT_FILES = ("hf:", "toy:")  # beginnings of sources that are no files
-COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-# A compressed file may unpack to the larger of so many bytes and so many times its size, as a guard
-# against files that would fill the memory.
-MOST_UNPACKED, MOST_EXPANSION = 1 << 28, 200
 BRACES = re.compile(r"\{([^{}/\\]*,[^{}/\\]*)\}")
-# Control characters other than tab and newline, byte-order marks, and lone surrogates, which JSON
-# can hold but UTF-8 cannot.
-DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 SAMPLES = {
     "chat_en": "chat_en.jsonl",
     "chat_zh": "chat_zh.jsonl",
@@ -43,10 +28,6 @@ SAMPLES = {
     "tinyshakespeare": "tinyshakespeare.txt",
     "verses_en_es": "verses_en_es.tsv.xz",
 }
-
-
-class DataError(JaxlmError):
-    """Text that cannot be found, read, split or cut into windows."""
 
 
 def find_files(source: str) -> list[Path]:
@@ -184,131 +165,3 @@ def kind_of(file: Path) -> str:
     """The suffix in lower case, without that of a compression."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     return next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
-
-
-def fingerprint_source(source: str) -> str:
-    """A hash of the contents; for a Hub data set only its name, as its contents are not local."""
-    if source.startswith("hf:"):
-        return source
-    whole = hashlib.sha256()
-    for file in find_files(source):
-        with reading(file), file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        whole.update(f"{kind_of(file)} {digest}\n".encode())
-    return whole.hexdigest()
-
-
-def read_lines(file: Path) -> Iterator[str]:
-    """Lines with their line ends, read one by one: a few rows of a large file cost little."""
-    offset = 0
-    with reading(file), open_file(file) as content:
-        for line in content:
-            yield decode_utf8(line, file, offset)
-            offset += len(line)
-
-
-def read_document(file: Path) -> str:
-    """The text of a whole file; of a web page without its tags."""
-    with reading(file), open_file(file) as content:
-        text = decode_utf8(content.read(), file)
-    return text_of_page(text, file) if kind_of(file) in HTML else text
-
-
-def text_of_page(page: str, file: Path) -> str:
-    try:
-        import trafilatura  # pyright: ignore[reportMissingImports], an extra
-        from lxml import etree, html  # pyright: ignore
-    except ImportError:
-        raise DataError(
-            f'{file} is a web page, which needs the data extra: pip install "jaxlm[data]"'
-        ) from None
-    if text := trafilatura.extract(page):
-        return text
-    try:
-        # The extractor gives nothing for a page of a few words.
-        tree = html.document_fromstring(page.encode(), parser=html.HTMLParser(encoding="utf-8"))
-    except (ValueError, etree.LxmlError):  # a page without any text
-        return ""
-    etree.strip_elements(tree, "script", "style", "head", with_tail=False)
-    return tree.text_content().strip()
-
-
-def read_each[T](
-    files: Sequence[Path], read: Callable[[Path], Iterator[T]], skip: bool, remarks: list[str]
-) -> Iterator[T]:
-    """The contents of each file; with `skip` one that cannot be read is skipped with a remark.
-
-    A .json file among others is skipped likewise, as it may hold anything.
-    """
-    for file in files:
-        if not skip and (kind_of(file) != ".json" or len(files) == 1):
-            yield from read(file)
-            continue
-        try:
-            found = list(read(file))
-        except DataError as error:
-            remarks.append(f"skipped a file: {error}")
-        else:
-            yield from found
-
-
-def decode_utf8(content: bytes, file: Path, offset: int = 0) -> str:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is not UTF-8: byte {offset + error.start} is {content[error.start]:#04x}; "
-            "convert the file to UTF-8, or set data.skip_unreadable if it is one of many"
-        ) from None
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
-def clean(text: str, normalize: Literal["none", "NFC", "NFKC"] = "none") -> str:
-    """Make line ends newlines, drop control characters, and apply a Unicode normal form."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = DROPPED.sub("", text)
-    return text if normalize == "none" else unicodedata.normalize(normalize, text)
-
-
-def open_file(file: Path) -> Any:
-    """The bytes of a file, decompressed while reading."""
-    unpack = COMPRESSED.get(file.suffix.lower())
-    return file.open("rb") if unpack is None else io.BufferedReader(Unpacked(file, unpack))
-
-
-class Unpacked(io.RawIOBase):
-    """The contents of a compressed file.
-
-    Raises: DataError where they are far larger than the file, as a guard against exhausted memory.
-    """
-
-    def __init__(self, file: Path, unpack: Any):
-        self.file, self.content = file, unpack(file, "rb")
-        self.left = max(MOST_UNPACKED, MOST_EXPANSION * file.stat().st_size)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.content.readinto(buffer)
-        self.left -= count
-        if self.left < 0:
-            raise DataError(
-                f"{self.file} unpacks to over {MOST_EXPANSION} times its size; unpack it yourself "
-                "if that is right"
-            )
-        return count
-
-    def close(self) -> None:
-        self.content.close()
-        super().close()
-
-
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turn errors of reading a file into a DataError."""
-    try:
-        yield
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{file} cannot be read: {reason}") from None

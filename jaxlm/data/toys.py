@@ -26,8 +26,8 @@ def copy(random: np.random.Generator) -> Pair:
 
 
 def addition(random: np.random.Generator) -> Pair:
-    """Two numbers of up to three digits, and their sum."""
-    a, b = random.integers(1000, size=2).tolist()
+    """Two numbers of three digits, and their sum."""
+    a, b = random.integers(100, 1000, size=2).tolist()
     return f"{a}+{b}", str(a + b)
 
 

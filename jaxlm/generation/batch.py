@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,6 +19,8 @@ from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import bucket, pad_rows
 
 SMALLEST_CACHE = 128
+# length: max_new_tokens; match: nothing can follow what a regex or a schema asks for
+Reason = Literal["length", "stop_token", "stop_string", "match"]
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Continuation:
     num_prompt: int  # how many of them are the prompt's
     generated: list[int] = field(default_factory=list)
     done: bool = False
+    reason: Reason = "length"  # why it ended, once it is done
     reported: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -57,6 +60,11 @@ class DecodingBatch:
         self.model, self.params, self.speculation = model, params, speculation
         self.report = report
         self.num_steps = 0
+        check_model(model, params)
+        if len(options) != len(prompts):
+            raise GenerationError(
+                f"{len(prompts)} prompts need as many options, got {len(options)}"
+            )
         vocab_size, limit = model.config.vocab_size, model.config.max_seq_len
         check_prompt_ids(prompts, vocab_size)
         check_sources(model, prompts, sources)
@@ -137,8 +145,9 @@ class DecodingBatch:
             if self.report:
                 for name in REPORTED:
                     row.reported[name].append(getattr(emitted, name)[i, : len(new)])
-            ended = len(row.generated) == row.options.max_new_tokens
-            row.done |= ended or (bool(new) and new[-1] in row.options.stop_tokens)
+            if new and new[-1] in row.options.stop_tokens:
+                row.done, row.reason = True, "stop_token"
+            row.done |= len(row.generated) == row.options.max_new_tokens
         return emitted
 
     def _context(self) -> Context:
@@ -184,6 +193,17 @@ def openings(
             "model.decoder_start_id is null: give the token that a target begins with"
         )
     return [[start]] * len(rows), rows
+
+
+def check_model(model: Any, params: Any) -> None:
+    """Raise GenerationError unless it is a model that generates, with its params."""
+    if not isinstance(model, AutoregressiveLM):
+        raise GenerationError(
+            f"a model that generates is a CausalLM or a Seq2SeqLM, got a {type(model).__name__}"
+        )
+    if not isinstance(params, Mapping) or "params" in params:
+        names = list(params) if isinstance(params, Mapping) else type(params).__name__
+        raise GenerationError(f"params must be those of the model, as loaded.params, got {names}")
 
 
 def check_prompt_ids(

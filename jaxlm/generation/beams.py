@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import flax.struct
@@ -14,8 +15,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config.schema import require
-from jaxlm.generation.batch import SMALLEST_CACHE, check_prompt_ids, check_sources, openings
-from jaxlm.generation.options import GenerationError
+from jaxlm.generation.batch import (
+    SMALLEST_CACHE,
+    check_model,
+    check_prompt_ids,
+    check_sources,
+    openings,
+)
+from jaxlm.generation.options import GenerationError, is_number
 from jaxlm.generation.prefill import extend, fill_cache, gather_rows, head
 from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache
@@ -23,6 +30,7 @@ from jaxlm.ops.padding import bucket, pad_rows
 
 NEVER = -1e9  # the score of what is not there
 SMALLEST_OUTPUT = 64
+MOST_BEAMS = 1000  # each has a cache of its own
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,14 @@ def beam_search(
     Raises GenerationError or ConfigError for bad arguments, and where prompt and new tokens do not
     fit the model's context.
     """
-    require(max_new_tokens >= 1, "max_new_tokens", "at least 1", max_new_tokens)
-    require(num_beams >= 1, "num_beams", "at least 1", num_beams)
-    require(math.isfinite(length_penalty), "length_penalty", "finite", length_penalty)
-    require(1 <= num_best <= num_beams, "num_best", "from 1 to num_beams", num_best)
+    check_model(model, params)
+    counts = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "num_best": num_best}
+    for name, count in counts.items():
+        require(is_number(count, Integral) and count >= 1, name, "at least 1", count)
+    require(num_beams <= MOST_BEAMS, "num_beams", f"at most {MOST_BEAMS}", num_beams)
+    finite = is_number(length_penalty, Real) and math.isfinite(length_penalty)
+    require(finite, "length_penalty", "finite", length_penalty)
+    require(num_best <= num_beams, "num_best", "from 1 to num_beams", num_best)
     if not prompts:
         empty = np.zeros((0, num_best), np.int32)
         return Beams(np.zeros((0, num_best, max_new_tokens), np.int32), empty, empty * 1.0)

@@ -7,8 +7,8 @@ from typing import Any
 from jaxlm.artifact import Loaded
 from jaxlm.generation.options import GenerationError
 from jaxlm.generation.prefill import Prefix
-from jaxlm.generation.text_batch import LOOK, TextBatch, check_texts, text_options
-from jaxlm.tokenizer.chat import dialogue_ids, knows_dialogues
+from jaxlm.generation.text_batch import LOOK, TextBatch, causal, check_texts, text_options
+from jaxlm.tokenizer.chat import check_given, dialogue_ids, knows_dialogues
 
 
 class Chat:
@@ -16,11 +16,21 @@ class Chat:
 
     The prompt is the tokenizer's chat template, or for a model of `[CLS] turn [SEP] turn [SEP]`
     dialogues that; GenerationError where the tokenizer has neither. What the model has cached of
-    the turns before is not computed again. `options` are those of `generate`; each turn draws as a
+    the turns before is not computed again. A template may show `tools` and `documents`, lists of
+    JSON objects as transformers takes them. `options` are those of `generate`; each turn draws as a
     row of its own.
     """
 
-    def __init__(self, loaded: Loaded, system: str | None = None, **options: Any):
+    def __init__(
+        self,
+        loaded: Loaded,
+        system: str | None = None,
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        documents: list[dict[str, Any]] | None = None,
+        **options: Any,
+    ):
+        causal(loaded)
         tokenizer = loaded.tokenizer
         self.loaded = loaded
         if not knows_dialogues(tokenizer):
@@ -33,6 +43,9 @@ class Chat:
         ends = () if tokenizer.config.get("chat_template") else (tokenizer.sep_id,)
         (self.options,) = text_options(loaded, 1, ends, **options)
         self.system = system
+        given = {"tools": tools, "documents": documents}
+        self.given = {name: value for name, value in given.items() if value is not None}
+        check_given(tokenizer, self.given)
         self.reset()
 
     def reset(self) -> None:
@@ -46,7 +59,7 @@ class Chat:
         """Yield the reply to a message in pieces; it is remembered when it is whole."""
         turns = [*self.messages, {"role": "user", "content": message}]
         turn = sum(m["role"] == "assistant" for m in self.messages)
-        prompt = dialogue_ids(self.loaded.tokenizer, turns)
+        prompt = dialogue_ids(self.loaded.tokenizer, turns, self.given)
         prefix, self.prefix = self.prefix, None  # used up
         batch = TextBatch(
             self.loaded,

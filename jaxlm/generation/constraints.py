@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, UInt32
 from jaxlm.generation.detokenizer import joins_words, starts_wide
 from jaxlm.generation.options import GenerationError
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.encoding import UNSPACED
+from jaxlm.tokenizer.characters import UNSPACED
 
 
 class Grammar(NamedTuple):
@@ -85,6 +85,8 @@ def grammar_of(regex: str | None, json_schema: str | Mapping[str, Any] | None) -
     """The grammar of one of the two; GenerationError if it cannot be read, or for both."""
     if regex is None and json_schema is None:
         return None
+    if not isinstance(regex, str | None):
+        raise GenerationError(f"regex must be a text, got {regex!r}")
     library = load_library()
     if regex is not None and json_schema is not None:
         raise GenerationError("give a regular expression or a JSON schema, not both")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import decoders
 
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.encoding import WIDE
+from jaxlm.tokenizer.characters import WIDE
 
 BROKEN = "\ufffd"  # what a part of a UTF-8 character decodes to
 BESIDE_WIDE = re.compile(f"(?<=[{WIDE}]) | (?=[{WIDE}])")

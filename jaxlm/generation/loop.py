@@ -170,7 +170,7 @@ def model_pass(inputs: DecodingInputs, proposal: Proposal, state: DecodingState)
     else:
         found = jax.lax.while_loop(lambda found: jnp.any(found.right), verify, found)
     emitted = dataclasses.replace(found.emitted, num_steps=found.emitted.num_steps + 1)
-    cache = cache.replace(lengths=cache.lengths + emitted.counts - before)
+    cache = dataclasses.replace(cache, lengths=cache.lengths + emitted.counts - before)
     return DecodingState(cache, found.context, emitted, found.active)
 
 

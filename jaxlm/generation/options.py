@@ -121,6 +121,10 @@ class GenerationOptions:
     def __post_init__(self):
         for declared in OPTIONS.values():
             declared.check(getattr(self, declared.name))
+        most = f"at most max_new_tokens ({self.max_new_tokens})"
+        require(
+            self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", most, self.min_new_tokens
+        )
 
     def check_tokens(self, vocab_size: int) -> None:
         """Raise GenerationError where bias or bans name a token that is none, or leave none."""
@@ -141,6 +145,11 @@ class GenerationOptions:
 
 
 NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}
+
+
+def is_number(value: Any, kind: type) -> bool:
+    """Whether a value is one of these numbers, which Python's True and False are not here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class PerRow(list):
@@ -189,14 +198,14 @@ class Option:
         if self.choices:
             require(value in self.choices, self.name, self.wanted, value)
         elif not self.is_number:
-            known = all(isinstance(token, Integral) for token in value)
+            known = all(is_number(token, Integral) for token in value)
             require(known, self.name, self.wanted, value)
             if isinstance(value, Mapping):
-                known = all(x < math.inf for x in value.values())
+                known = all(is_number(x, Real) and x < math.inf for x in value.values())
                 require(known, self.name, "numbers by token id, minus infinity among them", value)
         elif not (value is None and self.optional):
             kind, words = NUMBERS[self.type]
-            require(isinstance(value, kind), self.name, words, value)
+            require(is_number(value, kind), self.name, words, value)
             assert value is not None
             require(bool(self.range.holds(value)), self.name, self.range.words, value)
             require(abs(value) < self.below, self.name, "below 2**31", value)

@@ -4,6 +4,7 @@ All but the last token of a prompt is cached, so that every logit is made, and e
 in the one decoding loop.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.models import AutoregressiveLM
 from jaxlm.nn.block import KVCache, SourceCache, init_cache
-from jaxlm.nn.layers import Int8Matrix, matmul_transposed
+from jaxlm.nn.int8 import Int8Matrix, matmul_transposed
 from jaxlm.ops.padding import bucket, pad_rows
 
 # Prompts are cached so many tokens at a time: by the larger number as long as most of it is used.
@@ -126,7 +127,7 @@ def fill_cache(
         ids = pad_rows(sources, (batch_size, bucket(longest, NARROW, model.config.max_seq_len)))
         lengths = pad_rows([[len(source) for source in sources]], (1, batch_size))[0]
         read = read_sources(model, params, ids, np.arange(ids.shape[1]) < lengths[:, None])
-        cache = new_cache(model, batch_size, num_slots).replace(source=read)
+        cache = dataclasses.replace(new_cache(model, batch_size, num_slots), source=read)
         return append_tokens(model, params, cache, rows)
     unique = list(dict.fromkeys(map(tuple, rows)))
     num_unique = bucket(len(unique), 1)
@@ -159,7 +160,7 @@ def refill(
         return append_tokens(model, params, resized(model, cache, 0, cache.num_slots), [tokens])
     row = new_cache(model, 1, cache.num_slots)
     if cache.source is not None:
-        row = row.replace(source=source_of(cache.source, np.array([i], np.int32)))
+        row = dataclasses.replace(row, source=source_of(cache.source, np.array([i], np.int32)))
     return place_row(cache, append_tokens(model, params, row, [tokens]), np.int32(i))
 
 
@@ -193,7 +194,7 @@ def resized(model: AutoregressiveLM, cache: KVCache, length: int, num_slots: int
     """A single row's cache, only its first `length` tokens counting, with `num_slots` or more."""
     if cache.num_slots < num_slots:
         cache = place_row(new_cache(model, 1, num_slots), cache, np.int32(0))
-    return cache.replace(lengths=jax.device_put(np.array([length], np.int32)))
+    return dataclasses.replace(cache, lengths=jax.device_put(np.array([length], np.int32)))
 
 
 def common_prefix(*rows: Sequence[int]) -> list[int]:

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int
 from jaxlm.artifact import Loaded
 from jaxlm.generation.options import GenerationError
 from jaxlm.generation.text_batch import generating
-from jaxlm.models import CausalLM
+from jaxlm.models import AutoregressiveLM
 from jaxlm.models.parameters import output_dim, path_name
-from jaxlm.nn.layers import Int8Matrix
+from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.ops.padding import pad_rows
 
 WINDOW = 256  # tokens compared at a time
@@ -64,7 +64,7 @@ def num_bytes(params: Any) -> int:
 
 
 def compare_params(
-    model: CausalLM, params: Any, others: Any, rows: Sequence[Sequence[int]]
+    model: AutoregressiveLM, params: Any, others: Any, rows: Sequence[Sequence[int]]
 ) -> Comparison:
     """How far the distributions by other params are from those by the first, on rows of tokens.
 
@@ -87,7 +87,7 @@ def compare_params(
 
 @partial(jax.jit, static_argnames="model")
 def compare_window(
-    model: CausalLM, params: Any, others: Any, ids: Int[Array, "1 T"], count: Int[Array, ""]
+    model: AutoregressiveLM, params: Any, others: Any, ids: Int[Array, "1 T"], count: Int[Array, ""]
 ) -> Float[Array, "3"]:
     """Sums over the first `count` next tokens: the divergence, and the loss by either params."""
     apply: Any = model.apply

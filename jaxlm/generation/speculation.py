@@ -5,7 +5,9 @@ have used anyway. So whatever proposes, greedy or sampled, the tokens are those 
 speculation (Leviathan et al. 2023; sharing the draws: Daliri et al. 2025).
 """
 
+import dataclasses
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -14,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from jaxlm.generation.options import GenerationError
+from jaxlm.config.schema import require
+from jaxlm.generation.options import GenerationError, is_number
 from jaxlm.generation.prefill import extend, fill_cache, head, refill
 from jaxlm.generation.rules import Context, runs_before
 from jaxlm.generation.sampler import OptionArrays, sample_tokens
@@ -99,7 +102,9 @@ class Lookup:
     patience: int = static_field(8)
 
     def check(self, model: AutoregressiveLM) -> None:
-        pass
+        for name in ("width", "shortest", "longest", "patience"):
+            value = getattr(self, name)
+            require(is_number(value, Integral) and value >= 1, name, "at least 1", value)
 
     def start(
         self,
@@ -174,6 +179,8 @@ class DraftModel:
     width: int = static_field(4)
 
     def check(self, model: AutoregressiveLM) -> None:
+        if not isinstance(self.model, AutoregressiveLM):
+            raise GenerationError(f"a draft model is a CausalLM, got a {type(self.model).__name__}")
         kind, expected = self.model.config.architecture, model.config.architecture
         if kind != expected:
             raise GenerationError(
@@ -236,4 +243,4 @@ class DraftModel:
         proposal: Proposal,
         gained: Int[Array, " B"],
     ) -> KVCache:
-        return memory.replace(lengths=lengths)  # back to the length of the model's
+        return dataclasses.replace(memory, lengths=lengths)  # back to the length of the model's

@@ -1,26 +1,28 @@
 """Text in, text out: prompts continued, masked tokens filled in."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from numbers import Integral
 from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config.schema import require
-from jaxlm.generation.batch import Continuation
+from jaxlm.generation.batch import Continuation, Reason
 from jaxlm.generation.beams import beam_search
 from jaxlm.generation.detokenizer import BROKEN, Detokenizer
 from jaxlm.generation.loop import REPORTED
-from jaxlm.generation.options import GenerationError, PastContext
+from jaxlm.generation.options import GenerationError, PastContext, is_number
 from jaxlm.generation.speculation import Speculation
 from jaxlm.generation.text_batch import (
     LOOK,
     TextBatch,
     banned_ids,
+    check_texts,
     end_tokens,
     forced_tokens,
     generating,
@@ -68,7 +70,7 @@ def generate(
     token can. An empty prompt starts from the tokenizer's opening token, bos or eos; without any it
     raises GenerationError.
     """
-    batches = TextBatch.of_prompts(
+    found = completions(
         loaded,
         [prompts] if isinstance(prompts, str) else prompts,
         stop_strings,
@@ -84,12 +86,23 @@ def generate(
         stop_tokens=stop_tokens,
         **options,
     )
-    texts = [text for batch in batches for text in batch.complete()]
+    texts = [text for text, _ in found]
     return texts[0] if isinstance(prompts, str) else texts
 
 
-def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
-    """Yield the continuation of a prompt in pieces of whole characters.
+def completions(
+    loaded: Loaded, prompts: Iterable[str], *args: Any, **options: Any
+) -> list[tuple[str, Reason]]:
+    """What `generate` returns for a list of prompts, and why each text ended."""
+    found = []
+    for batch in TextBatch.of_prompts(loaded, prompts, *args, **options):
+        texts = batch.complete()
+        found += zip(texts, batch.reasons, strict=True)
+    return found
+
+
+def stream(loaded: Loaded, prompt: str, **options: Any) -> Generator[str, None, Reason]:
+    """Yield the continuation of a prompt in pieces of whole characters; return why it ended.
 
     Joined they are what `generate` returns with the same options.
     """
@@ -97,6 +110,7 @@ def stream(loaded: Loaded, prompt: str, **options: Any) -> Iterator[str]:
     for (piece,) in batch.run(LOOK):
         if piece:
             yield piece
+    return batch.reasons[0]
 
 
 class Explained(NamedTuple):
@@ -115,6 +129,8 @@ def explain(
     The token that ends a text, or completes its stop string, is among them. At most nine others are
     known.
     """
+    counted = is_number(num_others, Integral) and num_others >= 0
+    require(counted, "num_others", "a whole number, at least 0", num_others)
     rows = []
     listed = [prompts] if isinstance(prompts, str) else prompts
     for batch in TextBatch.of_prompts(loaded, listed, report=True, **options):
@@ -211,11 +227,13 @@ def fill(loaded: Loaded, texts: str | Sequence[str], top: int = 5) -> Filled | l
     Raises GenerationError where a text has no mask or is longer than the model's context, and for
     a model that is no MaskedLM.
     """
-    require(top >= 1, "top", "at least 1", top)
+    check_loaded(loaded)
+    require(is_number(top, Integral) and top >= 1, "top", "at least 1", top)
     if not isinstance(loaded.model, MaskedLM):
         raise GenerationError(f"a {type(loaded.model).__name__} does not fill masks")
     if isinstance(texts, str):
         return fill_text(loaded, texts, top)
+    check_texts("texts", texts)
     return [fill_text(loaded, text, top) for text in texts]
 
 

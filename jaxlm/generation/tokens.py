@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxlm.generation.batch import DecodingBatch, openings
+from jaxlm.config.schema import require
+from jaxlm.generation.batch import DecodingBatch, check_model, openings
 from jaxlm.generation.loop import REPORTED, TOP
-from jaxlm.generation.options import GenerationError, PastContext, options_of_rows
+from jaxlm.generation.options import (
+    GenerationError,
+    PastContext,
+    is_number,
+    options_of_rows,
+)
 from jaxlm.generation.speculation import Speculation
 from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import pad_rows
@@ -63,6 +70,8 @@ def generate_tokens(
     on with its last `max_seq_len // 2` (the newest token among them) at positions from 0, as often
     as needed; "refuse" raises. Raises GenerationError or ConfigError for bad arguments.
     """
+    require(is_number(pad_id, Integral), "pad_id", "a token id", pad_id)
+    check_model(model, params)
     prompts, sources = openings(model, split_rows(ids, lengths))
     rows = options_of_rows(
         len(prompts),
@@ -117,14 +126,28 @@ def score_tokens(
     return out
 
 
+def whole_numbers(name: str, values: Any) -> Int[np.ndarray, "..."]:
+    """An array of integers; GenerationError for what is none, such as rows of unlike lengths."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise GenerationError(
+            f"{name} must be rows of the same length: pad them and give their lengths"
+        ) from None
+    if array.size and array.dtype.kind not in "iu":
+        raise GenerationError(f"{name} must be whole numbers, got {values!r:.60}")
+    return array.astype(int)
+
+
 def split_rows(
     ids: Int[Array | np.ndarray, "..."], lengths: Int[Array | np.ndarray, " B"] | None
 ) -> list[list[int]]:
     """The rows of ids without their padding; GenerationError where lengths do not fit them."""
-    ids = np.asarray(ids)
+    ids = whole_numbers("ids", ids)
     if ids.ndim != 2:
         raise GenerationError(f"ids must be rows of tokens, (B, T), but have the shape {ids.shape}")
-    lengths = np.full(len(ids), ids.shape[1]) if lengths is None else np.asarray(lengths)
+    lengths = np.full(len(ids), ids.shape[1]) if lengths is None else lengths
+    lengths = whole_numbers("lengths", lengths)
     if lengths.shape != ids.shape[:1]:
         raise GenerationError(f"{len(ids)} rows of ids need as many lengths, got {lengths.shape}")
     for i, length in enumerate(lengths.tolist()):

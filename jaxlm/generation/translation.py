@@ -48,7 +48,7 @@ def translate(
     texts = listed_texts("texts", texts)
     theirs = loaded.origin.get("generation_config") or {}
     if num_beams is None:
-        num_beams = theirs.get("num_beams") or 1 if not temperature else 1
+        num_beams = int(theirs.get("num_beams") or 1) if not temperature else 1
     num_beams = max(num_beams, n_best or 1)
     if length_penalty is None:
         penalty = theirs.get("length_penalty")

@@ -200,18 +200,8 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
     if dtype not in TYPES:
         raise ExchangeError(f"dtype must be one of {', '.join(TYPES)}, got {dtype!r}")
     family = family_of(loaded.config, loaded.origin.get("model_type"))
-    theirs = config_to_reference(loaded.config, family.name)
-    theirs |= {"dtype": dtype, "torch_dtype": dtype}
     specials = special_ids(loaded)
-    for name in specials.keys() & theirs.keys():
-        # Some sources count positions from another id than their tokenizer's padding.
-        if specials[name] is None or loaded.origin.get(name) == theirs[name]:
-            specials[name] = theirs[name]
-        if specials[name] != theirs[name]:
-            raise ExchangeError(
-                f"{name} is {specials[name]}, but a {theirs['model_type']} must have {theirs[name]}"
-            )
-    theirs |= specials
+    theirs = reference_config(loaded, family, specials) | {"dtype": dtype, "torch_dtype": dtype}
     with folder_in_place(path) as folder:
         finer = {name: TYPES[kind] for name, kind in others.items()}
         tensors = exported(loaded.params, loaded.config, TYPES[dtype], finer, family)
@@ -226,6 +216,20 @@ def write_directory(loaded: Loaded, path: Path, dtype: str | None = None) -> Non
             with_padding(loaded.tokenizer, specials["pad_token_id"]).save(folder)
         card = model_card(loaded, theirs)
         (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def reference_config(loaded: Loaded, family: Family, specials: dict[str, Any]) -> dict[str, Any]:
+    """Their config.json of a model, special tokens included; `specials` are brought into line."""
+    theirs = config_to_reference(loaded.config, family.name)
+    for name in specials.keys() & theirs.keys():
+        # Some sources count positions from another id than their tokenizer's padding.
+        if specials[name] is None or loaded.origin.get(name) == theirs[name]:
+            specials[name] = theirs[name]
+        if specials[name] != theirs[name]:
+            raise ExchangeError(
+                f"{name} is {specials[name]}, but a {theirs['model_type']} must have {theirs[name]}"
+            )
+    return theirs | specials
 
 
 def special_ids(loaded: Loaded) -> dict[str, Any]:
@@ -260,7 +264,7 @@ def with_padding(tokenizer: Tokenizer, pad_id: int | None) -> Tokenizer:
     if tokenizer.pad_id is not None or pad_id is None:
         return tokenizer
     token = tokenizer.backend.id_to_token(pad_id)
-    return Tokenizer(tokenizer.backend, tokenizer.config | {"pad_token": token})
+    return Tokenizer(tokenizer.backend, tokenizer.config | {"pad_token": token}, tokenizer.source)
 
 
 def model_card(loaded: Loaded, theirs: Mapping[str, Any]) -> str:

@@ -8,21 +8,21 @@ TOKENS = "backbone/{side}/embed/tokens"
 PARTS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
 
 
-def attention(ours: str, theirs: str) -> tuple[TensorRow, ...]:
+def attention_rows(ours: str, theirs: str) -> tuple[TensorRow, ...]:
     return tuple(
         row for part, name in PARTS.items() for row in dense(f"{ours}/{part}", f"{theirs}.{name}")
     )
 
 
-def side(name: str) -> tuple[TensorRow, ...]:
+def side_rows(name: str) -> tuple[TensorRow, ...]:
     """The rows of one trunk."""
     ours, theirs = f"backbone/{name}/layers_{{i}}", f"model.{name}.layers.{{i}}"
     return (
         TensorRow((f"backbone/{name}/embed/positions",), f"model.{name}.embed_positions.weight"),
         *norm(f"backbone/{name}/embed/norm", f"model.{name}.layernorm_embedding"),
-        *attention(f"{ours}/attention", f"{theirs}.self_attn"),
+        *attention_rows(f"{ours}/attention", f"{theirs}.self_attn"),
         *norm(f"{ours}/attention_norm", f"{theirs}.self_attn_layer_norm"),
-        *attention(f"{ours}/cross_attention", f"{theirs}.encoder_attn"),
+        *attention_rows(f"{ours}/cross_attention", f"{theirs}.encoder_attn"),
         *norm(f"{ours}/cross_attention_norm", f"{theirs}.encoder_attn_layer_norm"),
         *dense(f"{ours}/feed_forward/up", f"{theirs}.fc1"),
         *dense(f"{ours}/feed_forward/down", f"{theirs}.fc2"),
@@ -43,8 +43,8 @@ MARIAN = Family(
         TensorRow(
             (TOKENS.format(side="encoder"),), "model.encoder.embed_tokens.weight", when=OWN_TABLES
         ),
-        *side("encoder"),
-        *side("decoder"),
+        *side_rows("encoder"),
+        *side_rows("decoder"),
         TensorRow(("head",), "lm_head.weight", TRANSPOSED),
         TensorRow(("bias",), "final_logits_bias", ROW),
     ),
@@ -137,7 +137,7 @@ T5_ATTENTION = {"query": "q", "key": "k", "value": "v", "output": "o"}
 T5_FEED_FORWARD = (("up", "wi", False), ("up", "wi_1", True), ("gate", "wi_0", True))
 
 
-def t5_side(name: str, *attentions: tuple[str, str]) -> tuple[TensorRow, ...]:
+def t5_side_rows(name: str, *attentions: tuple[str, str]) -> tuple[TensorRow, ...]:
     """The rows of one trunk of T5, whose attentions are called this here and that there."""
     ours, theirs = f"backbone/{name}/layers_{{i}}", f"{name}.block.{{i}}.layer"
     last = f"{theirs}.{len(attentions)}"
@@ -179,8 +179,8 @@ T5 = Family(
     heads={"lm": "T5ForConditionalGeneration"},
     rows=(
         TensorRow((TOKENS.format(side="decoder"),), "shared.weight"),
-        *t5_side("encoder", SELF),
-        *t5_side("decoder", SELF, CROSS),
+        *t5_side_rows("encoder", SELF),
+        *t5_side_rows("decoder", SELF, CROSS),
         TensorRow(("head",), "lm_head.weight", TRANSPOSED),
     ),
     ignored=(

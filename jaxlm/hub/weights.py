@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,22 @@ def download(name: str, revision: str | None = None) -> Path:
 class WeightFiles:
     """The tensors of a directory by name: opening reads shapes only, `read` loads one tensor.
 
-    `dtypes` gives each tensor's type, `dtype` that of most numbers.
+    `dtypes` gives each tensor's type, `dtype` that of most numbers, `metadata` the texts that a
+    file of safetensors has beside them. Of `names` the first that is there is opened.
 
     Raises: WeightsError.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, names: Sequence[str] = NAMES):
         self._readers: dict[str, Callable[[], np.ndarray]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         sizes: Counter[str] = Counter()
-        for path in weight_files(folder):
+        self.metadata: dict[str, str] = {}
+        for path in weight_files(folder, names):
+            if path.suffix == ".safetensors":
+                with open_safetensors(path) as file:
+                    self.metadata |= file.metadata() or {}
             entries = torch_entries(path) if path.suffix == ".bin" else safe_entries(path)
             for name, shape, dtype, reader in entries:
                 if name in self._shapes:
@@ -103,11 +108,12 @@ class WeightFiles:
         return self._readers[name]()
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, names: Sequence[str]) -> list[Path]:
     """The weight files of a directory: one file, or the shards that its index names."""
-    found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise WeightsError(f"{folder} holds no weights: there is no {', '.join(NAMES[::2])}")
+        files = [name for name in names if not name.endswith(".json")]
+        raise WeightsError(f"{folder} holds no weights: there is no {', '.join(files)}")
     if found.suffix != ".json":
         return [found]
     index = read_json_file(found).get("weight_map")

@@ -19,7 +19,8 @@ from jaxlm.inspection.naming import (
     listed_patterns,
     refuse_unmatched,
 )
-from jaxlm.models.activations import PER_KEY
+from jaxlm.models import Seq2SeqLM
+from jaxlm.models.activations import PER_SLOT
 from jaxlm.nn.block import init_cache
 from jaxlm.nn.layers import identity
 
@@ -86,7 +87,7 @@ def forward(
     try:
         out = model.apply({"params": params}, ids, **given, **keywords)
     except TypeError as error:
-        if "'tap'" not in str(error):
+        if "unexpected keyword argument 'tap'" not in str(error):
             raise
         raise InspectionError(
             f"a {type(model).__name__} shows no activations: its call takes no `tap`"
@@ -107,7 +108,8 @@ def run(
     `ids` may also be one row of ids, or a text. `capture` is a pattern or several: a path, a glob
     such as "layers_*/attention/weights" (`**` for everything), or "re:" and a regex. `edit` maps
     patterns to functions x -> x, or to arrays of the same shape that take an activation's place;
-    what is captured is what the edits returned. `keywords` are the model's, such as attention_mask.
+    what is captured is what the edits returned. `keywords` are the model's, such as attention_mask;
+    an encoder-decoder takes target_ids (B, T), and its paths begin with encoder/ or decoder/.
 
     Scores and weights of attention are (B, N, T, S), query and mixed values (B, N, T, H), key and
     value (B, K, S, H), hidden values of the feed-forward (B, T, F), all else (B, T, D). Every block
@@ -142,16 +144,18 @@ def text_ids(loaded: Loaded, text: str) -> list[int]:
 
 def activation_shapes(loaded: Loaded, num_tokens: int = 8) -> dict[str, tuple[int, ...]]:
     """The path and the shape of every activation for one row of tokens, without computing them."""
-    ids = jax.ShapeDtypeStruct((1, num_tokens), jnp.int32)
-    whole = jax.eval_shape(lambda p, i: forward(loaded.model, p, i, "**")[1], loaded.params, ids)
-    order: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str, x: Array) -> Array:
-        order.append(name)
+        shapes[name] = x.shape
         return x
 
-    jax.eval_shape(lambda p, i: loaded.model.apply({"params": p}, i, tap=watch), loaded.params, ids)
-    return {name: whole[name].shape for name in dict.fromkeys(order)}
+    def watched(params: Any, ids: Array) -> Any:
+        both: dict[str, Any] = {"target_ids": ids} if isinstance(loaded.model, Seq2SeqLM) else {}
+        return loaded.model.apply({"params": params}, ids, tap=watch, **both)
+
+    jax.eval_shape(watched, loaded.params, jax.ShapeDtypeStruct((1, num_tokens), jnp.int32))
+    return shapes
 
 
 class GenerationStep(NamedTuple):
@@ -169,12 +173,14 @@ def run_generation(
     capture: Patterns = (),
     edit: Edits | None = None,
     max_new_tokens: int = 16,
+    source_ids: Any = None,
     **options: Any,
 ) -> list[GenerationStep]:
     """Generate with the KV cache, capturing and editing in every pass as `run` does.
 
     The first step reads the prompt, each later one the token before it. Keys of scores and weights
-    are cut to the tokens so far. `options` are those of `jaxlm.generate_tokens`; tokens are the
+    are cut to the tokens so far. An encoder-decoder reads `source_ids` (B, S) first, and `ids` is
+    what the target begins with. `options` are those of `jaxlm.generate_tokens`; tokens are the
     same. Rows have one length, and stop tokens do not stop.
 
     Raises: GenerationError where prompt and new tokens do not fit the model's context.
@@ -203,13 +209,19 @@ def run_generation(
         return cache, context, logits, tokens, tapped.activations
 
     num_slots, full = T + max_new_tokens, lambda n: jnp.full(B, n, jnp.int32)
-    cache = init_cache(config, B, num_slots)
+    if isinstance(model, Seq2SeqLM):
+        if source_ids is None:
+            raise GenerationError("an encoder-decoder generates from source_ids")
+        source = id_rows(loaded, source_ids), num_slots
+        cache = model.apply({"params": loaded.params}, *source, method="start_cache")
+    else:
+        cache = init_cache(config, B, num_slots)
     tokens = jnp.pad(rows, ((0, 0), (0, max_new_tokens))).astype(jnp.int32)
     context, steps = Context(tokens, full(T), full(T), full(0)), []
     for i in range(max_new_tokens):
         cache, context, logits, tokens, found = step(rows, cache, context)
         cut = {
-            name: np.asarray(x)[..., : T + i] if name.endswith(PER_KEY) else np.asarray(x)
+            name: np.asarray(x)[..., : T + i] if name.endswith(PER_SLOT) else np.asarray(x)
             for name, x in found.items()
         }
         read, answer, chosen = map(np.asarray, (rows, logits, tokens))

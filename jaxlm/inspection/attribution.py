@@ -29,7 +29,7 @@ class Attribution(NamedTuple):
     neurons: Float[Array, "L F"]
     attention_bias: Float[Array, " L"]
     feed_forward_bias: Float[Array, " L"]
-    norm_bias: Float[Array, ""]  # of the final norm
+    head_bias: Float[Array, ""]  # of the final norm and the head
 
     @property
     def layers(self) -> Float[Array, "L 2"]:
@@ -40,7 +40,7 @@ class Attribution(NamedTuple):
     @property
     def total(self) -> Float[Array, ""]:
         """The sum of all parts, equal to `logit` up to rounding."""
-        return self.embeddings + self.layers.sum() + self.norm_bias
+        return self.embeddings + self.layers.sum() + self.head_bias
 
 
 def direct_attribution(
@@ -60,9 +60,11 @@ def direct_attribution(
     head = linear_head(config, params)
     capture = (*STREAM, of_layer("*", MIXED), of_layer("*", HIDDEN))
     logits, found = forward(loaded.model, params, rows, capture)
-    direction, logit = head.kernel[:, token], logits[0, position, token]
+    direction, bias = head.kernel[:, token], head.bias[token]
+    logit = logits[0, position, token]
     if against is not None:
         direction = direction - head.kernel[:, against]
+        bias = bias - head.bias[against]
         logit = logit - logits[0, position, against]
 
     stream = [state[0, position].astype(jnp.float32) for state in stream_of(found)]
@@ -86,5 +88,5 @@ def direct_attribution(
         ),
         attention_bias=jnp.stack([w.heads_bias @ reading for w in weights]),
         feed_forward_bias=jnp.stack([w.neurons_bias @ reading for w in weights]),
-        norm_bias=head.bias @ direction,
+        head_bias=bias,
     )

@@ -14,6 +14,7 @@ from jaxlm.inspection.activations import run
 from jaxlm.inspection.lenses import logit_lens
 from jaxlm.inspection.pages import checked_ids
 from jaxlm.inspection.predictions import next_token_table, token_texts
+from jaxlm.models import MaskedLM, SequenceClassifier
 from jaxlm.models.activations import EMBEDDINGS, WEIGHTS, layers_of, stream_of
 
 
@@ -41,7 +42,7 @@ def write_figures(loaded: Loaded, text: str, folder: str | Path) -> list[str]:
 def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """The name, the numbers and the drawing of each figure."""
     ids = checked_ids(loaded, text)
-    tokens = [shown(x) for x in token_texts(loaded.tokenizer, ids)]
+    tokens = [label_of(x) for x in token_texts(loaded.tokenizer, ids)]
     answer, found = run(loaded, ids, "**")
     logits = answer[0] if isinstance(answer, tuple) else answer
     embedded = np.asarray(found[EMBEDDINGS][0], np.float32)
@@ -50,29 +51,30 @@ def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any],
         maps = np.asarray(weights[0])
         numbers = {"tokens": tokens, "layer": i + 1, "weights": maps.tolist()}
         yield f"attention_{i + 1}", numbers, heads(maps, tokens)
-    if loaded.config.head == "sequence_classification":
+    if isinstance(loaded.model, SequenceClassifier):
         chances = np.asarray(jax.nn.softmax(logits[0])).tolist()
         named = dict(zip(loaded.config.labels, chances, strict=True))
         yield "probabilities", named, bars(list(named), chances)
         return
-    mask, last = loaded.tokenizer.mask_id, len(ids) - 1
-    place = ids.index(mask) if loaded.config.architecture == "encoder" and mask in ids else last
+    place = len(ids) - 1
+    if isinstance(loaded.model, MaskedLM):
+        place = ids.index(loaded.tokenizer.mask_id)  # pyright: ignore[reportArgumentType]
     stream = jnp.stack(stream_of(found))
     lens = logit_lens(loaded.model, loaded.params, stream)[:, 0, place]
     tables = [next_token_table(loaded.tokenizer, row, 5) for row in lens]
     numbers = {"position": place, "after": [[row._asdict() for row in t] for t in tables]}
-    names = [f"{i}: {shown(table[0].text)}" for i, table in enumerate(tables)]
+    names = [f"{i}: {label_of(table[0].text)}" for i, table in enumerate(tables)]
     yield "lens", numbers, bars(names, [table[0].probability for table in tables])
     best = next_token_table(loaded.tokenizer, logits[0, place], 12)
     numbers = {"position": place, "likeliest": [row._asdict() for row in best]}
     yield (
         "probabilities",
         numbers,
-        bars([shown(row.text) for row in best], [row.probability for row in best]),
+        bars([label_of(row.text) for row in best], [row.probability for row in best]),
     )
 
 
-def shown(text: str) -> str:
+def label_of(text: str) -> str:
     return text.replace("\n", "⏎").replace(" ", "␣")
 
 

@@ -17,7 +17,7 @@ STREAM = (EMBEDDINGS, of_layer("*", RESIDUAL))  # patterns that capture the resi
 
 def read_out(model: Any, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
     """Logits of residual states, through the final norm where there is one."""
-    if model.config.norm_position == "pre":
+    if model.config.final_norm:
         states = model.backbone.final_norm(states)
     return model.head(states)
 

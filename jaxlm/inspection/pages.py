@@ -18,12 +18,14 @@ from jaxlm.inspection.payload import (
     encoder_of,
     in_text,
     packed_weights,
-    recorded,
+    recording,
     settings_of,
 )
 from jaxlm.inspection.predictions import token_texts
-from jaxlm.nn.layers import holds_int8
-from jaxlm.tokenizer.encoding import CJK
+from jaxlm.models import CausalLM, MaskedLM, SequenceClassifier
+from jaxlm.nn.int8 import holds_int8
+from jaxlm.ops.attention import attention
+from jaxlm.tokenizer.characters import CJK
 
 MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file
 MOST_REFERENCE = 20_000  # logits that the page is compared with
@@ -34,14 +36,15 @@ PARTS = {
     "/*DRAWING*/": "drawing.js",
     "/*PAGE*/": "page.js",
 }
-HEADS = ("lm", "pretraining", "sequence_classification")
+MODELS = (CausalLM, MaskedLM, SequenceClassifier)  # those that the page computes
 
 
 def report(loaded: Loaded, text: str, title: str = "", language: str | None = None) -> str:
     """The page (HTML) of a text's way through a model.
 
     A model of up to MOST_PARAMS parameters travels inside and is computed by the page; of a larger
-    one the page shows what jaxlm computed for this text. `language` is "en" or "zh", by default
+    one, or one with relative positions or an own attention function, the page shows what jaxlm
+    computed for this text. `language` is "en" or "zh", by default
     that of the text.
 
     Raises: InspectionError for a head without a page, a text without a mask for a masked language
@@ -49,10 +52,12 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     """
     config = loaded.config.resolved()
     ids = checked_ids(loaded, text)
-    kind = "label" if config.head == "sequence_classification" else "next"
-    position = len(ids) - 1
-    if kind == "next" and config.architecture == "encoder":
-        kind, position = "mask", ids.index(loaded.tokenizer.mask_id)
+    kind, position = "next", len(ids) - 1
+    if isinstance(loaded.model, SequenceClassifier):
+        kind = "label"
+    elif isinstance(loaded.model, MaskedLM):
+        kind = "mask"
+        position = ids.index(loaded.tokenizer.mask_id)  # pyright: ignore[reportArgumentType]
     data: dict[str, Any] = {
         "title": title,
         "text": text,
@@ -64,7 +69,8 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
         "config": settings_of(loaded),
     }
-    if data["num_params"] <= MOST_PARAMS:
+    known = config.positions != "relative" and loaded.model.attention is attention
+    if data["num_params"] <= MOST_PARAMS and known:
         tensors, content = packed_weights(loaded.params)
         plain = loaded.tokenizer.encode(text)
         data |= {
@@ -74,7 +80,7 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
             "reference": reference(loaded, ids, position, kind),
         }
     else:
-        record, content, named = recorded(loaded, ids, position)
+        record, content, named = recording(loaded, ids, position)
         texts = token_texts(loaded.tokenizer, named)
         data |= {"recorded": record, "names": dict(zip(named, texts, strict=True))}
     return assembled(data, content)
@@ -89,10 +95,11 @@ def write_report(
 
 def checked_ids(loaded: Loaded, text: str) -> list[int]:
     config, tokenizer = loaded.config, loaded.tokenizer
-    if config.head not in HEADS:
+    if not isinstance(loaded.model, MODELS):
+        known = ", ".join(kind.__name__ for kind in MODELS)
         raise InspectionError(
-            f"the page shows models with the heads {', '.join(HEADS)}, but this one's is "
-            f"{config.head}"
+            f"the page shows models of the kinds {known}; a {type(loaded.model).__name__} can be "
+            "taken apart in Python, with jaxlm.inspection.run"
         )
     if holds_int8(loaded.params):
         raise InspectionError("the page shows weights as they were trained, not in int8")
@@ -101,7 +108,7 @@ def checked_ids(loaded: Loaded, text: str) -> list[int]:
         raise InspectionError(
             f"the text has {len(ids)} tokens, but the model takes {config.max_seq_len}"
         )
-    if config.architecture == "encoder" and config.head in ("lm", "pretraining"):
+    if isinstance(loaded.model, MaskedLM):
         mask = tokenizer.special_token("mask_token") or "[MASK]"
         if tokenizer.mask_id not in ids:
             raise InspectionError(f"write {mask} in the text where a token is missing")

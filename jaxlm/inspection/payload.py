@@ -10,13 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxlm.artifact import Loaded
 from jaxlm.inspection.activations import forward
-from jaxlm.inspection.lenses import logit_lens
+from jaxlm.inspection.lenses import STREAM, logit_lens
 from jaxlm.inspection.predictions import token_texts
-from jaxlm.models.activations import HIDDEN, WEIGHTS, layers_of, stream_of, token_vectors
+from jaxlm.models.activations import (
+    HIDDEN,
+    WEIGHTS,
+    layers_of,
+    of_layer,
+    stream_of,
+    token_vectors,
+)
 from jaxlm.models.parameters import merge_lora
 from jaxlm.models.trunk import model_frequencies
 from jaxlm.tokenizer import Tokenizer
@@ -25,10 +32,12 @@ from jaxlm.tokenizer.classes import in_bytes
 # Rounded to so many bits, with a scale a row, the logits of gpt_tiny are off by 5e-4; in fp16,
 # which takes more, they are off by 3e-3.
 BITS = 15
-COLUMNS = 256  # of the pictures of a model that is too large to travel
+COLUMNS = 256  # of the pictures of a model that the page does not compute
+NAMED = 200  # of its likeliest tokens
 SETTINGS = (
     "architecture head labels vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff "
-    "max_seq_len norm norm_position embed_norm pooler pooler_activation pooling num_token_types "
+    "max_seq_len norm norm_position final_norm embed_norm scale_embeddings sinusoid_layout "
+    "scale_attention scale_head pooler pooler_activation pooling num_token_types "
     "positions position_offset activation gated qk_norm tie_embeddings norm_eps"
 )
 
@@ -71,48 +80,52 @@ def packed_weights(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], byt
     return tensors, content
 
 
-def recorded(
-    loaded: Loaded, ids: list[int], position: int, **keywords: Any
+def recording(
+    loaded: Loaded, ids: list[int], position: int
 ) -> tuple[dict[str, Any], bytes, list[int]]:
-    """What the page shows of a model that stays at home, its bytes, and the tokens it names."""
+    """What the page shows of a model that it does not compute, its bytes, and the tokens it names.
+
+    Raises: InspectionError where the model's attention shows no weights.
+    """
     config, rows = loaded.config.resolved(), jnp.asarray([ids])
-    answer, found = forward(loaded.model, loaded.params, rows, "**", **keywords)
+    capture = (*STREAM, of_layer("*", WEIGHTS), of_layer("*", HIDDEN))
+    answer, found = forward(loaded.model, loaded.params, rows, capture)
     logits = np.asarray(answer[0] if isinstance(answer, tuple) else answer, np.float32)[0]
     stream = stream_of(found)
-    pictures = [np.asarray(state[0], np.float32) for state in stream[:1]]
-    token = np.asarray(token_rows(loaded, ids), np.float32)
-    pictures = [token, pictures[0] - token, pictures[0]]
-    content = [np.asarray(w[0]) * 255 for w in layers_of(found, WEIGHTS)]
-    parts = [np.round(x).astype(np.uint8).tobytes() for x in content]
-    parts += [in_bytes_signed(pooled(x)) for x in pictures]
-    hidden = [np.asarray(x[0], np.float32) for x in layers_of(found, HIDDEN)]
-    parts += [in_bytes_signed(pooled(x)) for x in hidden]
+    entering = np.asarray(stream[0][0], np.float32)
+    token = np.asarray(token_vectors(loaded.params)[rows[0]], np.float32)
+    token = token * config.d_model**0.5 if config.scale_embeddings else token
+    maps = [np.asarray(weights[0], np.float32) for weights in layers_of(found, WEIGHTS)]
+    vectors = [pooled(x) for x in (token, entering - token, entering)]
+    hidden = [pooled(np.asarray(x[0], np.float32)) for x in layers_of(found, HIDDEN)]
+    parts = [np.round(x * 255).astype(np.uint8).tobytes() for x in maps]
+    parts += [in_signed_bytes(x) for x in (*vectors, *hidden)]
     record: dict[str, Any] = {
         "T": len(ids),
         "layers": config.num_layers,
         "heads": config.num_heads,
-        "columns": pooled(pictures[0]).shape[1],
-        "neurons": pooled(hidden[0]).shape[1],
+        "columns": vectors[0].shape[1],
+        "neurons": hidden[0].shape[1],
     }
-    named = list(ids)
+    named = set(ids)
     if config.head in ("lm", "pretraining"):
-        record["lens"] = []
-        for state in stream:
-            chances = jax.nn.softmax(logit_lens(loaded.model, loaded.params, state)[0])
-            values, top = jax.lax.top_k(chances, min(5, chances.shape[-1]))
-            pairs = np.round(np.asarray(values), 4), np.asarray(top)
-            rows_of = zip(pairs[1].tolist(), pairs[0].tolist(), strict=True)
-            record["lens"].append([list(map(list, zip(*row, strict=True))) for row in rows_of])
-            named += np.unique(pairs[1]).tolist()
+        record["lens"] = [likeliest(loaded, state) for state in stream]
+        named |= {token for place in record["lens"] for row in place for token, _ in row}
         logits = logits[position]
-        named += np.argsort(-logits)[:200].tolist()
+        named |= set(np.argsort(-logits)[:NAMED].tolist())
     record["logits"] = np.round(logits.astype(np.float64), 4).tolist()
-    return record, b"".join(parts), sorted(set(named))
+    return record, b"".join(parts), sorted(named)
 
 
-def token_rows(loaded: Loaded, ids: list[int]) -> Any:
-    """The vectors of tokens alone, without positions."""
-    return token_vectors(loaded.params)[jnp.asarray(ids)]
+def likeliest(
+    loaded: Loaded, state: Float[Array, "1 T D"], top: int = 5
+) -> list[list[tuple[int, float]]]:
+    """The ids and probabilities that the logit lens reads off each position of a state."""
+    chances = jax.nn.softmax(logit_lens(loaded.model, loaded.params, state)[0])
+    values, ids = jax.lax.top_k(chances, min(top, chances.shape[-1]))
+    rounded = np.round(np.asarray(values, np.float64), 4).tolist()
+    pairs = zip(np.asarray(ids).tolist(), rounded, strict=True)
+    return [list(zip(*pair, strict=True)) for pair in pairs]
 
 
 def pooled(x: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T C"]:
@@ -125,7 +138,7 @@ def pooled(x: Float[np.ndarray, "T W"]) -> Float[np.ndarray, "T C"]:
     return np.stack(largest, axis=1)
 
 
-def in_bytes_signed(x: np.ndarray) -> bytes:
+def in_signed_bytes(x: np.ndarray) -> bytes:
     largest = max(float(np.quantile(np.abs(x), 0.995)), 1e-30)
     return np.round(127 * np.clip(x / largest, -1, 1)).astype(np.int8).tobytes()
 

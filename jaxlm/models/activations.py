@@ -20,7 +20,7 @@ RESIDUAL_AFTER_ATTENTION = "residual_after_attention"
 FEED_FORWARD_NORM = "feed_forward_norm"
 HIDDEN, FEED_FORWARD = "feed_forward/hidden", "feed_forward"
 RESIDUAL = "residual"
-PER_KEY = ("scores", "weights")  # what ends in a dim of key positions
+PER_SLOT = (f"/{SCORES}", f"/{WEIGHTS}")  # what ends in a dim of the cache's slots
 
 
 def of_layer(layer: int | str, name: str) -> str:
@@ -72,8 +72,8 @@ class LinearHead(NamedTuple):
     """What turns a residual stream into logits once the final norm's scale is known."""
 
     kernel: Float[Array, "D V"]
-    scale: Float[Array, " D"]
-    bias: Float[Array, " D"]
+    scale: Float[Array, " D"]  # of the norm
+    bias: Float[Array, " V"]  # what the biases of norm and head add to the logits
 
 
 def linear_head(config: ModelConfig, params: Mapping[str, Any]) -> LinearHead:
@@ -82,11 +82,15 @@ def linear_head(config: ModelConfig, params: Mapping[str, Any]) -> LinearHead:
     Raises: ConfigError for another model: its logits are no sum over what its blocks add.
     """
     config = config.resolved()
-    if (config.architecture, config.head, config.norm_position) != ("decoder", "lm", "pre"):
+    kind = config.architecture, config.head, config.norm_position, config.final_norm
+    if kind != ("decoder", "lm", "pre", True):
         raise ConfigError(
             "logits are a sum over parts in pre-norm decoders with the head lm alone, but this is "
             f"a {config.norm_position}-norm {config.architecture} with the head {config.head}"
         )
     norm = params["backbone"]["final_norm"]
     kernel = token_vectors(params).T if config.tie_embeddings else params["head"]
-    return LinearHead(kernel, norm["scale"], norm.get("bias", jnp.zeros(config.d_model)))
+    if config.scale_head:
+        kernel = kernel * config.d_model**-0.5
+    bias = norm.get("bias", jnp.zeros(config.d_model)) @ kernel
+    return LinearHead(kernel, norm["scale"], bias + params.get("bias", 0.0))

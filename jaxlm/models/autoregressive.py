@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlm.models.encoder_decoder import EncoderDecoder
 from jaxlm.models.trunk import Decoder
 from jaxlm.nn.block import AttendingModule, KVCache, SourceCache
-from jaxlm.nn.layers import Tap, identity, kernel_init, matmul, matmul_transposed, weight
+from jaxlm.nn.int8 import matmul, matmul_transposed, weight
+from jaxlm.nn.layers import Tap, identity, kernel_init
 
 
 class AutoregressiveLM(AttendingModule):

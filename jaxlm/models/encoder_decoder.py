@@ -1,5 +1,7 @@
 """The encoder-decoder of Vaswani et al. 2017: two trunks, the second of which reads the first."""
 
+import dataclasses
+
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError
@@ -81,7 +83,7 @@ class EncoderDecoder(AttendingModule):
     ) -> KVCache:
         """A cache without target tokens for `extend`, which holds what it reads of each source."""
         cache = init_cache(self.config, len(source_ids), num_slots)
-        return cache.replace(source=self.read_source(source_ids, source_mask))
+        return dataclasses.replace(cache, source=self.read_source(source_ids, source_mask))
 
     def extend(
         self,

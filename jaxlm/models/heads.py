@@ -10,16 +10,8 @@ from jaxlm.config import ModelConfig
 from jaxlm.models.autoregressive import CausalLM, Seq2SeqLM
 from jaxlm.models.trunk import Decoder, Encoder, Trunk
 from jaxlm.nn.block import AttendingModule
-from jaxlm.nn.layers import (
-    ACTIVATIONS,
-    ConfiguredModule,
-    Dense,
-    Dropout,
-    Norm,
-    kernel_init,
-    matmul,
-    weight,
-)
+from jaxlm.nn.int8 import matmul, weight
+from jaxlm.nn.layers import ACTIVATIONS, ConfiguredModule, Dense, Dropout, Norm, kernel_init
 
 TRUNKS: dict[str, type[Trunk]] = {"decoder": Decoder, "encoder": Encoder}
 

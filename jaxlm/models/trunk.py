@@ -8,14 +8,33 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
-from jaxlm.nn.layers import Embeddings, Int8Matrix, Norm, Tap, identity, is_uniform, scoped
+from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.nn.layers import Embeddings, Norm, Tap, compute_dtype, identity, is_uniform, scoped
 from jaxlm.ops.attention import Segments, attention, position_mask
 from jaxlm.ops.positions import rotary_angles, rotary_frequencies, slowed_frequencies
 
-# What of a block is kept for the backward pass; the rest is computed again.
+
+def keeps_products(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether a result is kept for the backward pass: matrix products, batched ones too."""
+    return primitive.name == "dot_general"
+
+
+def keeps_attention(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Whether a result is that of a fused attention kernel, which costs much and takes little."""
+    named = primitive.name == "name" and params["name"] == "attention"
+    return named or primitive.name.startswith("dot_product_attention_fwd")
+
+
+# What of a block is kept for the backward pass; the rest is computed again. A scan keeps what it
+# keeps for all layers, each in an array of its own, so that without a policy it would hold every
+# elementwise result too, which XLA computes again in a loop.
+policies = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "none": policies.save_from_both_policies(keeps_products, keeps_attention),
+    "dots": policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, keeps_attention
+    ),
+    "full": policies.nothing_saveable,
 }
 
 
@@ -69,9 +88,14 @@ class Trunk(AttendingModule):
         that is not a `UniformTap` the blocks run one after another whatever `scan_layers` and
         `remat` say.
         """
-        T, limit = ids.shape[1], self.config.max_seq_len
-        if limit is not None and limit < T:
-            raise ConfigError(f"{T} tokens are more than model.max_seq_len {limit}")
+        check_inputs(
+            self.config,
+            ids,
+            positions=positions,
+            segment_ids=segment_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+        )
         mask = self._mask(ids, segment_ids, attention_mask)
         if positions is None:
             positions = jnp.arange(ids.shape[1])[None]
@@ -148,15 +172,40 @@ class Trunk(AttendingModule):
             x, _ = block.apply({"params": layer_params}, x, **block_args, rngs={"dropout": key})
             return x, None
 
-        if config.remat != "none":
+        if scans or config.remat != "none":
             policy = REMAT_POLICIES[config.remat]
             step = jax.checkpoint(step, prevent_cse=not scans, policy=policy)
         if scans:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+            dtype = compute_dtype(config)
+
+            def stack(path: tuple, *leaves: Array) -> Array:
+                # Stacked in the type of the products, so that less is held twice.
+                kernel = getattr(path[-1], "key", None) == "kernel"
+                return jnp.stack([leaf.astype(dtype) if kernel else leaf for leaf in leaves])
+
+            stacked = jax.tree_util.tree_map_with_path(stack, *params)
             return jax.lax.scan(step, x, (stacked, keys))[0]
         for layer in zip(params, keys, strict=True):
             x, _ = step(x, layer)
         return x
+
+
+def check_inputs(config: ModelConfig, ids: Array, **others: Array | None) -> None:
+    """Raise ConfigError unless ids are rows of tokens that fit the model, and the others with them.
+
+    `positions` may be one row for all.
+    """
+    if jnp.ndim(ids) != 2 or not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
+        kind = f"{jnp.result_type(ids)}{list(jnp.shape(ids))}"
+        raise ConfigError(f"ids must be whole numbers of the shape (B, T), got {kind}")
+    B, T = jnp.shape(ids)
+    if config.max_seq_len is not None and config.max_seq_len < T:
+        raise ConfigError(f"{T} tokens are more than model.max_seq_len {config.max_seq_len}")
+    for name, value in others.items():
+        if value is not None and jnp.shape(value) not in ((B, T), (1, T)):
+            raise ConfigError(
+                f"{name} must have the shape of ids, ({B}, {T}), got {jnp.shape(value)}"
+            )
 
 
 class Encoder(Trunk):

@@ -1,102 +1,18 @@
-"""Small modules of every model: dense, norm, dropout, feed-forward, embeddings; int8 weights."""
+"""Small modules of every model: dense, norm, dropout, feed-forward, embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Int8
+from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
+from jaxlm.nn.int8 import Int8Matrix, matmul, matmul_transposed, weight
 from jaxlm.ops.positions import relative_buckets, sinusoids
 from jaxlm.ops.random import dropout, normal
 from jaxlm.ops.reductions import layer_norm, rms_norm
-
-LARGEST = 127  # -128 is left out, so that both signs reach equally far
-
-
-@flax.struct.dataclass
-class Int8Matrix:
-    """A matrix with one row an output: integers from -127 to 127, and one scale a row.
-
-    qwix stores the same numbers, but converts the weights to fp32 in every product with fp32
-    activations: for GPT-2 124M on a CPU 494 MB of copies, and 7 times the time of a decoding step.
-    """
-
-    values: Int8[Array, "O I"]
-    scales: Float[Array, " O"]
-
-    @classmethod
-    def of(cls, matrix: Float[Array, "O I"]) -> "Int8Matrix":
-        """Round each row to integers, its largest magnitude to 127."""
-        values, scales = rounded_rows(matrix.astype(jnp.float32))
-        return cls(values.astype(jnp.int8), scales[:, 0])
-
-    def __getitem__(self, rows: Int[Array, "*n"]) -> Float[Array, "*n I"]:
-        """Rows of the matrix in fp32, as an embedding lookup needs them."""
-        return self.values[rows] * self.scales[rows][..., None]
-
-    def product(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        """x times the transposed matrix, in fp32.
-
-        Each row of x is split into two int8 digits, the second for the remainder of the first, so
-        that rounding the activations costs next to nothing. Integer sums are exact up to
-        I = 133,000. Two digits also mean that a product never has a single row, for which XLA's
-        CPU backend would convert the matrix to int32.
-        """
-        rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
-        high, scales = rounded_rows(rows)
-        low = jnp.round((rows / scales - high) * (2 * LARGEST))
-        digits = jnp.concatenate([high, low]).astype(jnp.int8)
-        sums = jax.lax.dot_general(
-            digits, self.values, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32
-        )
-        high, low = jnp.split(sums.astype(jnp.float32), 2)
-        y = (high + low / (2 * LARGEST)) * scales * self.scales
-        return y.reshape(*x.shape[:-1], len(self.scales))
-
-
-def rounded_rows(rows: Float[Array, "R I"]) -> tuple[Float[Array, "R I"], Float[Array, "R 1"]]:
-    """Each row as integers from -127 to 127 (in fp32), and the scale to multiply them by."""
-    # Rows of zeros need a scale above zero, too.
-    scales = jnp.maximum(jnp.max(jnp.abs(rows), axis=1, keepdims=True), 1e-30) / LARGEST
-    return jnp.round(rows / scales), scales
-
-
-def holds_int8(params: Any) -> bool:
-    """Whether any of the params is an Int8Matrix."""
-    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Int8Matrix))
-    return any(isinstance(leaf, Int8Matrix) for leaf in leaves)
-
-
-def weight(
-    module: nn.Module, name: str, init: Callable[..., Array], shape: tuple[int, int]
-) -> Array | Int8Matrix:
-    """A matrix of a module's params, or the Int8Matrix in its place, which `param` would refuse."""
-    given = module.get_variable("params", name)
-    return given if isinstance(given, Int8Matrix) else module.param(name, init, shape)
-
-
-def matmul(
-    x: Float[Array, "*batch I"], kernel: Float[Array, "I O"] | Int8Matrix, dtype: Any
-) -> Float[Array, "*batch O"]:
-    """x @ kernel, the kernel cast to the type of x, in `dtype`. (An einsum traces half as fast.)"""
-    if isinstance(kernel, Int8Matrix):
-        return kernel.product(x).astype(dtype)
-    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=dtype)
-
-
-def matmul_transposed(
-    x: Float[Array, "*batch I"], table: Float[Array, "O I"] | Int8Matrix, dtype: Any
-) -> Float[Array, "*batch O"]:
-    """x @ table.T, with the table cast to the type of x and a result of `dtype`."""
-    if isinstance(table, Int8Matrix):
-        return table.product(x).astype(dtype)
-    return jnp.einsum("...i,oi->...o", x, table.astype(x.dtype), preferred_element_type=dtype)
-
 
 Tap = Callable[[str, Array], Array]
 

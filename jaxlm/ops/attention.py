@@ -68,17 +68,24 @@ def attention(
     In bfloat16 and without bias, dropout and tap, a fused kernel takes its place on devices that
     have one for these shapes; which device that is, is known when the program is compiled.
     """
-    options = {"causal": causal}
     if bias is None and dropout_key is None and tap is None:
         kernels = kernels_for(query, key, mask)
         if kernels:
             inputs = query, key, value, mask
-            branches = {name: partial(kernel, **options) for name, kernel in kernels.items()}
-            plain = partial(plain_attention, **options)
+            branches = {name: partial(kernel, causal=causal) for name, kernel in kernels.items()}
+            plain = partial(plain_attention, causal=causal)
             return jax.lax.platform_dependent(*inputs, **branches, default=plain)
-    options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
-    options |= {"bias": bias, "tap": tap}
-    return plain_attention(query, key, value, mask, **options)
+    return plain_attention(
+        query,
+        key,
+        value,
+        mask,
+        causal=causal,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+        bias=bias,
+        tap=tap,
+    )
 
 
 def kernels_for(query: Array, key: Array, mask: "Array | Segments | None") -> dict[str, Any]:

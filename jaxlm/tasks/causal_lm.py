@@ -16,9 +16,18 @@ from jaxlm.config.schema import require
 from jaxlm.data import Dataset, epochs_at, eval_batches, prepare, train_batch, witten_bell
 from jaxlm.data.batches import Batch
 from jaxlm.generation import generate
-from jaxlm.models import CausalLM
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.task import Arrays, Params, Scores, Sums, Task, head_sums, mean_scores, perplexity
+from jaxlm.tasks.task import (
+    Arrays,
+    Params,
+    Scores,
+    Sums,
+    Task,
+    has_head_apart,
+    head_sums,
+    mean_scores,
+    perplexity,
+)
 from jaxlm.tokenizer import SPECIAL_TOKENS
 
 EVAL_TOKENS = 4096  # tokens in an evaluation batch, at least a training batch
@@ -100,7 +109,7 @@ def causal_lm(
     """
     targets = jnp.asarray(batch["targets"])
     weights = jnp.asarray(batch.get("weights", jnp.ones(targets.shape, jnp.float32)))
-    options = {"accuracy": key is None}
+    options: dict[str, Any] = {"accuracy": key is None}
     if key is not None:
         options |= {"smoothing": smoothing, "z_loss": z_loss}
 
@@ -115,8 +124,7 @@ def causal_lm(
             method=method,
         )
 
-    # A model of one's own may make its logits in another way than by a head on hidden states.
-    if type(model).__call__ is CausalLM.__call__:
+    if has_head_apart(model):
         return head_sums(model, params, apply("hidden"), targets, weights, **options)
     return target_sums(apply(None), targets, weights, **options)
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import DataConfig
+from jaxlm.data.rows import parse_json
 from jaxlm.data.sources import DataError
 from jaxlm.generation import Chat
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.examples import Example, Item, field_of
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import field_of
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
 from jaxlm.tokenizer import Tokenizer, TokenizerError
@@ -31,13 +33,14 @@ class ChatTask(RowTask):
     architecture = "decoder"
     heads = ("lm",)
     columns = ("turns", None, None)
+    optional = ("tools", "documents")
 
     def __init__(self, tokenizer: Tokenizer, limit: int, *args: Any, **keywords: Any):
         super().__init__(with_dialogues(tokenizer), limit, *args, **keywords)
 
     def make_objective(self) -> RowObjective:
         # Padding comes after a row's tokens, which cannot attend to it: no mask is needed.
-        return RowObjective(reply_losses, inputs=())
+        return RowObjective(reply_losses, inputs=(), of_head=True)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -59,22 +62,24 @@ class ChatTask(RowTask):
         turns = [read_turn(where, i, turn) for i, turn in enumerate(value)]
         if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
             return None
-        return Item(where, tuple(turn["content"] for turn in turns), turns)
+        shown = [name for name in cls.optional if row.get(name)]
+        given = tuple((name, given_list(where, name, row)) for name in shown)
+        return Item(where, tuple(turn["content"] for turn in turns), turns, given)
 
     @classmethod
     def lists(cls, data: DataConfig, problem: str) -> tuple[str | None, ...]:
-        return (data.text_column, *USUAL_COLUMNS)
+        return (data.text_column, *USUAL_COLUMNS, *cls.optional)
 
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
         examples = []
         for i, item in enumerate(items):
             turns = item.label
-            ids, learned = self._tokens(item.where, turns)
+            ids, learned = self._tokens(item, turns)
             self.notes["dialogues_cut"] += len(ids) > self.limit + 1
             # Drop the oldest turns first, then cut the end.
             while len(ids) > self.limit + 1 and (shorter := without_oldest(turns)):
                 turns = shorter
-                ids, learned = self._tokens(item.where, turns)
+                ids, learned = self._tokens(item, turns)
             ids, learned = ids[: self.limit + 1], learned[: self.limit + 1]
             if not any(learned[1:]):
                 self.notes["dialogues_without_reply"] += 1
@@ -88,13 +93,13 @@ class ChatTask(RowTask):
         return examples
 
     def _tokens(
-        self, where: str, turns: Sequence[Mapping[str, Any]]
+        self, item: Item, turns: Sequence[Mapping[str, Any]]
     ) -> tuple[list[int], list[bool]]:
         """The tokens of a dialogue, and whether each belongs to a reply."""
         try:
-            return dialogue_with_replies(self.tokenizer, turns)
+            return dialogue_with_replies(self.tokenizer, turns, dict(item.given))
         except TokenizerError as error:
-            raise DataError(f"{where}: {error}") from None
+            raise DataError(f"{item.where}: {error}") from None
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
@@ -113,6 +118,12 @@ class ChatTask(RowTask):
         first = (self.rows.val or self.rows.train)[0]
         prompts = sample.prompts or (first.content[0],)
         return [(prompt, "".join(Chat(loaded, **options).reply(prompt))) for prompt in prompts]
+
+
+def given_list(where: str, name: str, row: Mapping[str, Any]) -> Any:
+    """A row's tools or documents, which many data sets hold as JSON in a text."""
+    value = row[name]
+    return parse_json(f"{where}, column {name!r},", value) if isinstance(value, str) else value
 
 
 def read_turn(where: str, i: int, turn: Any) -> dict[str, Any]:

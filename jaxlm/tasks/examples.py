@@ -1,6 +1,5 @@
 """From rows of a table to items, from items to tokenized examples, and from examples to batches."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,45 +11,20 @@ import numpy as np
 
 from jaxlm.config import DataConfig
 from jaxlm.data.batches import Batch, padded_length
-from jaxlm.data.dataset import REPEATS
-from jaxlm.data.rows import take
 from jaxlm.data.sources import DataError
 from jaxlm.tokenizer import Tokenizer, TokenizerError
 
-# Phrases for the counts of what was left out or cut, as printed at the start of a run.
-NOTES = {
-    "rows_without_text": "rows without text, left out",
-    "rows_without_label": "rows without a label, left out",
-    "rows_sharing_context": "training rows left out, as their context is in validation or test",
-    "rows_sharing_text": "training rows left out, as their text is in validation or test",
-    "repeats_group": REPEATS["group"],
-    "repeats_drop": REPEATS["drop"],
-    "repeats_keep": "rows repeat the text of another, split like any other",
-    "repeats_labelled_apart": "rows repeat the text of another with another label",
-    "held_out_repeats": "validation or test rows that repeat a training row",
-    "pairs_too_long": "pairs of which a text is longer than {limit} tokens, left out",
-    "texts_cut": "texts longer than {limit} tokens, cut at their end",
-    "texts_in_parts": "texts longer than {limit} tokens, processed in parts",
-    "questions_cut": "questions longer than half of {limit} tokens, cut at their end",
-    "contexts_in_windows": "contexts longer than {limit} tokens, processed in windows",
-    "answers_in_no_window": "answers that no window holds, counted as no answer",
-    "dialogues_cut": "dialogues longer than {limit} tokens, cut",
-    "dialogues_without_reply": "dialogues whose first turn leaves no room for a reply, left out",
-}
-
-
-def notes_in_words(notes: Mapping[str, int], limit: int) -> list[str]:
-    """A phrase for each count above 0; `limit` is the most tokens of an example."""
-    phrases = {key: phrase.format(limit=limit) for key, phrase in NOTES.items()}
-    return [f"{count:,} {phrases[key]}" for key, count in notes.items() if count]
-
 
 class Item(NamedTuple):
-    """One row of the data: its file and line, its texts, and its label."""
+    """One row of the data: its file and line, its texts, and its label.
+
+    `given` are names and values that a dialogue's template sees besides.
+    """
 
     where: str
     content: tuple[str, ...]
     label: Any
+    given: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +174,7 @@ class RowReader(ABC):
     """How a task reads its rows, before their labels are known."""
 
     columns: ClassVar[tuple[str | None, ...]]  # default names of COLUMNS; None: not used
+    optional: ClassVar[tuple[str, ...]] = ()  # columns that are read where they are there
     is_classifier: ClassVar[bool] = False  # whether its labels are classes or numbers
 
     @classmethod
@@ -242,48 +217,6 @@ class RowReader(ABC):
         """The default name of each column that `data` does not name."""
         usual = zip(COLUMNS, cls.columns, strict=True)
         return {name: column for name, column in usual if getattr(data, name) is None}
-
-
-def field_of(where: str, row: Mapping[str, Any], column: str | None, option: str) -> Any:
-    """A required field, with null and NaN as an empty text."""
-    assert column is not None
-    value = take(where, dict(row), column, option)
-    return "" if value is None or value != value else value  # NaN is a missing value in tables
-
-
-def text_field(
-    where: str, row: Mapping[str, Any], column: str | None, option: str, strip: bool = True
-) -> str:
-    value = field_of(where, row, column, option)
-    if not isinstance(value, str):
-        raise DataError(f"{where} holds {value!r} in column {column!r} where text should be")
-    return value.strip() if strip else value
-
-
-def as_label(value: Any) -> Any:
-    """A label, or each in a list, in one spelling: 1.0 is 1, as a number or as text."""
-    if isinstance(value, list):
-        return [as_label(item) for item in value]
-    # true and false of JSON are kept as words, as they are also 1 and 0 in Python.
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        value = str(value)
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) if isinstance(value, str) else value
-
-
-def sorted_labels(names: set[str]) -> tuple[str, ...]:
-    """Labels in order: numeric if all are numbers, else alphabetic."""
-    if all(re.fullmatch(r"-?\d{1,300}", name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
-def is_gap(value: Any) -> bool:
-    """Whether a cell has no label: null, NaN or blank."""
-    if isinstance(value, str):
-        return value.strip() in ("", "nan", "NaN")
-    return value is None or value != value
 
 
 def balance(examples: Sequence[Example], num_classes: int) -> None:

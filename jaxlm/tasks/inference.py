@@ -4,25 +4,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, overload
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.config import Config, DataConfig, JaxlmError, TaskConfig, TrainConfig
 from jaxlm.data import Dataset, prepare
-from jaxlm.data.batches import padded_length
 from jaxlm.data.sources import DataError
-from jaxlm.models.heads import TRUNKS, mean_of_tokens
 from jaxlm.tasks import TASKS
 from jaxlm.tasks.causal_lm import CausalLMTask
 from jaxlm.tasks.chat import ChatTask
-from jaxlm.tasks.examples import COLUMNS, Item, Joiner
+from jaxlm.tasks.examples import COLUMNS, Item
 from jaxlm.tasks.labelled_rows import read_items, refuse_unknown
 from jaxlm.tasks.masked_lm import MaskedLMTask, pseudo_losses
 from jaxlm.tasks.question_answering import QuestionAnsweringTask
-from jaxlm.tasks.row_task import EVAL_ROWS, Answer, RowTask
+from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.seq2seq import Seq2SeqTask
 from jaxlm.tasks.sequence_classification import SequenceClassificationTask
 from jaxlm.tasks.task import Scores, perplexity
@@ -52,6 +47,7 @@ class RowEvaluation(NamedTuple):
 
 def writes_text(loaded: Loaded) -> bool:
     """Whether a model predicts the tokens of a text, not labels of rows or targets of sources."""
+    check_loaded(loaded)
     both = loaded.config.architecture == "encoder_decoder"
     return loaded.config.head in ("lm", "pretraining") and not both
 
@@ -68,10 +64,9 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
     Raises: JaxlmError for a model that gives no answers, or with `dialogues` writes no replies.
     """
     config = loaded.config
-    known = (None, config.architecture)
     kinds = (ChatTask,) if dialogues else ANSWERING
-    kinds = [k for k in kinds if k.heads == (config.head,) and k.architecture in known]
-    if not kinds:
+    kind = next((kind for kind in kinds if kind.heads == (config.head,)), None)
+    if kind is None or kind.architecture not in (None, config.architecture):
         if dialogues:
             raise JaxlmError(
                 "replies are those of a decoder with the head lm, but the model is of architecture "
@@ -79,14 +74,12 @@ def row_task_of(loaded: Loaded, dialogues: bool = False) -> RowTask:
             )
         heads = ", ".join(kind.heads[0] for kind in ANSWERING if kind is not Seq2SeqTask)
         raise JaxlmError(
-            f"the model's head is {config.head}; answers take one of {heads}, or an "
-            "encoder_decoder: see task.name"
+            f"the model's head is {config.head}; answers take one of {heads}: see task.name"
         )
     run = tuning_run(loaded)
-    limit = config.max_seq_len if run is None else run.data.seq_len
-    options = None if run is None else run.task
+    limit, options = (config.max_seq_len, None) if run is None else (run.data.seq_len, run.task)
     types, trunk = config.num_token_types, config.architecture
-    return kinds[0](loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
+    return kind(loaded.tokenizer, limit, config.labels, config.problem, types, options, trunk)
 
 
 def tuning_run(loaded: Loaded) -> Config | None:
@@ -121,11 +114,6 @@ def listed(texts: Any, what: str) -> tuple[list[Any], bool]:
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
         raise JaxlmError(f"{what} takes a text or a list of texts, got {texts!r:.60}")
     return list(texts), False
-
-
-def check_loaded(loaded: Any) -> None:
-    if not isinstance(loaded, Loaded):
-        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
 
 
 @overload
@@ -177,8 +165,7 @@ def evaluate_rows(
     Raises: DataError for a label that the model does not have.
     """
     task, remarks = row_task_of(loaded, dialogues), list[str]()
-    pairs_of_texts = isinstance(task, Seq2SeqTask)
-    if pairs_of_texts:
+    if isinstance(task, Seq2SeqTask):
         task.decoding = decoding
     elif decoding:
         raise JaxlmError(f"{min(decoding)} is for an encoder_decoder, which writes targets")
@@ -186,10 +173,9 @@ def evaluate_rows(
     refuse_unknown(type(task), items, loaded.config.labels, "the model's labels")
     scores, answers = task.measure(loaded.model, loaded.params, items, task.encode(items))
     notes = {name: count for name, count in task.notes.items() if count}
-    by_class = task.by_class(items, answers)
-    pairs = task.label_pairs(items, answers)
-    signatures = dict(task.signatures) if pairs_of_texts else {}
-    return RowEvaluation(scores, items, answers, notes, pairs, by_class, remarks, signatures)
+    labels = task.label_pairs(items, answers), task.by_class(items, answers)
+    signatures = dict(getattr(task, "signatures", {}))
+    return RowEvaluation(scores, items, answers, notes, *labels, remarks, signatures)
 
 
 def text_like_the_run(loaded: Loaded, source: str, **fields: Any) -> Config:
@@ -221,6 +207,7 @@ def evaluate_text(
     text_column: str | None = None,
     pseudo_tokens: int = PSEUDO_TOKENS,
     max_documents: int | None = None,
+    remarks: list[str] | None = None,
     **fields: Any,
 ) -> dict[str, float]:
     """Losses in nats a token over a text: `loss`, `perplexity` and the others of validation.
@@ -228,7 +215,7 @@ def evaluate_text(
     The text is read, cut and masked as in the run that trained the model, so its validation text
     gets the same scores; `fields` override fields of the data section. A masked language model also
     gets its pseudo-perplexity (Salazar et al. 2020) over about `pseudo_tokens` tokens spread over
-    the text.
+    the text. What was read and passed over is added to `remarks`.
 
     Raises: JaxlmError for a model that does not predict text.
     """
@@ -239,6 +226,8 @@ def evaluate_text(
     )
     data, masked = config.data, loaded.config.architecture == "encoder"
     stores = prepare(data, tokenizer=loaded.tokenizer, whole=True)
+    if remarks is not None:
+        remarks += stores.remarks
     if len(stores.train) < 2:
         raise DataError(f"{source} has {len(stores.train)} token(s): a loss takes 2 or more")
     # The whole text is the validation split.
@@ -251,55 +240,3 @@ def evaluate_text(
         scores["pseudo_perplexity"] = perplexity(float(np.mean(losses)))
         scores["pseudo_tokens"] = len(losses)
     return scores
-
-
-@jax.jit(static_argnums=0)
-def pooled_states(
-    trunk: Any, params: Any, ids: Int[Array, "B T"], mask: Int[Array, "B T"]
-) -> Float[Array, "B D"]:
-    """The mean of the hidden states where the mask is 1."""
-    return mean_of_tokens(trunk.apply({"params": params}, ids, attention_mask=mask), mask)
-
-
-@overload
-def embed(loaded: Loaded, texts: str, normalize: bool = True) -> Float[np.ndarray, " D"]: ...
-
-
-@overload
-def embed(
-    loaded: Loaded, texts: Iterable[str], normalize: bool = True
-) -> Float[np.ndarray, "B D"]: ...
-
-
-def embed(loaded, texts, normalize=True):
-    """A vector (D,) of each text: the mean of its hidden states, of length 1 with `normalize`.
-
-    The dot product of two such vectors is their cosine similarity (Reimers and Gurevych 2019).
-    Texts longer than the model's context are cut. A single text gives a single vector.
-
-    Raises: DataError for an empty text, JaxlmError for a value that is not a text.
-    """
-    check_loaded(loaded)
-    texts, alone = listed(texts, "embed")
-    if wrong := [(i, text) for i, text in enumerate(texts, 1) if not isinstance(text, str)]:
-        raise JaxlmError(f"text {wrong[0][0]} is {wrong[0][1]!r:.60}, which is no text")
-    config, joiner = loaded.config, Joiner(loaded.tokenizer, loaded.config.max_seq_len)
-    rows = [joiner.one(ids).ids if ids else [] for ids in loaded.tokenizer.encode_batch(texts)]
-    if empty := [i + 1 for i, row in enumerate(rows) if not row]:
-        raise DataError(f"text {empty[0]} is empty")
-    trunk = TRUNKS[config.architecture](config, attention=loaded.model.attention)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    vectors = np.zeros((len(rows), config.d_model), np.float32)
-    for first in range(0, len(order), EVAL_ROWS):
-        chosen = order[first : first + EVAL_ROWS]
-        length = padded_length(max(len(rows[i]) for i in chosen), config.max_seq_len)
-        ids, mask = np.zeros((2, EVAL_ROWS, length), np.int32)
-        mask[:, 0] = 1  # attention over no token is NaN
-        for row, i in enumerate(chosen):
-            ids[row, : len(rows[i])] = rows[i]
-            mask[row, : len(rows[i])] = 1
-        found = pooled_states(trunk, loaded.params["backbone"], jnp.asarray(ids), jnp.asarray(mask))
-        vectors[chosen] = np.asarray(found)[: len(chosen)]
-    if normalize:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors[0] if alone else vectors

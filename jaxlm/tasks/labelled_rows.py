@@ -19,7 +19,8 @@ from jaxlm.config import Config, DataConfig
 from jaxlm.data import clean
 from jaxlm.data.rows import Record, read_rows
 from jaxlm.data.sources import WITHOUT_FILES, DataError, find_files, is_side_by_side, kind_of
-from jaxlm.tasks.examples import COLUMNS, Item, RowReader, sorted_labels
+from jaxlm.tasks.examples import COLUMNS, Item, RowReader
+from jaxlm.tasks.fields import sorted_labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class RowSplits:
     @property
     def fingerprint(self) -> str:
         """A hash of the items of each split and of the labels in order."""
-        parts = [[item[1:] for item in part] for part in (self.train, self.val, self.test)]
+        splits = (self.train, self.val, self.test)
+        parts = [[(*item[1:3], *item.given) for item in part] for part in splits]
         content = repr([self.labels, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -60,7 +62,7 @@ def read_items(
     columns = [getattr(data, name) for name in COLUMNS if labelled or name != "label_column"]
     rows = read_rows(
         source or data.source,
-        [column for column in columns if column is not None],
+        [*(column for column in columns if column is not None), *kind.optional],
         data.hf_config,
         data.hf_val_split if source and source == data.val_source else data.hf_split,
         streaming=data.max_documents is not None,

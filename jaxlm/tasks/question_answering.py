@@ -9,7 +9,8 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.reductions import cross_entropy
-from jaxlm.tasks.examples import Example, Item, as_label, field_of, text_field
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import as_label, field_of, text_field
 from jaxlm.tasks.metrics import answer_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums

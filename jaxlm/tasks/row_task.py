@@ -26,19 +26,11 @@ from jaxlm.tasks.examples import (
     balance,
     collate,
     in_batches,
-    notes_in_words,
 )
 from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import class_scores, library, six_digits
-from jaxlm.tasks.task import (
-    Objective,
-    Outputs,
-    Params,
-    RowObjective,
-    Scores,
-    Task,
-    row_step,
-)
+from jaxlm.tasks.notes import notes_in_words
+from jaxlm.tasks.task import Objective, Outputs, Params, RowObjective, Scores, Task, row_step
 from jaxlm.tasks.vocabularies import learn_tokenizer
 from jaxlm.tokenizer import Tokenizer
 
@@ -122,16 +114,9 @@ class RowTask(RowReader, Task):
         known = source.config.labels if source and source.config.head == cls.heads[0] else ()
         rows = read_splits(cls, config, known)
         tokenizer = cls.learn_vocabulary(config.data, rows) if source is None else source.tokenizer
-        model, limit = config.model, config.data.seq_len
-        task = cls(
-            tokenizer,
-            limit,
-            rows.labels,
-            model.problem,
-            model.num_token_types,
-            config.task,
-            model.architecture,
-        )
+        model = config.model
+        kinds = rows.labels, model.problem, model.num_token_types
+        task = cls(tokenizer, config.data.seq_len, *kinds, config.task, model.architecture)
         task.learn_from(config, rows, source)
         return task
 
@@ -147,16 +132,17 @@ class RowTask(RowReader, Task):
         # A head taken from the source keeps its pooler.
         same = source is not None and source.config.head == self.heads[0]
         self.pooler = source.config.pooler if source and same else None
-        prints = f"{self.tokenizer.fingerprint} {rows.fingerprint}"
-        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()[:16]
+        prints = f"{self.tokenizer.fingerprint} {rows.fingerprint}".encode()
+        self.fingerprint = hashlib.sha256(prints).hexdigest()[:16]
         for name in self.libraries if rows.val or rows.test else ():
             library(name)  # fail now if it is missing, not at the first evaluation
         names = tuple(dict.fromkeys((*self.metrics, "loss")))
         self.best_by = self.options.metric or names[0]
         if self.best_by not in names:
             raise not_among("task.metric", self.best_by, names)
-        train, self.val, self.test = map(self.encode, (rows.train, rows.val, rows.test))
-        for items, examples in ((rows.train, train), (rows.val, self.val), (rows.test, self.test)):
+        parts = rows.train, rows.val, rows.test
+        train, self.val, self.test = map(self.encode, parts)
+        for items, examples in zip(parts, (train, self.val, self.test), strict=True):
             self._check_fit(items, examples, "data.seq_len", ": raise it")
         if self.options.class_weights == "balanced":
             balance(train, len(rows.labels))

@@ -6,9 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, DataConfig, ModelConfig
@@ -17,79 +15,27 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
-from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.examples import Example, Item, text_field
+from jaxlm.tasks.baselines import neighbour_answers
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import text_field
 from jaxlm.tasks.labelled_rows import RowSplits
-from jaxlm.tasks.metrics import (
-    exact_match,
-    library,
-    neighbour_answers,
-    six_digits,
-    translation_scores,
-)
+from jaxlm.tasks.metrics import exact_match, library, six_digits, translation_scores
 from jaxlm.tasks.row_task import Answer, RowTask
-from jaxlm.tasks.task import (
-    Arrays,
-    Outputs,
-    Params,
-    RowObjective,
-    Scores,
-    Sums,
-    mean_scores,
-    perplexity,
-)
-from jaxlm.tasks.vocabularies import end_of, learn_tokenizer, start_of
+from jaxlm.tasks.task import Outputs, Params, RowObjective, Scores, mean_scores, perplexity
+from jaxlm.tasks.teacher_forcing import TeacherForcing
+from jaxlm.tasks.vocabularies import cut_sources, end_of, learn_tokenizer, start_of
 from jaxlm.tokenizer import Tokenizer
 
 EVAL_TOKENS = 8192  # of one evaluation batch, padding and both sides counted
 SHOWN = 8  # pairs that samples.jsonl has of the rows held out
 LONGEST_NAME = 40  # characters of a column's name, beyond which it must be a text
-SPARE = 8  # tokens that a text cut at its end may have more, once it is encoded anew
 SEPARATE = "false with data.source_tokenizer, as the sides have no tokens in common"
+MOST_NEIGHBOURS = 200_000  # training pairs among which the nearest is looked for
 SCORED = ("loss", "bleu", "chrf", "exact_match")
 
 
-def target_losses(outputs: Outputs, batch: Arrays) -> Sums:
-    """Cross-entropy of each token of the target, from the source and the tokens before it."""
-    return target_sums(outputs, batch["targets"], batch["weights"])
-
-
-@dataclass(frozen=True)
-class TeacherForcing(RowObjective):
-    """The loss of targets, each token predicted from the right ones before it.
-
-    Labels are smoothed in training alone: losses of evaluation are nats a token without it.
-    """
-
-    losses: Any = target_losses
-    label_smoothing: float = 0.0
-
-    def __call__(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None = None
-    ) -> Sums:
-        batch = {name: jnp.asarray(x) for name, x in batch.items()}
-        outputs = self.forward(model, params, batch, key)
-        if key is None:
-            return self.losses(outputs, batch)
-        targets, weights = batch["targets"], batch["weights"]
-        return target_sums(outputs, targets, weights, False, self.label_smoothing)
-
-    def forward(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
-    ) -> Outputs:
-        # Padding stands behind a target's tokens, where none of them looks: no mask is needed.
-        return model.apply(
-            {"params": params},
-            batch["source_ids"],
-            batch["target_ids"],
-            source_mask=batch["source_mask"],
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )
-
-
 @dataclass(frozen=True, eq=False)
-class Pair(Example):
+class PairExample(Example):
     """A source and its target in tokens, each with what ends it."""
 
     def __len__(self) -> int:
@@ -165,7 +111,7 @@ class Seq2SeqTask(RowTask):
                 self.notes["pairs_too_long"] += 1
                 continue
             tokens = {"source": np.array(source, np.int32), "target": np.array(target, np.int32)}
-            pairs.append(Pair(tokens, {}, i))
+            pairs.append(PairExample(tokens, {}, i))
         return pairs
 
     def order_batches(self, config: Config) -> None:
@@ -233,12 +179,14 @@ class Seq2SeqTask(RowTask):
     def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
         """The targets that the model writes, as `translation`."""
         loaded = Loaded(model, params, self.tokenizer, self._config_of(model))
-        texts, tokenizer, limit = [item.content[0] for item in items], self.tokenizer, self.limit
-        rows = tokenizer.encode_sources(texts)
-        for i in (i for i, row in enumerate(rows) if len(row) > limit):
-            self.notes["texts_cut"] += 1
-            texts[i] = (tokenizer.source or tokenizer).decode(rows[i][: max(limit - SPARE, 1)])
-        return [{"translation": t} for t in translate(loaded, texts, **self.decoding)]
+        texts = [item.content[0] for item in items]
+        return [{"translation": text} for text in self._written(loaded, texts)]
+
+    def _written(self, loaded: Loaded, texts: Sequence[str]) -> list[str]:
+        """The targets of texts, which are cut where the model does not read them whole."""
+        fitting, cut = cut_sources(self.tokenizer, texts, loaded.config.max_seq_len)
+        self.notes["texts_cut"] += cut
+        return translate(loaded, fitting, **self.decoding)
 
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
@@ -269,6 +217,7 @@ class Seq2SeqTask(RowTask):
         truth = [item.label for item in items]
         found = {"copied_source": others}
         if find_spec("sklearn") is not None:
+            train = train[:MOST_NEIGHBOURS]
             known, answers = [item.content[0] for item in train], [item.label for item in train]
             found["nearest_neighbour"] = neighbour_answers(known, answers, others)
         return {name: self._text_scores(truth, texts) for name, texts in found.items()}
@@ -278,7 +227,7 @@ class Seq2SeqTask(RowTask):
         rows = (self.rows.val or self.rows.train)[:SHOWN]
         sources = self.config.sample.prompts or [item.content[0] for item in rows]
         right = [()] * len(sources) if self.config.sample.prompts else [(r.label,) for r in rows]
-        written = translate(loaded, list(sources), **self.decoding)
+        written = self._written(loaded, sources)
         return [(*pair, *rest) for *pair, rest in zip(sources, written, right, strict=True)]
 
     def summary(self, best: Loaded) -> dict[str, Any]:

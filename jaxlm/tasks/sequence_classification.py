@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from jaxlm.config import DataConfig
 from jaxlm.data.sources import DataError
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap, text_field
+from jaxlm.tasks.baselines import baseline_answers
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import as_label, field_of, is_gap, text_field
 from jaxlm.tasks.metrics import (
-    baseline_answers,
     multi_class_scores,
     multi_label_scores,
     number_scores,

@@ -16,8 +16,8 @@ from jaxlm.data.pair_batches import Shape, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
 from jaxlm.tasks.causal_lm import RunningTextTask
-from jaxlm.tasks.seq2seq import TeacherForcing
-from jaxlm.tasks.vocabularies import SPECIALS, end_of, start_of
+from jaxlm.tasks.teacher_forcing import TeacherForcing
+from jaxlm.tasks.vocabularies import SPECIALS, cut_sources, end_of, start_of
 
 MARK = "<extra_id_{}>"  # stands for a gap; the name that T5 has for it
 SHOWN = 4  # windows that samples.jsonl has of the text held out
@@ -67,7 +67,7 @@ class SpanCorruptionTask(RunningTextTask):
     def train_batch(self, step: int) -> Batch:
         store, seed = self.data.train, self.config.run.seed
         windows = train_batch(store, seed, step, self.config.train.batch_size, self.window)["ids"]
-        return self._batch(windows, np.random.default_rng([seed, step]))
+        return self._batch(list(windows), np.random.default_rng([seed, step]))
 
     def _batch(self, windows: Sequence[np.ndarray], random: np.random.Generator) -> Batch:
         pairs = [
@@ -102,7 +102,8 @@ class SpanCorruptionTask(RunningTextTask):
             batch, decode = self._batch(windows, np.random.default_rng(0)), self.tokenizer.decode
             rows = zip(batch["source_ids"], batch["source_mask"], strict=True)
             prompts = [decode(ids[mask > 0][:-1], False) for ids, mask in rows if mask.sum() > 1]
-        return list(zip(prompts, translate(loaded, list(prompts)), strict=True))
+        prompts, _ = cut_sources(self.tokenizer, prompts, loaded.config.max_seq_len)
+        return list(zip(prompts, translate(loaded, prompts), strict=True))
 
 
 def window_of(config: Config) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config, JaxlmError
+from jaxlm.models import CausalLM, Seq2SeqLM
 from jaxlm.ops.chunked_loss import chunked_target_sums, loss_chunk
 from jaxlm.ops.reductions import target_sums
 from jaxlm.parallel import divided_activations, mesh_of, place_rows
@@ -130,6 +131,14 @@ def mean_scores(
     return {name: total / count for name, total in totals.items()}
 
 
+def has_head_apart(model: nn.Module) -> bool:
+    """Whether a model's logits are its `head` of its `hidden` states, as in jaxlm's own.
+
+    A model of the user's may make its logits in another way.
+    """
+    return type(model).__call__ in (CausalLM.__call__, Seq2SeqLM.__call__)
+
+
 def head_sums(
     model: Any,
     params: Params,
@@ -144,7 +153,8 @@ def head_sums(
         return model.apply({"params": params}, hidden, method="head")
 
     config = model.config
-    chunk = loss_chunk(*targets.shape, config.vocab_size, config.loss_chunk)
+    B, T = targets.shape
+    chunk = loss_chunk(B, T, config.vocab_size, config.loss_chunk)
     if chunk is None:
         return target_sums(head(hidden), targets, weights, **options)
     return chunked_target_sums(head, hidden, targets, weights, chunk, **options)
@@ -160,20 +170,37 @@ class RowObjective:
     """The objective of a task whose losses are a function of the outputs of one forward pass.
 
     Objectives with the same functions are equal and so share compiled programs. `inputs` are the
-    arrays in a batch that the model takes besides the ids.
+    arrays in a batch that the model takes besides the ids. `of_head`: the losses are the
+    `target_sums` of logits, which may then be computed in chunks.
     """
 
     losses: Callable[[Outputs, Arrays], Sums]
     inputs: tuple[str, ...] = ("attention_mask", "token_type_ids")
+    of_head: bool = False
 
     def __call__(
         self, model: nn.Module, params: Params, batch: Arrays, key: Array | None = None
     ) -> Sums:
-        outputs = self.forward(model, params, batch, key)
-        return self.losses(outputs, {name: jnp.asarray(x) for name, x in batch.items()})
+        batch = {name: jnp.asarray(x) for name, x in batch.items()}
+        if not self.of_head:
+            return self.losses(self.forward(model, params, batch, key), batch)
+        targets, weights, options = batch["targets"], batch["weights"], self.options(key)
+        if has_head_apart(model):
+            hidden = self.forward(model, params, batch, key, "hidden")
+            return head_sums(model, params, hidden, targets, weights, **options)
+        return target_sums(self.forward(model, params, batch, key), targets, weights, **options)
+
+    def options(self, key: Array | None) -> dict[str, Any]:
+        """Those of `target_sums`, in training with a key."""
+        return {}
 
     def forward(
-        self, model: nn.Module, params: Params, batch: Arrays, key: Array | None
+        self,
+        model: nn.Module,
+        params: Params,
+        batch: Arrays,
+        key: Array | None,
+        method: str | None = None,
     ) -> Outputs:
         """The model's outputs for a batch, with dropout if a key is given."""
         return model.apply(
@@ -181,6 +208,7 @@ class RowObjective:
             jnp.asarray(batch["ids"]),
             deterministic=key is None,
             rngs=None if key is None else {"dropout": key},
+            method=method,
             **{name: batch[name] for name in self.inputs if name in batch},
         )
 

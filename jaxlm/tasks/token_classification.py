@@ -12,17 +12,13 @@ from jaxlm.config import DataConfig
 from jaxlm.data import clean
 from jaxlm.data.sources import DataError
 from jaxlm.ops.reductions import target_sums
-from jaxlm.tasks.examples import Example, Item, as_label, field_of, is_gap
-from jaxlm.tasks.metrics import (
-    are_entities,
-    dictionary_tags,
-    entity_scores,
-    entity_spans,
-    tag_scores,
-)
+from jaxlm.tasks.baselines import dictionary_tags
+from jaxlm.tasks.examples import Example, Item
+from jaxlm.tasks.fields import as_label, field_of, is_gap
+from jaxlm.tasks.metrics import are_entities, entity_scores, entity_spans, tag_scores
 from jaxlm.tasks.row_task import Answer, RowTask
 from jaxlm.tasks.task import Arrays, Outputs, RowObjective, Scores, Sums
-from jaxlm.tokenizer.encoding import IDEOGRAPHS
+from jaxlm.tokenizer.characters import IDEOGRAPHS
 
 IS_CHINESE = re.compile(f"[{IDEOGRAPHS}]")
 # In running text: a Chinese character, a full-width mark, or other characters between spaces.

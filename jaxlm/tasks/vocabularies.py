@@ -40,3 +40,17 @@ def start_of(tokenizer: Tokenizer, model: ModelConfig | None) -> int:
     known = None if model is None else model.decoder_start_id
     found = (token for token in (known, tokenizer.bos_id, tokenizer.pad_id) if token is not None)
     return next(found, end_of(tokenizer))
+
+
+def cut_sources(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[list[str], int]:
+    """Texts of which each has at most `limit` tokens as a source, and how many were cut for it."""
+    own, found, cut = tokenizer.source or tokenizer, list(texts), 0
+    for i, ids in enumerate(tokenizer.encode_sources(texts)):
+        kept, row = limit, ids
+        # The pieces of a text may have more tokens than they had in the whole.
+        while len(row) > limit and kept > 0:
+            kept -= 1
+            found[i] = own.decode(ids[:kept], skip_special_tokens=False)
+            (row,) = tokenizer.encode_sources([found[i]])
+        cut += kept < limit
+    return found, cut

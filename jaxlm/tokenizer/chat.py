@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxlm.tokenizer.encoding import Tokenizer
 from jaxlm.tokenizer.formats import TokenizerError
-from jaxlm.tokenizer.templates import ChatTemplate, Message, Rendering
+from jaxlm.tokenizer.templates import NOTHING, ChatTemplate, Given, Message, Rendering
 
 THOUGHT = "</think>"  # ends the part of a reply that templates leave out of past turns
 Span = tuple[int, int]
@@ -66,22 +66,45 @@ def chat_template(tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def chat_text(
-    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    add_generation_prompt: bool = True,
+    given: Given = NOTHING,
 ) -> str:
     """A dialogue as one text by the tokenizer's chat template, ready for `encode`.
+
+    `given` may hold `tools` and `documents`, as transformers hands them to templates.
 
     Raises: TokenizerError where there is no template, or it refuses the messages.
     """
     template = chat_template(tokenizer)
     if template is None:
         raise TokenizerError("this tokenizer has no chat template")
-    return template.render(messages, add_generation_prompt).text
+    check_given(tokenizer, given)
+    return template.render(messages, add_generation_prompt, given).text
 
 
-def dialogue_ids(tokenizer: Tokenizer, turns: Sequence[Message]) -> list[int]:
-    """The tokens of a dialogue, up to where the next reply begins."""
+def check_given(tokenizer: Tokenizer, given: Given) -> None:
+    """Raise TokenizerError unless tools and documents are JSON objects that a template can show."""
+    if given and not tokenizer.config.get("chat_template"):
+        raise TokenizerError(
+            f"{' and '.join(given)} are for a chat template, which this tokenizer does not have"
+        )
+    for name, values in given.items():
+        if not isinstance(values, list) or not all(isinstance(v, Mapping) for v in values):
+            raise TokenizerError(f"{name} must be a list of JSON objects, got {values!r:.60}")
+
+
+def dialogue_ids(
+    tokenizer: Tokenizer, turns: Sequence[Message], given: Given = NOTHING
+) -> list[int]:
+    """The tokens of a dialogue, up to where the next reply begins.
+
+    Raises: TokenizerError where the template refuses it, or none is there to show what is given.
+    """
     if tokenizer.config.get("chat_template"):
-        return tokenizer.encode(chat_text(tokenizer, turns))
+        return tokenizer.encode(chat_text(tokenizer, turns, given=given))
+    check_given(tokenizer, given)
     assert tokenizer.cls_id is not None  # see knows_dialogues
     assert tokenizer.sep_id is not None
     ids = [tokenizer.cls_id]
@@ -91,7 +114,7 @@ def dialogue_ids(tokenizer: Tokenizer, turns: Sequence[Message]) -> list[int]:
 
 
 def dialogue_with_replies(
-    tokenizer: Tokenizer, turns: Sequence[Message]
+    tokenizer: Tokenizer, turns: Sequence[Message], given: Given = NOTHING
 ) -> tuple[list[int], list[bool]]:
     """The tokens of a dialogue up to its last reply, and which of them belong to replies.
 
@@ -106,8 +129,9 @@ def dialogue_with_replies(
         return [], []
     template = chat_template(tokenizer)
     if template is not None:
-        return tokens_of_spans(tokenizer, *reply_spans(template, turns))
-    ids = dialogue_ids(tokenizer, [])
+        check_given(tokenizer, given)
+        return tokens_of_spans(tokenizer, *reply_spans(template, turns, given))
+    ids = dialogue_ids(tokenizer, [], given)
     learned = [False]
     for turn in turns:
         added = dialogue_ids(tokenizer, [turn])[1:]
@@ -116,20 +140,22 @@ def dialogue_with_replies(
     return ids, learned
 
 
-def reply_spans(template: ChatTemplate, turns: Sequence[Message]) -> tuple[str, list[Span]]:
+def reply_spans(
+    template: ChatTemplate, turns: Sequence[Message], given: Given = NOTHING
+) -> tuple[str, list[Span]]:
     """The text of a dialogue, and the (start, end) of each reply from the prompt to its end token.
 
     Raises: TokenizerError where the template refuses the dialogue, or changes replies beyond
     finding.
     """
-    whole = template.render(turns, False)
+    whole = template.render(turns, False, given)
     if template.marks_replies:
         return whole.text, whole.spans
     replies = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
     found = iter(
         text_or_none(x)
         for x in template.try_each(
-            [pair for i in replies for pair in ((turns[:i], True), (turns[: i + 1], False))]
+            [pair for i in replies for pair in ((turns[:i], True), (turns[: i + 1], False))], given
         )
     )
     pairs = list(zip(found, found, strict=True))
@@ -142,11 +168,15 @@ def reply_spans(template: ChatTemplate, turns: Sequence[Message]) -> tuple[str, 
     if len(spans) == len(replies):
         return whole.text, spans
     prompts = dict(zip(replies, (before for before, _ in pairs), strict=True))
-    return whole.text, spans_by_marks(template, turns, whole.text, prompts)
+    return whole.text, spans_by_marks(template, turns, whole.text, prompts, given)
 
 
 def spans_by_marks(
-    template: ChatTemplate, turns: Sequence[Message], whole: str, prompts: Mapping[int, str | None]
+    template: ChatTemplate,
+    turns: Sequence[Message],
+    whole: str,
+    prompts: Mapping[int, str | None],
+    given: Given,
 ) -> list[Span]:
     """The replies of a dialogue whose earlier turns are written otherwise once others follow.
 
@@ -164,7 +194,7 @@ def spans_by_marks(
     asked = {"role": "user", "content": marks[max(marks)]}
     requests = [(marked, False), ([asked], True), ([asked], False)]
     requests += [(marked[: i + 1], False) for i in marks]
-    text, prompted, bare, *ends = map(text_or_none, template.try_each(requests))
+    text, prompted, bare, *ends = map(text_or_none, template.try_each(requests, given))
     # What a prompt has behind the user's words, and what of it is there for the reply alone.
     after_user = (prompted or "").rpartition(asked["content"])[2]
     opening = (prompted or "").removeprefix(bare or "") if bare else ""

@@ -11,6 +11,16 @@ QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
+ROLES = {
+    "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
+    "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
+    "bos_token": ("<s>", "<bos>"),
+    "unk_token": ("<unk>", "[UNK]"),
+    "cls_token": ("[CLS]",),
+    "sep_token": ("[SEP]",),
+    "mask_token": ("[MASK]", "<mask>"),
+}
 Fields = Mapping[str, Any]  # those of tokenizer_config.json
 
 
@@ -82,6 +92,14 @@ def surround_as_roberta(backend: Backend, config: Fields) -> None:
     )
 
 
+def surround_as_marian(backend: Backend, config: Fields) -> None:
+    """</s> after a text."""
+    text, number = named_token(backend, config, "eos_token")
+    backend.post_processor = processors.TemplateProcessing(
+        ["$A", text], ["$A:0", "$B:1", f"{text}:1"], [(text, number)]
+    )
+
+
 def surround_as_asked(backend: Backend, config: Fields) -> None:
     """The tokens that `add_bos_token` and `add_eos_token` ask for."""
     asked = [role for role in ("bos_token", "eos_token") if config.get(f"add_{role}")]
@@ -136,6 +154,11 @@ BERT = TokenizerRules(
     surround_as_bert,
     {f"{name}_token": text for name, text in BERT_TOKENS.items()},
 )
+MARIAN = TokenizerRules(
+    split_as_told,
+    surround_as_marian,
+    {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+)
 PLAIN = TokenizerRules(split_as_told, None, {})
 AROUND_AS_TOLD = TokenizerRules(split_as_told, None, AROUND)
 RULES = {
@@ -145,6 +168,7 @@ RULES = {
     "Qwen2Tokenizer": QWEN,
     "Qwen3Tokenizer": QWEN,
     "LlamaTokenizer": LLAMA,
+    "MarianTokenizer": MARIAN,
     "BertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,

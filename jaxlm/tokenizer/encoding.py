@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,36 +12,15 @@ import tokenizers
 from tokenizers import models
 
 from jaxlm.files import write_file
-from jaxlm.tokenizer.classes import END_OF_TEXT, Fields, token_text
-from jaxlm.tokenizer.formats import PLAIN_CLASS, TokenizerError, read_tokenizer_files
-
-# Chinese, Japanese and Korean characters, each as the inside of a regular expression's [...].
-# Ideographs, with the compatibility block and everything from U+20000 on.
-IDEOGRAPHS = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# Radicals, kana, CJK punctuation and full-width forms as well.
-CJK = f"\u2e80-\u33ff{IDEOGRAPHS}\uff00-\uffef"
-# What has no spaces around it in Chinese text: also quotation marks and the ellipsis.
-UNSPACED = f"{CJK}\u2018-\u201d\u2026"
-# What takes two columns in a terminal: also hangul and vertical punctuation.
-WIDE = f"{CJK}\uac00-\ud7af\ufe30-\ufe4f"
-
-
-# Usual spellings of each special token, for vocabularies without a tokenizer_config.json.
-ROLES = {
-    "eos_token": (END_OF_TEXT, "</s>", "<eos>"),
-    "pad_token": ("<pad>", "[PAD]", "<|pad|>"),
-    "bos_token": ("<s>", "<bos>"),
-    "unk_token": ("<unk>", "[UNK]"),
-    "cls_token": ("[CLS]",),
-    "sep_token": ("[SEP]",),
-    "mask_token": ("[MASK]", "<mask>"),
-}
-# Ends after a single newline, where the next line starts with a word.
-CUT = re.compile(r"\S\n(?=\w)")
-# Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
-# place, after LONGEST characters: encoding takes hundreds of bytes a character.
-LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
-CHINESE_GAP = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+from jaxlm.tokenizer.characters import CHINESE_GAP
+from jaxlm.tokenizer.classes import ROLES, Fields, token_text
+from jaxlm.tokenizer.cutting import LONG, LONGEST, NEAR, cut_at_newlines
+from jaxlm.tokenizer.formats import (
+    PLAIN_CLASS,
+    TokenizerError,
+    read_tokenizer_files,
+    require_texts,
+)
 
 
 class Tokenizer:
@@ -112,6 +90,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, computed in parallel."""
+        require_texts(texts)
         try:
             encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:
@@ -152,8 +131,14 @@ class Tokenizer:
         return encoding.ids[: encoding.special_tokens_mask.index(0)]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """The text of ids; WordPiece does not keep the spacing of the original."""
-        text = self.backend.decode(np.asarray(ids).tolist(), skip_special_tokens)
+        """The text of ids; WordPiece does not keep the spacing of the original.
+
+        Raises: TokenizerError for what is no list of ids.
+        """
+        array = np.asarray(ids)
+        if array.ndim != 1 or (array.size and (array.dtype.kind not in "iu" or array.min() < 0)):
+            raise TokenizerError(f"a text is decoded from a list of token ids, got {ids!r:.60}")
+        text = self.backend.decode(array.tolist(), skip_special_tokens)
         # WordPiece puts a space between any two words, and each Chinese character is a word.
         return (
             CHINESE_GAP.sub("", text) if isinstance(self.backend.model, models.WordPiece) else text
@@ -257,16 +242,15 @@ class Tokenizer:
     def load(cls, path: str | Path, max_size: int | None = None) -> "Tokenizer":
         """Read a tokenizer.json, or a folder that holds one or the older files of a tokenizer.
 
-        These are BERT's vocab.txt, vocab.json beside merges.txt, and Llama's tokenizer.model. Ids
-        are those of transformers' AutoTokenizer. Special tokens that the vocabulary lacks are added
-        while it has fewer than `max_size`.
+        These are vocab.txt, vocab.json + merges.txt, tokenizer.model or Marian's .spm files. Ids
+        are transformers'. Missing special tokens are added while there are less than `max_size`.
 
         Raises: TokenizerError if there is none or it is damaged.
         """
-        path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         try:
-            return cls(*read_tokenizer_files(file, max_size))
+            backend, config, own = read_tokenizer_files(file, max_size)
+            return cls(backend, config, own and cls(*own))
         except FileNotFoundError:
             raise TokenizerError(
                 f"no tokenizer at {path}: give a tokenizer.json, or a folder that holds one, "
@@ -289,12 +273,3 @@ class AbsentTokenizer(Tokenizer):
         if name.startswith("__"):
             return super().__getattribute__(name)
         raise TokenizerError(f"the model came without a tokenizer: {self.__dict__['reason']}")
-
-
-def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
-    """Pieces of about `size` characters, or longer where there is no CUT."""
-    start = 0
-    while place := CUT.search(text, start + size):
-        yield text[start : place.end()]
-        start = place.end()
-    yield text[start:]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxlm.tokenizer.classes import (
     BY_MODEL,
     GPT2,
     LLAMA,
+    MARIAN,
     PLAIN,
     QWEN,
     ROBERTA,
@@ -23,10 +24,13 @@ from jaxlm.tokenizer.classes import (
     TokenizerRules,
     in_bytes,
     surround_as_asked,
+    surround_as_marian,
     token_text,
 )
+from jaxlm.tokenizer.pieces import read_unigram
 
 # Files that stand for their whole folder.
+SOURCE_PIECES, TARGET_PIECES = "source.spm", "target.spm"
 FOLDER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model")
 PLAIN_CLASS = "PreTrainedTokenizerFast"  # whose rules are all in tokenizer.json
 # Roles of special tokens, in the order in which missing ones are added.
@@ -38,8 +42,19 @@ class TokenizerError(JaxlmError):
     """A tokenizer that cannot be found, read or trained, or a text that it cannot encode."""
 
 
-def read_tokenizer_files(file: Path, max_size: int | None = None) -> tuple[Backend, dict[str, Any]]:
-    """A tokenizer's file, or the older files of its folder, and the fields of its config.
+def require_texts(texts: Any) -> None:
+    """Raise TokenizerError for what is no list of texts."""
+    listed = isinstance(texts, Iterable) and not isinstance(texts, str | Mapping)
+    for text in texts if listed else [texts]:
+        if not listed or not isinstance(text, str):
+            raise TokenizerError(f"a tokenizer takes one text or a list of texts, got {text!r:.60}")
+
+
+def read_tokenizer_files(
+    file: Path, max_size: int | None = None
+) -> tuple[Backend, dict[str, Any], tuple[Backend, dict[str, Any]] | None]:
+    """A tokenizer's file, or the older files of its folder, the fields of its config, and both of
+    the sources' own, where a folder has one.
 
     Ids are those of transformers' AutoTokenizer. Tokens that no vocabulary holds are added while it
     has fewer than `max_size`.
@@ -50,7 +65,7 @@ def read_tokenizer_files(file: Path, max_size: int | None = None) -> tuple[Backe
     if file.name not in FOLDER_FILES:
         if not file.is_file():
             raise FileNotFoundError(file)
-        return Backend.from_file(str(file)), {}
+        return Backend.from_file(str(file)), {}, None
     config = read_tokenizer_config(file.parent)
     kind = tokenizer_class(file.parent, config)
     whole = file.name == "tokenizer.json" and file.is_file()
@@ -64,14 +79,15 @@ def read_tokenizer_files(file: Path, max_size: int | None = None) -> tuple[Backe
         raise TokenizerError(f"the vocabulary in {file.parent} is empty")
     rules.split(backend, config)
     config = rules.tokens | config
-    if RULES.get(named_class(config), rules) is not rules:
+    # What is saved of Marian's is one tokenizer.json, not the files that its class reads.
+    if RULES.get(named_class(config), rules) is not rules or (rules is MARIAN and not whole):
         config["tokenizer_class"] = PLAIN_CLASS  # or what is saved would be read by other rules
     add_tokens(backend, config, max_size)
     if rules.surround is not None:
         rules.surround(backend, config)
     elif not whole:
         surround_as_asked(backend, config)
-    return backend, config
+    return backend, config, read_source_files(file.parent)
 
 
 def tokenizer_class(folder: Path, config: Fields) -> str:
@@ -100,6 +116,8 @@ def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, Tokenize
                 f"tell: {RESAVE}"
             )
         return Backend(models.BPE.from_file(str(vocab), str(merges))), rules
+    if (file.parent / TARGET_PIECES).is_file():
+        return read_side(file.parent, TARGET_PIECES), MARIAN
     if words.is_file():
         unknown = token_text(config.get("unk_token") or "[UNK]")
         return Backend(models.WordPiece.from_file(str(words), unk_token=unknown)), BERT
@@ -110,6 +128,26 @@ def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, Tokenize
             )
         return read_pieces(pieces), LLAMA
     raise FileNotFoundError(file)
+
+
+def read_source_files(folder: Path) -> tuple[Backend, dict[str, Any]] | None:
+    """The tokenizer of sources alone, where a folder has one beside that of the targets."""
+    saved = folder / "source_tokenizer.json"
+    if saved.is_file():
+        return Backend.from_file(str(saved)), read_mapping(folder / "source_tokenizer_config.json")
+    if (folder / "tokenizer.json").is_file() or not (folder / SOURCE_PIECES).is_file():
+        return None
+    backend, config = read_side(folder, SOURCE_PIECES), read_tokenizer_config(folder)
+    config = MARIAN.tokens | config | {"tokenizer_class": PLAIN_CLASS}
+    surround_as_marian(backend, config)
+    return backend, config
+
+
+def read_side(folder: Path, pieces: str) -> Backend:
+    """The tokenizer of one side of Marian's, whose vocab.json has the ids of both or of sources."""
+    own = folder / "target_vocab.json"
+    vocab = own if pieces == TARGET_PIECES and own.is_file() else folder / "vocab.json"
+    return read_unigram(folder / pieces, read_mapping(vocab))
 
 
 def read_pieces(file: Path) -> Backend:

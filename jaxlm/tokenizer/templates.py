@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 LIMITS = {
@@ -26,6 +27,9 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 REASONING = ("reasoning_content", "thinking", "reasoning")
 # role (system, user, assistant, tool), content, and whatever else a template may read
 Message = Mapping[str, Any]
+# tools and documents, each a list of JSON objects, as far as there are any
+Given = Mapping[str, Any]
+NOTHING: Given = MappingProxyType({})
 
 
 class Rendering(NamedTuple):
@@ -47,19 +51,24 @@ class ChatTemplate:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendering:
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, given: Given = NOTHING
+    ) -> Rendering:
         """One dialogue as text; TokenizerError where the template refuses it or is broken."""
-        (found,) = self.try_each([(messages, add_generation_prompt)])
+        (found,) = self.try_each([(messages, add_generation_prompt)], given)
         if isinstance(found, str):
             raise cannot_render(found)
         return found
 
     def try_each(
-        self, requests: Sequence[tuple[Sequence[Mapping[str, Any]], bool]]
+        self, requests: Sequence[tuple[Sequence[Message], bool]], given: Given = NOTHING
     ) -> list[Rendering | str]:
-        """Each dialogue, with the prompt of a reply or without, or what is wrong with it."""
+        """Each dialogue, with the prompt of a reply or without, or what is wrong with it.
+
+        `given` is what the template sees with all of them: `tools` and `documents`.
+        """
         wanted = [
-            {"messages": [dict(m) for m in messages], "add_generation_prompt": prompted}
+            {"messages": [dict(m) for m in messages], "add_generation_prompt": prompted, **given}
             for messages, prompted in requests
         ]
         try:
@@ -226,7 +235,7 @@ def answer_requests() -> None:
                 environment = environment or make_environment()
                 template = template or environment.from_string(given["template"])
                 request["messages"] = [with_reasoning(m) for m in request["messages"]]
-                names = {**given["specials"], **request, "tools": None, "documents": None}
+                names = {"tools": None, "documents": None, **given["specials"], **request}
                 answers.append(render(environment, template, names, limits["output"]))
             except Exception as error:
                 answers.append({"error": told(error)})

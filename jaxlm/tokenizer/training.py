@@ -2,22 +2,21 @@
 
 import difflib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxlm.tokenizer.encoding import LONG, LONGEST, ROLES, Tokenizer, cut_at_newlines
-from jaxlm.tokenizer.formats import TokenizerError, byte_level
+from jaxlm.tokenizer.classes import ROLES
+from jaxlm.tokenizer.cutting import cut_at_newlines, cut_at_words
+from jaxlm.tokenizer.encoding import Tokenizer
+from jaxlm.tokenizer.formats import TokenizerError, byte_level, require_texts
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # A vocabulary with these serves an encoder: a text stands between [CLS] and [SEP].
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Before a space or behind a mark that stands between words.
-NEW_WORD = re.compile(r"\w(?= \w)|\w[。！？，、；：,.!?;:](?=[^\W\d_])")
 # Trained pieces occur at least twice, or a small text would become a few long tokens.
 MIN_FREQUENCY = 2
 
@@ -38,6 +37,8 @@ def train_tokenizer(
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise TokenizerError(f"a tokenizer is one of {', '.join(KINDS)}, not {kind!r}{hint}")
+    texts = list(texts) if isinstance(texts, Iterator) else texts
+    require_texts(texts)
     # In pieces: the trainer uses one core a text.
     texts = [piece for text in texts for piece in cut_at_newlines(text) if piece]
     if kind != "char":
@@ -52,7 +53,7 @@ def train_tokenizer(
         if unknown and unknown_of(specials) is None:
             specials = [unknown, *specials]
         smallest += len(specials)
-        if vocab_size is None or vocab_size < smallest:
+        if not isinstance(vocab_size, int) or vocab_size < smallest:
             raise TokenizerError(
                 f"a {kind} vocabulary needs at least {smallest} tokens, not {vocab_size}: "
                 "raise data.vocab_size"
@@ -63,24 +64,6 @@ def train_tokenizer(
         sep, cls = ((token, specials.index(token)) for token in ("[SEP]", "[CLS]"))
         backend.post_processor = processors.BertProcessing(sep, cls)
     return Tokenizer(backend)
-
-
-def cut_at_words(text: str) -> Iterator[str]:
-    """Pieces of a text without newlines, cut where every kind of vocabulary has a new word.
-
-    Of a text without words, such as a genome, the first LONG characters.
-    """
-    start = 0
-    while len(text) - start > LONG:
-        place = NEW_WORD.search(text, start + LONG, start + LONGEST)
-        if place is None and len(text) - start > LONGEST:
-            yield text[start : start + LONG]
-            return
-        end = len(text) if place is None else place.end()
-        yield text[start:end]
-        start = end
-    if text[start:]:
-        yield text[start:]
 
 
 def train_char(texts: list[str], specials: list[str]) -> tokenizers.Tokenizer:

@@ -1,4 +1,4 @@
-"""What a run shows: while it trains a progress bar on a terminal, lines elsewhere; its result."""
+"""What a run prints: a progress bar on a terminal, else lines now and then; a closing line."""
 
 import time
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-QUIET_SECONDS = 20  # the least between two lines of progress where there is no bar
-BAR_SECONDS = 0.5  # the least between two drawings of the bar
+QUIET_SECONDS = 20  # at least, between two lines of progress where there is no bar
+BAR_SECONDS = 0.5  # at least, between two redraws of the bar
 
 
 class TrainingConsole:
-    """A bar with loss, tokens/s and time left; above it, a line an evaluation and a sample."""
+    """A bar with loss, tokens/s and time left; evaluations and samples are printed above it."""
 
     def __init__(self, steps: int, done: int):
         self.console = Console(highlight=False)
@@ -45,14 +45,14 @@ class TrainingConsole:
         self.console.print(escape(text), soft_wrap=True)
 
     def advance(self, step: int) -> None:
-        """Move the bar to a step; it is drawn now and then only."""
+        """Move the bar to a step. It is redrawn every BAR_SECONDS only."""
         now = time.monotonic()
         if now - self._drawn > BAR_SECONDS:
             self._drawn = now
             self._bar.update(self._task, completed=step, numbers=self._numbers, refresh=True)
 
     def show(self, step: int, loss: float, speed: float) -> None:
-        """Take a step's loss and tokens/s for the bar, or for a line where there is none."""
+        """Set the loss and tokens/s of the bar; without a bar, print them every QUIET_SECONDS."""
         self._numbers = f"loss {loss:.3f}  {speed:,.0f} tokens/s"
         if not self.console.is_terminal and time.monotonic() - self._told > QUIET_SECONDS:
             self._told = time.monotonic()
@@ -60,7 +60,7 @@ class TrainingConsole:
 
 
 def memory_line(memory: Mapping[str, int], num_params: int) -> str:
-    """How many of the parameters are trained, and what this takes, from `memory_report`."""
+    """How many parameters are trained and the memory this takes, from `memory_report`."""
     trained = memory["num_trained"]
     sizes = (memory[f"{name}_bytes"] / 1e6 for name in ("weights", "gradients", "optimizer"))
     return f"training {trained:,} of them ({trained / num_params:.2%}): " + (
@@ -69,7 +69,7 @@ def memory_line(memory: Mapping[str, int], num_params: int) -> str:
 
 
 def closing_line(summary: Mapping[str, Any], path: Path) -> str:
-    """The result in a sentence, beside the n-grams that come nearest above and below it."""
+    """The result in one sentence, compared with the n-gram baselines just above and below it."""
     line = f"{path}: {summary['steps']} steps in {summary['seconds']:.0f} s"
     best = summary["best_val_loss"]
     if best is None:

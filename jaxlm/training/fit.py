@@ -1,9 +1,12 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
 import math
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
+from jaxlm.base_model import newest_base
 from jaxlm.config import Config, ConfigError, ModelConfig
+from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.parallel import divided_shapes, make_mesh, mesh_sizes, row_shapes, tree_shardings
@@ -23,7 +28,7 @@ from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
-from jaxlm.training.resolve import resolve
+from jaxlm.training.resolve import load_source, resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainable import joined, scale_by_depth
@@ -39,18 +44,21 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     objective: Objective | None = None,
 ) -> Loaded:
-    """Train as the config says and return the best checkpoint: `train.py` as a function.
+    """Train as the config says and return the best checkpoint; what `train.py` runs.
 
-    The same config again continues an unfinished run, and leaves a finished one as it is. An own
-    part takes the place of the config's: a task, a Flax module (or a function that makes one from
-    the whole ModelConfig), an optimizer, an objective. Give the same ones when resuming.
+    Called again with the same config it continues an unfinished run, and leaves a finished one as
+    it is. A part of your own replaces the config's: a task, a Flax module (or a function that makes
+    one from the resolved ModelConfig), an optimizer, an objective. Pass the same ones to resume.
 
     Raises:
         JaxlmError: on a mistake in the config or the data.
         KeyboardInterrupt: when interrupted, after saving.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"fit takes what jaxlm.load_config returns, got {config!r:.60}")
     if config.train.deterministic:
         refuse_late_determinism()
+    check_parts(task, model, optimizer, objective)
     own = own_parts(task=task, model=model, optimizer=optimizer, objective=objective)
     config = with_own_parts(config, own)
     if task is not None:
@@ -59,42 +67,87 @@ def fit(
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
-            return load(run.path, model=model)
-        config, task, given, origin = resolve(config, task, objective)
+            below = newest_base(run.checkpoints)
+            base = below and load_source(str(config.finetune.init_from), run.path)[0]
+            return load(run.path, model=model, base=base)
+        goes_on = run.path if todo == "resume" else None
+        config, task, given, heritage = resolve(config, task, objective, goes_on)
         if model is None:
             module = make_model(config.model)
         else:
             module = model if isinstance(model, nn.Module) else model(config.model)
         mesh = make_mesh(config.parallel)
         refuse_large_batch(config, mesh)
-        state, update = compile_and_start(
-            config, module, task.objective, task.train_batch(0), optimizer, given, mesh
-        )
-        trainer = Trainer(run, config, task, state, update, given.keys(), origin)
-        try:
-            if todo == "start":
-                run.start(config, task.tokenizer)
-            else:
-                trainer.restore()
-                tell_lengthening(run, config, int(trainer.state.step))
-                run.resume(config, task.tokenizer)
-            with interruption() as interrupted:
-                trainer.train(interrupted)
-            return trainer.finish(model)
-        finally:
-            trainer.close()
+        with own_errors_told(own, {}):
+            first = task.train_batch(0)
+        with own_errors_told(own, first):
+            loss = task.objective
+            state, update = compile_and_start(config, module, loss, first, optimizer, given, mesh)
+            trainer = Trainer(run, config, task, state, update, heritage)
+            try:
+                if todo == "start":
+                    run.start(config, task.tokenizer)
+                else:
+                    trainer.restore()
+                    tell_lengthening(run, config, int(trainer.state.step))
+                    run.resume(config, task.tokenizer)
+                with interruption() as interrupted:
+                    trainer.train(interrupted)
+                return trainer.finish(model)
+            finally:
+                trainer.close()
 
 
 def own_parts(**parts: Any) -> tuple[str, ...]:
-    """The parts given to `fit` by name, as a run records them."""
+    """The parts passed to `fit`, as a run records them in `run.own`."""
     given = {kind: part for kind, part in parts.items() if part is not None}
     return tuple(
         f"{kind} {getattr(part, '__name__', type(part).__name__)}" for kind, part in given.items()
     )
 
 
+def check_parts(task: Any, model: Any, optimizer: Any, objective: Any) -> None:
+    """ConfigError for an own part that is not what `fit` takes."""
+    fits = {
+        "task": (task, isinstance(task, Task), "a Task"),
+        "model": (model, callable(model), "a Flax module, or a function that makes one"),
+        "optimizer": (
+            optimizer,
+            hasattr(optimizer, "update"),
+            "made by optax, as optax.adam(1e-3)",
+        ),
+        "objective": (objective, callable(objective), "a function of model, params, batch and key"),
+    }
+    for name, (part, good, wanted) in fits.items():
+        require(part is None or good, name, wanted, part)
+
+
+@contextmanager
+def own_errors_told(own: tuple[str, ...], batch: Arrays) -> Iterator[None]:
+    """TrainingError, with what a batch holds, for a mistake in the code of an own part."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        here, libraries = str(Path(__file__).parents[1]), sysconfig.get_paths().values()
+        theirs = [f for f in frames if not f.filename.startswith((here, "<", *libraries))]
+        if not own or not theirs:
+            raise
+        held = ", ".join(f"{name} {list(x.shape)}" for name, x in sorted(batch.items()))
+        place = f"{Path(theirs[-1].filename).name} line {theirs[-1].lineno}"
+        raise TrainingError(
+            f"the own {' or '.join(own)} fails with {type(error).__name__} at {place}: "
+            f"{' '.join(str(error).split()):.200}"
+            + f"; batch holds {held}, and key is None in evaluation"
+            * bool(held)
+        ) from error
+
+
 def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:
-    """The config with the own parts recorded; ConfigError where it was recorded with others."""
+    """The config with these parts recorded in `run.own`.
+
+    Raises: ConfigError where the config records other parts.
+    """
     if config.run.own and config.run.own != own:
         raise ConfigError(
             f"run.own says that fit was given {', '.join(config.run.own)}, but now it is given "
@@ -104,7 +157,7 @@ def with_own_parts(config: Config, own: tuple[str, ...]) -> Config:
 
 
 def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
-    """Say what more steps than the run was begun with do to its learning rate."""
+    """Print how a larger `train.steps` changes the learning rate of a run that is resumed."""
     then, optim = run.steps_recorded(), config.optim
     if then == config.train.steps:
         return
@@ -125,7 +178,7 @@ def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
 
 @contextmanager
 def exhaustion_told() -> Iterator[None]:
-    """TrainingError, in one sentence, for a device that runs out of memory."""
+    """Turn the error of a device that is out of memory into a TrainingError of one sentence."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -157,7 +210,7 @@ def refuse_large_batch(config: Config, mesh: Mesh | None) -> None:
 
 
 def refuse_too_large(shapes: TrainState) -> None:
-    """ConfigError where the weights and the optimizer's state alone exceed the memory."""
+    """Raise ConfigError if weights and optimizer state alone exceed the device's memory."""
 
     def size(leaf: jax.ShapeDtypeStruct) -> int:
         shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
@@ -180,11 +233,11 @@ def compile_and_start(
     given: Mapping[str, Array],
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, Update]:
-    """The state at step 0, built by one compiled program, and the training step.
+    """The state at step 0, made by one compiled program, and the compiled training step.
 
-    `given` are weights by path that take the place of random ones. The step is compiled once for
-    each shape of batch, at first for `batch`. Where there is a `mesh`, both compute on all of it,
-    and the state is divided over it.
+    `given` are weights, by path, that replace random ones. The step is compiled for the shapes of
+    `batch` at once, and for other shapes when they first occur. On a `mesh`, both compute on all
+    of its devices, and the state is divided over it.
     """
     train, optim = config.train, config.optim
     schedule = None
@@ -236,7 +289,7 @@ def compile_and_start(
             compiled[shape] = step.lower(state, batch).compile()
         return compiled[shape](state, batch)
 
-    # XLA compiles outside Python's lock, so init is compiled while the step is traced.
+    # XLA releases Python's lock, so init compiles while the step is traced.
     with ThreadPoolExecutor(1) as beside:
         state = beside.submit(init, key, given)
         compiled[shape_of(batch)] = step.lower(shapes, row_shapes(batch, mesh)).compile()

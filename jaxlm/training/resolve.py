@@ -1,12 +1,15 @@
 """From a config as written to what is run: whole config, task with its data, weights."""
 
 import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded, inherited
+from jaxlm.base_model import BaseModel, base_hashes, newest_base, open_base
 from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
 from jaxlm.config.model import POOLED_HEADS
 from jaxlm.config.schema import fields_with_role, require
@@ -18,27 +21,53 @@ from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tokenizer import Tokenizer, TokenizerError
 
 
-class Resolved(NamedTuple):
-    """The whole config, the task with its data, and what comes from the model to start from.
+@dataclasses.dataclass(frozen=True)
+class Heritage:
+    """What a run has of the model it starts from, beside the weights themselves.
 
-    That is its weights by path, and what its origin tells of the tuned model as well.
+    `paths` are those of the weights, `origin` what is true of the tuned model as well, `merged` the
+    hashes of kernels that adapters were merged into, `found` where the model lies.
     """
+
+    paths: frozenset[str] = frozenset()
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    merged: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    found: Path = Path()
+
+    def base(
+        self, config: Config, own: Collection[str], frozen: Mapping[str, Any], run: Path
+    ) -> BaseModel:
+        """That model as the base of a run in this folder, which has the weights `own` itself."""
+        leaves: dict[str, Any] = flatten_dict(frozen, sep="/")
+        theirs = {path: leaf for path, leaf in leaves.items() if path not in own}
+        base = BaseModel(config.model, frozenset(own), base_hashes(theirs, self.merged), "")
+        return self.place(base, config, run)
+
+    def place(self, base: BaseModel, config: Config, run: Path) -> BaseModel:
+        """The same base, lying where it was found now."""
+        return base.at(str(config.finetune.init_from), self.found, run)
+
+
+class Resolved(NamedTuple):
+    """The whole config, the task with its data, and the weights to start from by path."""
 
     config: Config
     task: Task
     given: dict[str, Array]
-    origin: dict[str, Any]
+    heritage: Heritage
 
 
-def resolve(config: Config, task: Task | None, objective: Objective | None) -> Resolved:
+def resolve(
+    config: Config, task: Task | None, objective: Objective | None, run: Path | None = None
+) -> Resolved:
     """Read the source and the data, and fill in all that they tell of the config.
 
-    An own `objective` takes the place of the task's. Raises JaxlmError on a mistake in the config,
-    the data or the source.
+    An own `objective` takes the place of the task's; `run` is the run that goes on. Raises
+    JaxlmError on a mistake in the config, the data or the source.
     """
     asked = config
     config = config.resolved()
-    source, origin = None, {}
+    source, place, origin = None, Path(), {}
     if config.finetune.init_from is not None:
         for name in ("tokenizer", "source_tokenizer"):
             given = getattr(config.data, name)
@@ -46,7 +75,8 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
                 raise ConfigError(
                     f"data.{name} is {given}, but that of finetune.init_from is used: leave it out"
                 )
-        source = load(config.finetune.init_from)
+        source, place = load_source(config.finetune.init_from, run)
+        refuse_own_place(place, Path(str(config.run.dir)))
         config = dataclasses.replace(config, model=model_of(config, source))
     if task is None:
         if config.task.name not in TASKS:
@@ -71,8 +101,31 @@ def resolve(config: Config, task: Task | None, objective: Objective | None) -> R
         steps = max(1, round(config.train.epochs / task.epochs_at(1)))
         require(steps < 2**31, "train.epochs", "of below 2**31 steps in all", config.train.epochs)
         config = config.replace({"train": {"steps": steps}})
-    given = {} if source is None else given_weights(source, config)
-    return Resolved(config, task, given, origin)
+    if source is None:
+        return Resolved(config, task, {}, Heritage())
+    given = given_weights(source, config)
+    return Resolved(config, task, given, Heritage(frozenset(given), origin, source.merged, place))
+
+
+def load_source(init_from: str, run: Path | None = None) -> tuple[Loaded, Path]:
+    """The model that finetune.init_from names, and where it lies.
+
+    A `run` that goes on knows the model by its hash, and where it was.
+    """
+    below = None if run is None else newest_base(run / "checkpoints")
+    if run is not None and below is not None:
+        given = None if init_from == below.written else init_from
+        return open_base(below, run, load, given)
+    return load(init_from), Path(init_from)
+
+
+def refuse_own_place(found: Path, run: Path) -> None:
+    """ConfigError where a run would delete the model that it starts from."""
+    if found.exists() and run.resolve() in (found.resolve(), *found.resolve().parents):
+        raise ConfigError(
+            f"run.dir is {run}, where finetune.init_from lies, which a new run would delete: "
+            "choose another run.dir"
+        )
 
 
 def model_of(config: Config, source: Loaded) -> ModelConfig:

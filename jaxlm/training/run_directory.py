@@ -1,4 +1,4 @@
-"""The run directory: what is written where, and whether a command starts, resumes or is done."""
+"""The run directory: its files, and whether a command starts, resumes or is already done."""
 
 import dataclasses
 import fcntl
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxlm import __version__
+from jaxlm.base_model import newest_base
 from jaxlm.checkpoint import UNFINISHED, is_imported, saved_steps, step_folders
 from jaxlm.config import (
     Config,
@@ -33,10 +34,7 @@ MetricsRow = dict[str, Any]
 ROWS = ("metrics.jsonl", "samples.jsonl")
 FILES = (
     "config.yaml",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "source_tokenizer.json",
-    "source_tokenizer_config.json",
+    *(f"{side}tokenizer{kind}.json" for side in ("", "source_") for kind in ("", "_config")),
     "environment.json",
     "summary.json",
     "loss.png",
@@ -44,12 +42,12 @@ FILES = (
 )
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
-# A run that differs in these alone, and has less of them, is lengthened.
+# A run whose config differs only in these, and has less of them, is lengthened.
 LENGTHS = ("train.steps", "train.epochs")
 
 
 class RunError(JaxlmError):
-    """A run directory that the command must not write to as it stands."""
+    """A run directory that the command must not write to."""
 
 
 class RunDirectory:
@@ -74,7 +72,7 @@ class RunDirectory:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        """Give the lock back; a directory that this run made and never filled goes away."""
+        """Release the lock; remove a directory that this run created and left empty."""
         if error is not None and self._created:
             with suppress(OSError):
                 if [path.name for path in self.path.iterdir()] == [LOCK]:
@@ -83,7 +81,7 @@ class RunDirectory:
         self._lock.release()
 
     def decide(self) -> Literal["start", "resume", "finished"]:
-        """What this command is to do here; RunError where it would harm what is there."""
+        """What the command has to do here; RunError where it would spoil what is there."""
         run = self.config.run
         if not (self.path / "config.yaml").exists():
             if found := [name for name in self.names() if name != LOCK]:
@@ -123,11 +121,11 @@ class RunDirectory:
         return "resume"
 
     def names(self) -> list[str]:
-        """What the directory holds, sorted, without what writing left when it was cut off."""
+        """Names in the directory, sorted, without temporary files of an interrupted write."""
         return sorted(p.name for p in self.path.iterdir() if not TEMPORARY.fullmatch(p.name))
 
     def _refuse_strangers(self) -> None:
-        """RunError unless all that is here was written by a run, and may be deleted."""
+        """Raise RunError unless a run wrote everything here, so that it may be deleted."""
         if "run_format" not in read_yaml(self.path / "config.yaml"):
             raise RunError(
                 f"the config.yaml in {self.path} was not written by a run, and is not overwritten; "
@@ -149,7 +147,7 @@ class RunDirectory:
                 )
 
     def _is_finished(self) -> bool:
-        """Whether a summary stands there, whole: it is the last that a run writes."""
+        """Whether there is a readable summary.json, which a run writes last."""
         try:
             json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -157,9 +155,9 @@ class RunDirectory:
         return True
 
     def _compare_configs(self) -> bool:
-        """Whether the config only lengthens the run that is here.
+        """Whether the config makes the run longer and changes nothing else.
 
-        RunError where it would take other steps.
+        RunError where it changes anything that affects training.
         """
         try:
             kept = build_config(read_yaml(self.path / "config.yaml"))
@@ -168,11 +166,9 @@ class RunDirectory:
         then = dict(flat(to_mapping(kept)))
         now = dict(flat(to_mapping(self.config.resolved())))
         passed_over = not_compared() | open_fields(self.config)
-        changed = [
-            name
-            for name in {**now, **then}
-            if name not in passed_over and now.get(name) != then.get(name)
-        ]
+        passed_over |= {"finetune.init_from"} if newest_base(self.checkpoints) else set()  # hashed
+        differing = [name for name in {**now, **then} if now.get(name) != then.get(name)]
+        changed = [name for name in differing if name not in passed_over]
         lengthened = [n for n in changed if n in LENGTHS and (now[n] or 0) > (then[n] or 0)]
         if changed != lengthened:
             changes = "; ".join(f"{name}: {then.get(name)} -> {now.get(name)}" for name in changed)
@@ -183,8 +179,8 @@ class RunDirectory:
         return bool(lengthened)
 
     def start(self, config: Config, tokenizer: Tokenizer) -> None:
-        """Delete what an earlier run wrote, and nothing else, and write what a run begins with."""
-        # What tells how far a run got goes first: cut off here, the rest is a run not begun.
+        """Delete the files of an earlier run, and nothing else; write those a run starts with."""
+        # First the files that record progress: if interrupted here, the rest counts as not begun.
         for name in ("summary.json", *ROWS):
             (self.path / name).unlink(missing_ok=True)
         for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
@@ -196,45 +192,42 @@ class RunDirectory:
         self.write("environment.json", to_json(environment(__version__)))
 
     def resume(self, config: Config, tokenizer: Tokenizer) -> None:
-        """Write config and tokenizer as they are to go on: the run may have been lengthened."""
+        """Write config and tokenizer again: the run may have been lengthened."""
         (self.path / "summary.json").unlink(missing_ok=True)
         self.describe(config, tokenizer)
 
     def steps_recorded(self) -> int:
-        """train.steps of the run that is here."""
+        """train.steps of the run in this directory."""
         return build_config(read_yaml(self.path / "config.yaml")).train.steps
 
     def describe(self, config: Config, tokenizer: Tokenizer) -> None:
-        """Write the config and the tokenizer, the config first: it makes a directory a run's."""
+        """Write the config, which marks the directory as that of a run, then the tokenizer."""
         for path in (*self.path.glob(".jaxlm-*"), *self.checkpoints.glob(".jaxlm-*")):
-            if TEMPORARY.fullmatch(path.name):  # what writing left when it was cut off
+            if TEMPORARY.fullmatch(path.name):  # left by an interrupted write
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.write("config.yaml", to_yaml(recorded(config)))
         tokenizer.save(self.path)
 
     def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
-        """Cut metrics and samples after a step; return the metrics left.
-
-        `marks` are those of the step's checkpoint.
-        """
+        """Cut rows after the step of a checkpoint with `marks`; return the metrics that remain."""
         rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
 
     def marks(self) -> dict[str, list]:
-        """What tells that metrics and samples are as they are now; they are on disk from here."""
+        """Size and hash of metrics and samples, which are flushed to disk."""
         return {name: file.mark() for name, file in self.rows.items()}
 
     def append(self, name: str, row: MetricsRow) -> None:
-        """Add a row to a .jsonl file; it outlives this process from here on."""
+        """Add a row to a .jsonl file. It survives the end of the process from here on."""
         self.rows[name].append(row)
 
     def write(self, name: str, text: str) -> None:
-        """Write a file whole or not at all."""
+        """Write a file atomically."""
         write_file(self.path / name, text)
 
 
 class RunLock:
-    """An exclusive lock on a run directory; the system releases it however the process ends.
+    """An exclusive lock on a run directory. The system releases it when the process ends.
 
     Raises: RunError where another process holds it.
     """
@@ -260,7 +253,7 @@ class RunLock:
 
 
 def not_compared() -> set[str]:
-    """Fields in which two runs may differ and still take the same steps."""
+    """Fields that do not affect training, so that a resumed run may change them."""
     return {
         f"{section}.{name}"
         for section, kind in section_kinds().items()
@@ -269,7 +262,7 @@ def not_compared() -> set[str]:
 
 
 def open_fields(config: Config) -> set[str]:
-    """Fields that a config leaves to the data, the task, the device or the model it starts from."""
+    """Fields that data, task, device or the initial model fill in, and the config leaves null."""
     names = {
         f"{section}.{field.name}"
         for section, kind in section_kinds().items()
@@ -288,7 +281,7 @@ def open_fields(config: Config) -> set[str]:
 
 
 def recorded(config: Config) -> Config:
-    """The config as a run keeps it: read again, it must continue the run, not delete it."""
+    """The config as a run records it: passed again, it continues the run, and never deletes it."""
     run = dataclasses.replace(config.run, resume="auto", overwrite=False)
     return dataclasses.replace(config, run=run)
 

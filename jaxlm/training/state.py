@@ -1,7 +1,7 @@
 """TrainState and the pure training step."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from jaxlm.config import FinetuneConfig
+from jaxlm.config import FinetuneConfig, JaxlmError
 from jaxlm.models.parameters import add_lora, count_layers
 from jaxlm.parallel import divided_activations
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
@@ -45,15 +45,15 @@ class Recent:
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training, and beside it the functions that change it."""
+    """Everything that changes during training, and the functions that change it."""
 
     step: Int[Array, ""]
-    params: Params  # those that are trained
+    params: Params  # the trained ones
     opt_state: Any
     key: Array
     ema: Params | None
     recent: "Recent | None" = flax.struct.field(default=None, kw_only=True)
-    frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # the rest of the model
+    frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # all others
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     objective: Objective = flax.struct.field(pytree_node=False)
@@ -64,7 +64,7 @@ class TrainState:
 
 
 def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
-    """One update from the batch; metrics are that batch's means before the update."""
+    """One update. The metrics are means over the batch, computed with the params before it."""
     key = jax.random.fold_in(state.key, state.step)
     grads, sums = accumulated_gradients(state, batch, key)
     count = jnp.maximum(sums.pop("count"), 1)
@@ -85,14 +85,18 @@ def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
 
 
 def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple[Params, Sums]:
-    """Gradients of the summed loss, and the sums, over all micro-batches.
+    """Gradients of the summed loss, and the objective's sums, added up over all micro-batches.
 
-    Summing, not averaging averages, keeps ragged micro-batches exact: `train_step` divides once.
+    `train_step` divides by the count once. Averaging the means of micro-batches would be wrong
+    where they have different numbers of targets.
     """
 
     def loss(params: Params, part: Arrays, key: Array) -> tuple[Float[Array, ""], Sums]:
         with divided_activations(state.mesh):
             sums = state.objective(state.model, joined(params, state.frozen), part, key)
+        if not isinstance(sums, Mapping) or not {"loss", "count"} <= sums.keys():
+            told = list(sums) if isinstance(sums, Mapping) else type(sums).__name__
+            raise JaxlmError(f"an objective returns a mapping with loss and count, got {told}")
         return sums["loss"], sums
 
     gradient = jax.grad(loss, has_aux=True)
@@ -113,12 +117,15 @@ def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple
 
 
 def evaluation_params(state: TrainState) -> Params:
-    """All params to evaluate, sample and ship with: averaged where the run averages them."""
+    """The params of the whole model for evaluation, sampling and export.
+
+    Averaged ones where the run averages its weights.
+    """
     return joined(averaged_params(state), state.frozen)
 
 
 def averaged_params(state: TrainState) -> Params:
-    """The trained params to evaluate with."""
+    """The trained params as evaluation uses them."""
     if state.ema is not None:
         return state.ema
     if state.recent is not None:
@@ -169,10 +176,10 @@ def init_state(
     schedule: Schedule | None = None,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """A state at step 0; weights and the step's randomness come from different folds of the key.
+    """The state at step 0. Initial weights and dropout get different keys, derived from `key`.
 
-    `given` are weights by path that take the place of random ones; `finetune` tells which
-    parameters get adapters, and which are trained (default: all).
+    `given` are weights, by path, that replace random ones. `finetune` says which kernels get
+    adapters and which parameters are trained (default: all).
     """
     init_key, step_key = jax.random.split(key)
     params = model.init(init_key, jnp.zeros((1, 1), jnp.int32))["params"]
@@ -208,10 +215,13 @@ def init_state(
     )
 
 
-def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
-    """What a checkpoint holds: all params to evaluate with, and the rest of the state.
+def to_items(
+    state: TrainState, own: Collection[str] | None = None
+) -> tuple[Params, dict[str, Any]]:
+    """The two items of a checkpoint: the params for evaluation, and the rest of the state.
 
-    Raw params are part of the rest only where they differ, so nothing is stored twice.
+    Of the params only those with the paths `own`, where given. Params before averaging are in the
+    rest only if they differ, so that nothing is stored twice.
     """
     averaged = averaged_params(state)
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
@@ -219,12 +229,14 @@ def to_items(state: TrainState) -> tuple[Params, dict[str, Any]]:
         rest["params"] = state.params
     if state.recent is not None:
         rest["recent"] = {"params": state.recent.params, "count": state.recent.count}
-    return joined(averaged, state.frozen), rest
+    params = joined(averaged, state.frozen)
+    return params if own is None else split(params, own)[0], rest
 
 
 def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> TrainState:
-    """The state whose `to_items` these are; `state` lends its functions."""
-    averaged, frozen = split(params, flatten_dict(state.params, sep="/").keys())
+    """The inverse of `to_items`; functions, static fields and params not given are `state`'s."""
+    whole = overlay(joined(state.params, state.frozen), flatten_dict(params, sep="/"))
+    averaged, frozen = split(whole, flatten_dict(state.params, sep="/").keys())
     ema = None if state.ema is None else averaged
     changes = {"params": averaged, "frozen": frozen} | rest
     if "recent" in changes:
@@ -234,7 +246,10 @@ def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> Train
 
 @jax.jit
 def worst_value(params: Any, opt_state: Any) -> Any:
-    """0, or what is no number: among the params also infinity, which an optimizer may hold."""
+    """0 if all values are usable, else NaN or infinity.
+
+    Optimizer states may hold infinity, but no NaN; params may hold neither.
+    """
 
     def worst(leaf: Any) -> Any:
         return jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), dtype=jnp.float32)

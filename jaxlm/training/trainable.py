@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array
 
 from jaxlm.config import ConfigError, FinetuneConfig
 from jaxlm.models.parameters import depth, rule_of
@@ -68,15 +67,13 @@ def own_paths(
 ) -> list[str] | None:
     """The paths of the weights that the model a run started from lacks, or has otherwise.
 
-    A frozen head that is new is among them. None where nothing is frozen, which means all.
+    A frozen head that is new is among them. None where these are all weights.
     """
-    if not frozen:
-        return None
-    paths = [flatten_dict(part, sep="/").keys() for part in (trained, frozen)]
-    return sorted(paths[0] | (paths[1] - set(given)))
+    paths, still = (flatten_dict(part, sep="/").keys() for part in (trained, frozen))
+    return sorted(paths | (still - set(given))) if still & set(given) else None
 
 
-def overlay(params: Mapping[str, Any], given: Mapping[str, Array]) -> dict[str, Any]:
+def overlay(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The params with leaves replaced by those given, by path."""
     return unflatten_dict(flatten_dict(params, sep="/") | dict(given), sep="/")
 

@@ -2,14 +2,16 @@
 
 import math
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 import jax
 
 from jaxlm.artifact import Loaded
+from jaxlm.base_model import BaseModel, base_from_meta
 from jaxlm.checkpoint import PARAMS, STATE, Checkpoints, restore_newest
 from jaxlm.config import Config, to_mapping
 from jaxlm.files import WriteError, to_json
@@ -23,6 +25,7 @@ from jaxlm.training.console import TrainingConsole, closing_line, indent, memory
 from jaxlm.training.history import History
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.prefetch import Prefetch
+from jaxlm.training.resolve import Heritage
 from jaxlm.training.run_directory import RunDirectory, RunError, recorded
 from jaxlm.training.state import (
     Metrics,
@@ -43,8 +46,7 @@ class Trainer:
 
     The loop only hands work to the device: batches are made ahead by a thread, and the metrics of
     a step are fetched when the next row is due, or before what they decide on: an evaluation, a
-    sample, a checkpoint. From the model that a run started from come the weights with the paths
-    `given`, and the `origin`.
+    sample, a checkpoint.
     """
 
     def __init__(
@@ -54,12 +56,11 @@ class Trainer:
         task: Task,
         state: TrainState,
         update: Update,
-        given: Collection[str],
-        origin: dict[str, Any],
+        heritage: Heritage,
     ):
         self.run, self.config, self.task = run, config, task
-        self.state, self.update = state, update
-        self.given, self.origin = frozenset(given), origin
+        self.state, self.update, self.heritage = state, update, heritage
+        self.own = own_paths(state.params, state.frozen, heritage.paths)
         self.step = int(state.step)  # of the updates handed to the device
         self.num_params = sum(x.size for x in jax.tree.leaves((state.params, state.frozen)))
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
@@ -75,12 +76,26 @@ class Trainer:
             self._checkpoints = Checkpoints(self.run.checkpoints)
         return self._checkpoints
 
+    @cached_property
+    def base(self) -> BaseModel | None:
+        """The model that the checkpoints stand on; None where they hold all weights."""
+        if self.own is None:
+            return None
+        return self.heritage.base(self.config, self.own, self.state.frozen, self.run.path)
+
     def restore(self) -> None:
         """Take the state of the newest checkpoint that is whole, and cut what came after it."""
-        params, rest = to_items(self.state)
-        targets = {PARAMS: params, STATE: rest}
-        items, meta = restore_newest(self.run.checkpoints, targets, self._refuse_other_data)
+
+        def targets(meta: dict[str, Any]) -> dict[str, Any]:
+            self._refuse_other_data(meta)
+            base = base_from_meta(meta)
+            return dict(zip((PARAMS, STATE), to_items(self.state, base and base.own), strict=True))
+
+        items, meta = restore_newest(self.run.checkpoints, targets)
         self.state = from_items(self.state, items[PARAMS], items[STATE])
+        # A run that an earlier version began goes on to hold all weights.
+        base = base_from_meta(meta)
+        self.base = base and self.heritage.place(base, self.config, self.run.path)
         self.step = int(self.state.step)
         rows = self.run.rewind(self.step, meta.get("rows", {}))
         self.history.restore(rows, self.step, meta["seconds"])
@@ -138,7 +153,12 @@ class Trainer:
         """
         self.checkpoints.wait()
         self.checkpoints.close()
-        best = load(self.run.path, model=model)
+        # The base is in memory: it is not looked for.
+        given, merged = self.state.frozen, self.heritage.merged
+        base = Loaded(
+            self.state.model, given, self.task.tokenizer, self.config.model, merged=merged
+        )
+        best = load(self.run.path, model=model, base=base if self.base else None)
         own = self.task.summary(best)
         history, steps = self.history, int(self.state.step)
         plot_losses(self.run.path / "loss.png", history.rows, own.get("baselines") or {})
@@ -217,9 +237,8 @@ class Trainer:
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
         params = merge_lora(evaluation_params(self.state))
-        loaded = Loaded(
-            self.state.model, params, self.task.tokenizer, self.config.model, self.origin
-        )
+        origin, tokenizer = self.heritage.origin, self.task.tokenizer
+        loaded = Loaded(self.state.model, params, tokenizer, self.config.model, origin)
         samples = self.task.samples(loaded, step)
         for sample in samples:
             named = dict(zip(("prompt", "text", "reference"), sample, strict=False))
@@ -234,7 +253,7 @@ class Trainer:
         Raises: TrainingError, before anything is written, where a loss or a weight is no number.
         """
         self._fetch()
-        params, rest = to_items(self.state)
+        params, rest = to_items(self.state, self.base and self.base.own)
         worst = float(worst_value((params, rest.get("params")), rest["opt_state"]))
         self.history.refuse_divergence(f"a weight became {worst}", step, worst)
         val = self.history.last_val
@@ -249,8 +268,9 @@ class Trainer:
             "merit": merit if merit is not None and math.isfinite(merit) else None,
             "rows": self.run.marks(),
             "seconds": self.history.seconds,
-            "origin": self.origin,
-            "trained": own_paths(self.state.params, self.state.frozen, self.given),
+            "origin": dict(self.heritage.origin),
+            "trained": self.own,
+            "base": self.base and self.base.to_meta(),
         }
         self.checkpoints.save(step, params, rest, meta)
         self.history.saved_step = step

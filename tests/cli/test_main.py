@@ -161,7 +161,7 @@ def test_adapters_are_written_under_the_name_that_was_given(run, tmp_path, capsy
     away = ["export", run, tmp_path / "none" / "adapter", "--adapters"]
     assert "there is no folder" in refused(capsys, *away)
     monkeypatch.setattr(
-        "jaxlm.loading.write_trained", lambda run, file, step: file.write_bytes(b"")
+        "jaxlm.own_weights.write_trained", lambda run, file, step: file.write_bytes(b"")
     )
     assert main([*map(str, words)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["adapter_v0.1.safetensors"]

@@ -242,3 +242,9 @@ def test_a_remat_of_an_older_config_is_read(given, policy):
     assert (
         build_config({"model": {"remat": {"full": True}.get(policy, policy)}}).model.remat == policy
     )
+
+
+def test_weights_are_averaged_in_one_way():
+    sections = {"train": {"average_last": 3}, "optim": {"ema_decay": 0.9}}
+    with pytest.raises(ConfigError, match=r"train\.average_last must be null with optim\.ema_dec"):
+        build_config(sections)

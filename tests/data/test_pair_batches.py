@@ -63,14 +63,16 @@ def test_rows_are_a_multiple_of_the_micro_batches():
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8),
     st.integers(1, 3),
+    st.integers(0, 60),
 )
-def test_runs_of_least_padding_are_the_best_of_all(pairs, most):
+def test_runs_of_least_padding_are_the_best_of_all(pairs, most, smallest):
     lengths = np.array(pairs)
     kinds = np.unique(lengths.max(axis=1))
 
     def padded(runs):
         parts = [lengths[np.isin(lengths.max(axis=1), run)] for run in runs]
-        return sum(len(part) * part.max(axis=0).sum() for part in parts)
+        sizes = [len(part) * part.max(axis=0).sum() for part in parts]
+        return sum(sizes) if min(sizes) >= smallest or len(sizes) == 1 else np.inf
 
     def all_runs(kinds, most):
         yield [kinds]
@@ -79,7 +81,7 @@ def test_runs_of_least_padding_are_the_best_of_all(pairs, most):
                 for rest in all_runs(kinds[i:], most - 1):
                     yield [kinds[:i], *rest]
 
-    found = least_padding(lengths, most)
+    found = least_padding(lengths, most, smallest)
     np.testing.assert_array_equal(np.concatenate(found), kinds)
     assert len(found) <= most
     assert padded(found) == min(map(padded, all_runs(kinds, most)))

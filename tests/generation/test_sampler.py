@@ -10,7 +10,6 @@ from jaxlm.generation import GenerationOptions
 from jaxlm.generation.rules import Context, allow_only, keep_top_k, keep_top_p
 from jaxlm.generation.sampler import (
     OptionArrays,
-    draw,
     greedy,
     option_arrays,
     penalise,
@@ -263,30 +262,3 @@ def test_rows_are_chosen_each_by_its_own_options():
 def test_a_very_cold_temperature_stays_finite():
     logits = jnp.asarray([1e4, -1e4, 1e4 - 1.0, -1e4, -1e4, -1e4, -1e4])
     assert draws(1, [0], logits, temperature=1e-5, top_k=2, top_p=0.9).tolist() == [0]
-
-
-def outside(vocab_size: int, num_draws: int, rows: int = 20) -> tuple[int, np.ndarray]:
-    """How many draws leave five allowed tokens, and how often each of those came."""
-    tokens = np.linspace(3, vocab_size - 2, 5).astype(int)
-    logits = np.full((rows, vocab_size), -np.inf, np.float32)
-    logits[:, tokens] = np.log([0.4, 0.3, 0.15, 0.1, 0.05])
-    drawn = jax.jit(lambda keys: draw(jnp.asarray(logits), keys))
-    keys = jax.random.split(jax.random.key(0), num_draws).reshape(-1, rows)
-    found = np.concatenate([np.asarray(drawn(part)) for part in keys])
-    counts = np.bincount(found, minlength=vocab_size)
-    return int(num_draws - counts[tokens].sum()), counts[tokens]
-
-
-@pytest.mark.parametrize(
-    ("vocab_size", "num_draws"),
-    [
-        (50_257, 2_000),
-        pytest.param(50_257, 100_000, marks=pytest.mark.slow),
-        pytest.param(151_936, 100_000, marks=pytest.mark.slow),
-    ],
-)
-def test_no_draw_leaves_the_allowed_tokens_of_a_large_vocabulary(vocab_size, num_draws):
-    left, counts = outside(vocab_size, num_draws)
-    assert left == 0
-    expected = np.array([0.4, 0.3, 0.15, 0.1, 0.05]) * num_draws
-    assert stats.chisquare(counts, expected).pvalue > 1e-4

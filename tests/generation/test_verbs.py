@@ -1,6 +1,5 @@
-"""`jaxlm generate` and `jaxlm chat`, run as a user runs them."""
+"""`jaxlm generate`, run as a user runs it."""
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -11,16 +10,6 @@ import jaxlm
 from jaxlm.cli import generate, main, parse
 from jaxlm.cli.generate import read_prompts
 from jaxlm.tokenizer import train_tokenizer
-from jaxlm.training import fit
-from tests.training.runs import tiny
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> str:
-    """The directory of a run that was trained for a moment."""
-    config = tiny(tmp_path_factory.mktemp("verbs"), train={"steps": 1}, sample={"every": 0})
-    fit(config)
-    return config.run.dir
 
 
 def output(capsys, *words: str) -> str:
@@ -182,6 +171,26 @@ def test_what_a_models_files_suggest_is_told_and_taken_on_request(run, capsys, t
     assert longer == output(capsys, *words, "--temperature", "0", "--max-new-tokens", "7")
 
 
+def test_texts_shorter_than_asked_for_are_explained(run, capsys):
+    words = ["generate", run, "--prompt", "fox", "--temperature", "0", "--max-new-tokens", "9"]
+
+    def ends(*more: str) -> tuple[str, str]:
+        assert main([*words, *more]) == 0
+        told = capsys.readouterr().err
+        return json.loads(output(capsys, *words, *more, "--json"))["reason"], told
+
+    assert ends() == ("length", "")
+    text = json.loads(output(capsys, *words, "--json"))["text"]
+    at_stop = "1 of 1 texts ended before 9 tokens at a --stop text\n"
+    assert ends("--stop", text[4]) == ("stop_string", at_stop)
+    assert main([*words, "--stop", text[4], "--stream"]) == 0
+    assert capsys.readouterr().err == at_stop
+    matched = "1 of 1 texts ended before 9 tokens, as nothing can follow what matches\n"
+    assert ends("--regex", "[a-z]{3}") == ("match", matched)
+    reason, told = ends("--regex", "[a-z]{30}")
+    assert (reason, told[:47]) == ("length", "1 of 1 texts cut at 9 tokens before the match w")
+
+
 def test_beams_at_temperature_0_are_beams(run, capsys):
     words = ["generate", run, "--prompt", "fox", "--max-new-tokens", "6", "--num-beams", "2"]
     assert output(capsys, *words, "--temperature", "0") == output(capsys, *words)
@@ -211,62 +220,3 @@ def test_beams_are_shown_as_far_as_they_exist(run, capsys):
     rows = output(capsys, *words, "--num-beams", "200", "--num-samples", "200").splitlines()
     assert len(rows) < 200
     assert all(json.loads(row)["score"] > -100 for row in rows)
-
-
-def converse(capsys, monkeypatch, run: str, lines: list[str], *more: str) -> tuple[list[str], str]:
-    said = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said), encoding="utf-8"))
-    assert main(["chat", run, "--max-new-tokens", "9", "--temperature", "0", *more]) == 0
-    captured = capsys.readouterr()
-    return captured.out.splitlines(), captured.err
-
-
-def test_a_chat_answers_line_by_line_forgets_and_saves(run, capsys, monkeypatch, tmp_path):
-    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    patch_template(monkeypatch, template)
-    saved = tmp_path / "talk.json"
-    lines = ["fox", "fox", "/reset", "fox", f"/save {saved}", "/what", "/exit", "fox"]
-    _, errors = converse(capsys, monkeypatch, run, lines)
-    assert "/reset, /save FILE and /exit" in errors
-    messages = json.loads(saved.read_text(encoding="utf-8"))["messages"]
-    assert [m["role"] for m in messages] == ["user", "assistant"]
-    (reply,) = jaxlm.generate(jaxlm.load(run), ["fox"], max_new_tokens=9, temperature=0.0)
-    assert messages == [
-        {"role": "user", "content": "fox"},
-        {"role": "assistant", "content": reply.strip()},
-    ]
-
-
-def test_a_chat_goes_on_after_a_line_that_cannot_be_answered(run, capsys, monkeypatch):
-    patch_template(monkeypatch, "{% for m in messages %}{{ m.content }}{% endfor %}")
-    answers, errors = converse(capsys, monkeypatch, run, ["\udcff\udcfe", "\x07", "fox"])
-    first, second = errors.splitlines()
-    assert first == "error: the line is not UTF-8 text"
-    assert second.startswith("error: the tokenizer's vocabulary has no '\\x07'")
-    alone, none = converse(capsys, monkeypatch, run, ["fox"])
-    assert answers == alone
-    assert none == ""
-
-
-def patch_template(monkeypatch, template: str) -> None:
-    """Every tokenizer that is loaded has this chat template."""
-    from jaxlm.tokenizer import Tokenizer
-
-    start = Tokenizer.__init__
-
-    def with_template(self, backend, config=None):
-        start(self, backend, {**(config or {}), "chat_template": template})
-
-    monkeypatch.setattr(Tokenizer, "__init__", with_template)
-
-
-def test_a_chat_in_int8_answers(run, capsys, monkeypatch):
-    patch_template(monkeypatch, "{% for m in messages %}fox{{ m.content }}{% endfor %}")
-    answers, told = converse(capsys, monkeypatch, run, ["fox"], "--weights", "int8")
-    assert len(answers) >= 1
-    assert told.startswith("int8: ")
-
-
-def test_a_chat_without_a_template_is_refused(run, capsys):
-    assert main(["chat", run]) == 2
-    assert "no chat template" in capsys.readouterr().err

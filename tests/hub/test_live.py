@@ -46,6 +46,23 @@ def test_an_exported_directory_gives_the_same_answers(name, tmp_path):
     assert logits_difference(loaded, tmp_path / "ours") < 1e-4
 
 
+@pytest.mark.parametrize("name", ["marian", "marian_apart", "marian_untied", "bart", "t5_gated"])
+def test_an_exported_encoder_decoder_loads_and_writes_the_same(name, tmp_path):
+    import torch
+
+    from scripts.make_seq2seq_fixtures import seq2seq_model
+
+    model = seq2seq_model(name)
+    save(model, tmp_path / "theirs")
+    loaded = jaxlm.load(tmp_path / "theirs")
+    jaxlm.export(loaded, tmp_path / "ours")
+    again = reload(tmp_path / "ours")
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[path]) for path, tensor in model.state_dict().items())
+    options = {"input_ids": torch.tensor([[3, 4, 5]]), "num_beams": 4, "max_new_tokens": 9}
+    assert torch.equal(again.generate(**options), model.generate(**options))
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_an_exported_model_says_the_same_for_50_tokens(name, tmp_path):
     import torch

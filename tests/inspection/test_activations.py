@@ -17,12 +17,14 @@ STRUCTURES = ("learned", "rotary", "sinusoidal")
 EXECUTIONS = ({"scan_layers": True}, {"remat": "full"}, {"scan_layers": True, "remat": "full"})
 
 
-@pytest.fixture(scope="module", params=STRUCTURES)
-def loaded(request):
-    return tiny_loaded(request.param)
+@pytest.fixture(scope="module")
+def loaded():
+    return tiny_loaded("rotary")
 
 
-def test_every_activation_is_listed_in_order_with_its_shape(loaded):
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_activation_is_listed_in_order_with_its_shape(structure):
+    loaded = tiny_loaded(structure)
     shapes = activation_shapes(loaded, 5)
     assert next(iter(shapes)) == "embeddings"
     assert list(shapes)[-1] == "final"
@@ -211,3 +213,24 @@ def test_heads_of_labels_are_seen_into(architecture):
     logits, found = run(loaded, IDS, "layers_*/attention/weights")
     assert logits.shape == (2, 3)
     assert len(found) == 2
+
+
+def test_both_sides_of_an_encoder_decoder_are_seen():
+    loaded = tiny_loaded(architecture="encoder_decoder", max_seq_len=24)
+    source, target = random_ids(2, 5), random_ids(2, 3, seed=3)
+    logits, found = run(loaded, source, "**", target_ids=target)
+    assert logits.shape == (2, 3, 19)
+    assert found["encoder/layers_1/attention/weights"].shape == (2, 4, 5, 5)
+    assert found["decoder/layers_1/cross_attention/weights"].shape == (2, 4, 3, 5)
+    assert set(activation_shapes(loaded)) == set(found)
+    steps = run_generation(
+        loaded, target, "decoder/**", max_new_tokens=2, source_ids=source, temperature=0.0
+    )
+    for name in ("attention", "cross_attention"):
+        path = f"decoder/layers_0/{name}/weights"
+        np.testing.assert_allclose(steps[0].activations[path], found[path], atol=1e-5)
+    longer = jnp.concatenate([target, steps[0].tokens[:, None]], axis=1)
+    _, found = run(loaded, source, "**/weights", target_ids=longer)
+    np.testing.assert_allclose(steps[1].activations[path][:, :, 0], found[path][:, :, 3], atol=1e-5)
+    with pytest.raises(jaxlm.JaxlmError, match="source_ids"):
+        run_generation(loaded, target)

@@ -1,6 +1,7 @@
 """What the page computes in JavaScript equals what jaxlm computes."""
 
 import json
+import re
 import shutil
 import subprocess
 from importlib import resources
@@ -31,6 +32,11 @@ MODELS = {
     "rotary": ("rotary", {}),
     "slowed": ("rotary", {"rope_scaling": "linear", "rope_factor": 2.0}),
     "sinusoidal": ("sinusoidal", {}),
+    "halves": (
+        "sinusoidal",
+        {"sinusoid_layout": "halves", "scale_embeddings": True, "norm_position": "pre"},
+    ),
+    "scaled": ("learned", {"scale_head": True, "scale_attention": False, "head_bias": True}),
     "none": ("none", {}),
     "offset": ("learned", {"position_offset": 2, "embed_norm": True, "activation": "gelu"}),
     "encoder": ("learned", {**ENCODER, "num_token_types": 2, "norm_position": "post"}),
@@ -133,3 +139,17 @@ def test_sampling_leaves_the_same_distribution(temperature, top_k, top_p):
     expected = jax.nn.softmax(restrict(jnp.asarray(logits)[None], option_arrays(options, 1, 19)))[0]
     draw = {"logits": logits.tolist(), "options": [temperature, top_k or 99, top_p or 1]}
     np.testing.assert_allclose(computed([{"draw": draw}])[0], expected, atol=1e-5)
+
+
+def test_both_languages_say_the_same_things():
+    words = resources.files("jaxlm.inspection") / "page" / "words.js"
+    program = "console.log(JSON.stringify(WORDS))"
+    source = words.read_text(encoding="utf-8") + program
+    done = subprocess.run(["node", "-e", source], capture_output=True, check=True, text=True)
+    english, chinese = json.loads(done.stdout).values()
+    assert english.keys() == chinese.keys()
+    names = lambda text: set(re.findall(r"{\w+}", text))  # noqa: E731
+    assert {k: names(v) for k, v in english.items()} == {k: names(v) for k, v in chinese.items()}
+    page = (resources.files("jaxlm.inspection") / "page" / "page.js").read_text(encoding="utf-8")
+    html = (resources.files("jaxlm.inspection") / "page" / "page.html").read_text(encoding="utf-8")
+    assert {key for key in english if f'"{key}"' not in page + html} == set()

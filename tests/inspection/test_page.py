@@ -66,7 +66,7 @@ def test_texts_that_the_page_cannot_follow_are_told(masked):
     with pytest.raises(jaxlm.JaxlmError, match=r"write \[MASK\] in the text"):
         report(masked, "the cat")
     answers = tiny_loaded(head="question_answering", architecture="encoder")
-    with pytest.raises(jaxlm.JaxlmError, match="question_answering"):
+    with pytest.raises(jaxlm.JaxlmError, match="QuestionAnswerer"):
         report(answers, TEXT)
 
 
@@ -94,6 +94,9 @@ def test_the_verb_writes_a_page_and_figures_and_replaces_its_own(tmp_path, monke
     found = json.loads((figures / "probabilities.json").read_text(encoding="utf-8"))
     best = probabilities(tiny_loaded(), TEXT).max()
     assert found["likeliest"][0]["probability"] == pytest.approx(best, abs=1e-5)
+    assert main([*words, "--figures", str(figures)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main([*words, "--figures", str(figures), "--overwrite"]) == 0
     page.write_text("mine")
     assert main(words) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -40,7 +40,13 @@ IDS = random_ids(1, 7)
 
 @pytest.fixture(scope="module", params=["learned", "rotary"])
 def loaded(request):
-    return tiny_loaded(request.param)
+    more = {"head_bias": True, "scale_head": True} if request.param == "learned" else {}
+    return tiny_loaded(request.param, **more)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return tiny_loaded("rotary")
 
 
 def test_the_next_token_table_is_the_softmax_in_order(loaded):
@@ -140,36 +146,36 @@ def test_scores_of_every_head_of_a_model(loaded):
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
 
 
-def test_integrated_gradients_sum_to_the_difference(loaded):
+def test_integrated_gradients_sum_to_the_difference(one):
     target = token_target(3)
     others = random_ids(1, 7, seed=5)
-    found = integrated_gradients(loaded, IDS, target, baseline=others, steps=100)
-    expected = target(run(loaded, IDS)[0]) - target(run(loaded, others)[0])
+    found = integrated_gradients(one, IDS, target, baseline=others, steps=100)
+    expected = target(run(one, IDS)[0]) - target(run(one, others)[0])
     np.testing.assert_allclose(found.sum(), expected, atol=0.01)
     assert abs(expected) > 0.1
 
 
-def test_gradients_times_input_follow_a_small_change(loaded):
+def test_gradients_times_input_follow_a_small_change(one):
     target, size = text_target(IDS, 5), 1e-2
-    found = gradient_x_input(loaded, IDS, target)
+    found = gradient_x_input(one, IDS, target)
     larger, smaller = (
-        target(run(loaded, IDS, edit={"embeddings": lambda x, s=s: x.at[:, 2].mul(1 + s)})[0])
+        target(run(one, IDS, edit={"embeddings": lambda x, s=s: x.at[:, 2].mul(1 + s)})[0])
         for s in (size, -size)
     )
     np.testing.assert_allclose(found[2], (larger - smaller) / (2 * size), rtol=0.02, atol=1e-3)
 
 
-def test_occlusion_is_what_the_target_loses(loaded):
+def test_occlusion_is_what_the_target_loses(one):
     target = token_target(3, 5)
-    found = occlusion(loaded, IDS, target, replacement=11)
+    found = occlusion(one, IDS, target, replacement=11)
     other = IDS.at[0, 2].set(11)
-    expected = target(run(loaded, IDS)[0]) - target(run(loaded, other)[0])
+    expected = target(run(one, IDS)[0]) - target(run(one, other)[0])
     np.testing.assert_allclose(found[2], expected, atol=1e-5)
     np.testing.assert_allclose(found[6], 0, atol=1e-6)  # comes after the position
 
 
-def test_zeroed_values_reach_later_tokens_alone(loaded):
-    found = value_zeroing(loaded, IDS)
+def test_zeroed_values_reach_later_tokens_alone(one):
+    found = value_zeroing(one, IDS)
     assert found.shape == (2, 7, 7)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
     assert (np.triu(found[0], 1) < 1e-4).all()

@@ -7,14 +7,16 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxlm.config import ConfigError, ModelConfig
+from jaxlm.generation.quantize import leaf_in_int8
 from jaxlm.models import Seq2SeqLM, preset
-from jaxlm.models.parameters import flops_per_token, num_params
+from jaxlm.models.parameters import add_lora, flops_per_token, num_params
 from jaxlm.nn.block import Attention
 from tests.fixtures.tiny import SIZES, params_of, random_ids, tiny_config
 
 CLOSE = 2e-5
 S, T = 7, 5
 SOURCE, TARGET = random_ids(2, S), random_ids(2, T, seed=2)
+KEY = jax.random.key(0)
 REAL = jnp.arange(S) < jnp.array([[S], [4]])  # the second source is shorter
 STRUCTURES = ("learned", "rotary", "sinusoidal")
 
@@ -203,3 +205,20 @@ def test_cross_attention_of_the_paper_s_shape_agrees_with_numpy():
     assert query.shape == (9, 512)
     assert key.shape == (26, 512)
     assert_close(out[0], dense("output", np.concatenate(heads, axis=1)), 1e-4)
+
+
+def test_adapters_and_int8_reach_both_sides():
+    model, variables = tiny_pair("sinusoidal")
+    expected = np.asarray(model.apply(variables, SOURCE, TARGET, source_mask=REAL))
+    adapted = add_lora(
+        variables["params"], 2, 4.0, ["cross_attention", "encoder"], jax.random.key(0)
+    )
+    assert len([p for p in flatten_dict(adapted, sep="/") if p.endswith("lora_a")]) == 26
+    assert_close(model.apply({"params": adapted}, SOURCE, TARGET, source_mask=REAL), expected)
+    whole = jax.tree_util.tree_map_with_path(leaf_in_int8, variables["params"])
+    rounded = model.apply({"params": whole}, SOURCE, TARGET, source_mask=REAL)
+    assert 0 < np.linalg.norm(rounded - expected) < 0.05 * np.linalg.norm(expected)
+    # What cross-attention reads is projected by the same layers.
+    cache = model.apply({"params": whole}, SOURCE, 12, REAL, method="start_cache")
+    hidden, _ = model.apply({"params": whole}, TARGET, cache, method="extend")
+    assert_close(model.apply({"params": whole}, hidden, method="head"), rounded, 0.02)

@@ -37,6 +37,7 @@ CONFIGS |= {head: tiny_config(head=head, **ENCODER) for head in (*HEADS, "lm", "
 PAIR = {"architecture": "encoder_decoder", "num_encoder_layers": 3}
 CONFIGS["pair"] = tiny_config(head_bias=True, **PAIR)
 CONFIGS["apart"] = tiny_config(share_embeddings=False, tie_embeddings=False, **PAIR)
+CONFIGS["relative"] = tiny_config(positions="relative", **PAIR)
 CONFIGS["untied"] = tiny_config(tie_embeddings=False, **ENCODER)
 FOREIGN = RULES[-3:]
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxlm.models import make_model
 from jaxlm.models.parameters import output_dim, path_name
-from jaxlm.nn.layers import Int8Matrix
+from jaxlm.nn.int8 import Int8Matrix
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 

@@ -1,4 +1,5 @@
 import itertools
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -152,3 +153,18 @@ def test_what_is_cut_off_a_long_dialogue_leaves_it_beginning_with_the_user():
     assert [turn["content"] for turn in without_oldest(said)] == ["s", "c", "d"]
     assert without_oldest(messages("a", "b", "c")) == []
     assert without_oldest(messages("a", "b")) == []
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_of_a_row_are_seen_by_the_template(as_text):
+    tools = [{"name": "weather"}]
+    row = {"turns": ["the cat", "sat"], "tools": json.dumps(tools) if as_text else tools}
+    template = "{{ tools | tojson }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    task = make_task("chat", with_template(template), limit=99)
+    text, whole = learned(task, row)
+    assert '{"name": "weather"}]the cat' in whole
+    assert "weather" not in text
+    with pytest.raises(DataError, match="row 1: tools must be a list of JSON objects"):
+        learned(task, row | {"tools": {"name": "weather"}})
+    with pytest.raises(DataError, match="row 1: tools are for a chat template, which"):
+        learned(make_task("chat", bert_tokenizer()), row)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from jaxlm.config import DataConfig
 from jaxlm.data import DataError
-from jaxlm.data.rows import name_classes
+from jaxlm.data.hub_rows import name_classes
 from jaxlm.tasks import TASKS
-from jaxlm.tasks.examples import sorted_labels
+from jaxlm.tasks.fields import sorted_labels
 from jaxlm.tasks.labelled_rows import read_items
 from tests.tasks.rowsets import rows_of, rowset, usual
 

@@ -9,17 +9,24 @@ import pytest
 
 from jaxlm.models import make_model
 from jaxlm.tasks.causal_lm import causal_lm
+from jaxlm.tasks.chat import reply_losses
 from jaxlm.tasks.masked_lm import masked_lm
+from jaxlm.tasks.task import RowObjective
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 B, T, P = 2, 9, 4
 KEY = jax.random.key(1)
 
 
+def weights_of(*shape):
+    weights = np.random.default_rng(0).random(shape).astype(np.float32)
+    return {"weights": jnp.asarray(weights)}
+
+
 def causal_batch():
     tokens = random_ids(B, T + 1)
-    weights = np.random.default_rng(0).random((B, T)).astype(np.float32)
-    return {"ids": tokens[:, :-1], "targets": tokens[:, 1:], "weights": jnp.asarray(weights)}
+    return {"ids": tokens[:, :-1], "targets": tokens[:, 1:]} | weights_of(B, T)
 
 
 def masked_batch():
@@ -29,9 +36,22 @@ def masked_batch():
     return batch | {"targets": random_ids(B, P), "next_sentence": jnp.asarray([0, 1])}
 
 
+def paired_batch():
+    tokens = random_ids(B, T + 1)
+    mask = jnp.asarray([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    batch = {"source_ids": random_ids(B, 5), "source_mask": mask}
+    return batch | {"target_ids": tokens[:, :-1], "targets": tokens[:, 1:]} | weights_of(B, T)
+
+
 CASES = {
     "tied": (causal_lm, causal_batch, {}),
     "untied": (causal_lm, causal_batch, {"tie_embeddings": False}),
+    "replies": (RowObjective(reply_losses, inputs=(), of_head=True), causal_batch, {}),
+    "pairs": (
+        TeacherForcing(label_smoothing=0.1),
+        paired_batch,
+        {"architecture": "encoder_decoder"},
+    ),
     "masked": (masked_lm, masked_batch, {"architecture": "encoder", "head": "pretraining"}),
 }
 
@@ -39,10 +59,13 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_chunked_loss_has_the_sums_and_gradients_of_the_whole(case):
     objective, make_batch, overrides = CASES[case]
-    objective, batch = partial(objective, smoothing=0.1, z_loss=1e-2), make_batch()
+    batch = make_batch()
+    if objective in (causal_lm, masked_lm):
+        objective = partial(objective, smoothing=0.1, z_loss=1e-2)
     whole = make_model(tiny_config(**overrides))
     chunked = make_model(tiny_config(**overrides, loss_chunk=4 if case != "masked" else 3))
-    params = params_of(whole, batch["ids"])
+    inputs = [batch[name] for name in ("ids", "source_ids", "target_ids") if name in batch]
+    params = params_of(whole, *inputs)
 
     def gradient(model):
         def loss(params):

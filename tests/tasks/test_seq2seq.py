@@ -15,8 +15,9 @@ from jaxlm.cli import main
 from jaxlm.config import ConfigError, build_config
 from jaxlm.data import DataError
 from jaxlm.tasks import TASKS
-from jaxlm.tasks.metrics import exact_match, neighbour_answers, translation_scores
-from jaxlm.tasks.seq2seq import TeacherForcing
+from jaxlm.tasks.baselines import neighbour_answers
+from jaxlm.tasks.metrics import exact_match, translation_scores
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import SPECIALS
 from jaxlm.tokenizer import train_tokenizer
 from jaxlm.training import fit
@@ -43,7 +44,7 @@ def char_tokenizer():
 )
 def test_a_pair_is_found_in_columns_of_any_name(row, data):
     (item,) = read("seq2seq", [row], data)
-    assert item[1:] == (("a b",), "c")
+    assert (item.content, item.label) == (("a b",), "c")
 
 
 def test_what_is_no_pair_is_told_or_left_out():
@@ -169,9 +170,9 @@ def test_micro_batches_and_the_default_batch_size_count_pairs(tmp_path):
 
 
 def test_a_stranger_s_option_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"task\.label_smoothing is an option of seq2seq"):
-        build_config({"task": {"name": "causal_lm", "label_smoothing": 0.1}})
-    assert replace(config_of(tmp_path).task, label_smoothing=0.1).label_smoothing == 0.1
+    with pytest.raises(ConfigError, match=r"task\.num_beams is an option of seq2seq"):
+        build_config({"task": {"name": "causal_lm", "num_beams": 2}})
+    assert replace(config_of(tmp_path).task, num_beams=2).num_beams == 2
 
 
 def said(capsys, *words):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jaxlm.tokenizer.encoding import IDEOGRAPHS, UNSPACED, WIDE
+from jaxlm.tokenizer.characters import IDEOGRAPHS, UNSPACED, WIDE
 
 ALL = {"ideographs": IDEOGRAPHS, "unspaced": UNSPACED, "wide": WIDE}
 

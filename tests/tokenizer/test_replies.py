@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jaxlm.tokenizer import TokenizerError
 from jaxlm.tokenizer.chat import chat_text, dialogue_ids, dialogue_with_replies
 from tests.tokenizer.dialogues import (
+    CHATML,
     DIALOGUES,
     LLAMA2,
     MARKED,
@@ -189,3 +190,53 @@ def test_marked_replies_are_those_of_transformers(dialogue, tmp_path):
 def test_thoughts_of_past_turns_are_not_learned_as_the_next_question():
     found = replies(with_template(QWEN3), DIALOGUES["thought"])
     assert not any("user" in piece for piece in found)
+
+
+TOOLS = (
+    """{%- if tools %}{{ '<tools>' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}
+{{- '</tools>\\n' }}{% endif %}
+{%- for d in documents or [] %}{{ '[' + d.title + '] ' + d.text + '\\n' }}{% endfor %}"""
+    + CHATML
+)
+FUNCTION = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "天气 of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+SHOWN = {"tools": [FUNCTION], "documents": [{"title": "a", "text": "雨 <rain>"}]}
+
+
+def test_tools_and_documents_are_seen_and_not_learned():
+    tokenizer = with_template(TOOLS)
+    text = chat_text(tokenizer, turns("he"), given=SHOWN)
+    assert text.startswith('<tools>{"type": "function", "function": {"name": "weather", "desc')
+    assert "天气 of a city" in text
+    assert "[a] 雨 <rain>" in text
+    ids, learned = dialogue_with_replies(tokenizer, turns("he", "hello"), SHOWN)
+    assert ids[: learned.index(True)] == dialogue_ids(tokenizer, turns("he"), SHOWN)
+    assert replies(tokenizer, turns("he", "hello")) == ["hello<|im_end|>\n"]
+
+
+@pytest.mark.parametrize("wrong", [{"name": "weather"}, ["weather"], "weather", 3])
+def test_tools_that_are_no_list_of_objects_are_told(wrong):
+    with pytest.raises(TokenizerError, match="tools must be a list of JSON objects, got"):
+        chat_text(with_template(TOOLS), turns("he"), given={"tools": wrong})
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("names", [["tools"], ["documents"], ["tools", "documents"], []])
+def test_tools_and_documents_are_rendered_as_by_transformers(names, tmp_path):
+    import transformers
+
+    tokenizer = with_template(TOOLS)
+    tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    given = {name: SHOWN[name] for name in names}
+    for prompt in (True, False):
+        expected = theirs.apply_chat_template(
+            turns("he"), tokenize=False, add_generation_prompt=prompt, **given
+        )
+        assert chat_text(tokenizer, turns("he"), prompt, given) == expected

@@ -13,7 +13,7 @@ TURNS = "今天气真写代码的中年人"
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """Pretrained runs of both kinds, and data for every task."""
+    """Pretrained runs of each architecture, and data for every task."""
     folder = tmp_path_factory.mktemp("finetune")
     # No row repeats, or a split would part none of them.
     rated = [(label, text) for label, texts in ((1, GOOD), (0, BAD)) for text in texts]
@@ -27,6 +27,7 @@ def home(tmp_path_factory):
     ]
     write(folder, "questions.jsonl", map(json.dumps, asked))
     write(folder, "chat.jsonl", [json.dumps({"turns": [c, "真好"]}) for c in TURNS])
+    write(folder, "pairs.tsv", ["source\ttarget", *(f"{c} the fox\t{c}真好" for c in TURNS)])
     bert = {"tokenizer": "wordpiece", "vocab_size": 150, "special_tokens": "cls_sep"}
     for name, model in (("encoder", {"architecture": "encoder"}), ("decoder", {})):
         fit(
@@ -40,4 +41,16 @@ def home(tmp_path_factory):
                 sample={"every": 0},
             )
         )
+    both = {"num_layers": 2, "architecture": "encoder_decoder"}
+    fit(
+        tiny(
+            folder,
+            run={"dir": str(folder / "encoder_decoder")},
+            model=both,
+            data={"tokenizer": "bpe", "vocab_size": 300},
+            task={"name": "span_corruption"},
+            train=PRETRAIN,
+            sample={"prompts": None, "every": 6},
+        )
+    )
     return folder

@@ -13,7 +13,8 @@ from jaxlm.checkpoint import saved_steps
 from jaxlm.config import ConfigError, JaxlmError
 from jaxlm.data import DataError
 from jaxlm.generation.text_batch import end_tokens
-from jaxlm.loading import write_run, write_trained
+from jaxlm.loading import write_run
+from jaxlm.own_weights import write_trained
 from jaxlm.training import fit
 from tests.training.runs import assert_same_run, contents, rows, tiny
 from tests.training.tuning import PRETRAIN, TUNE, assert_alike, tuned
@@ -34,6 +35,8 @@ def edit(path, **changes):
         ("chat", "decoder"),
         ("masked_lm", "encoder"),
         ("causal_lm", "decoder"),
+        ("seq2seq", "encoder_decoder"),
+        ("span_corruption", "encoder_decoder"),
     ],
 )
 def test_every_task_trains_from_a_run_and_loads_again(home, tmp_path, task, source):
@@ -84,10 +87,21 @@ def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
     )
 
 
-@pytest.mark.parametrize("finetune", [{}, {"lora_rank": 2}])
-def test_a_resumed_tuning_is_the_undisturbed_one(home, tmp_path, monkeypatch, finetune):
+@pytest.mark.parametrize(
+    ("task", "source", "finetune"),
+    [
+        ("sequence_classification", "encoder", {}),
+        ("sequence_classification", "encoder", {"lora_rank": 2}),
+        ("seq2seq", "encoder_decoder", {}),
+        ("seq2seq", "encoder_decoder", {"lora_rank": 2}),
+        ("span_corruption", "encoder_decoder", {}),
+    ],
+)
+def test_a_resumed_tuning_is_the_undisturbed_one(
+    home, tmp_path, monkeypatch, task, source, finetune
+):
     def config(name):
-        return tuned(home, tmp_path / name, finetune=finetune)
+        return tuned(home, tmp_path / name, task, source, finetune=finetune)
 
     fit(config("whole"))
     from jaxlm.training.trainer import Trainer

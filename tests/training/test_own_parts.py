@@ -1,6 +1,7 @@
 """Own parts handed to `fit`: a whole task, an attention function, a model, an optimizer."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -58,6 +59,11 @@ class CopyTask(Task):
 
     def summary(self, best):
         return {"copied": self.samples(best, 0)[0][1]}
+
+
+class BrokenTask(CopyTask):
+    def train_batch(self, step):
+        return {}["batch"]
 
 
 def copying(folder, **sections):
@@ -144,3 +150,31 @@ def test_an_own_optimizer_trains(tmp_path):
     fit(tiny(tmp_path), optimizer=optax.chain(optax.clip(1.0), optax.sgd(0.5)))
     losses = [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"]
     assert losses[-1] < losses[0]
+
+
+def lacks_a_key(model, params, batch, key):
+    return causal_lm(model, params, {"ids": batch["tokens"]}, key)
+
+
+def needs_a_key(model, params, batch, key):
+    return causal_lm(model, params, batch, key) | {"noise": jax.random.normal(key)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (
+            {"objective": lacks_a_key},
+            r"the own objective lacks_a_key fails with KeyError at test_own_parts\.py line \d+: "
+            r"'tokens'; batch holds ids \[4, 16\], .*targets \[4, 16\]",
+        ),
+        ({"objective": needs_a_key}, "needs_a_key fails with .*, and key is None in evaluation"),
+        ({"objective": lambda *_: 1.0}, "returns a mapping with loss and count, got float"),
+        ({"objective": lambda *_: {"loss": 1.0}}, r"with loss and count, got \['loss'\]"),
+        ({"task": BrokenTask(8)}, "the own task BrokenTask fails with KeyError"),
+    ],
+)
+def test_a_mistake_in_an_own_part_is_told_with_what_a_batch_holds(tmp_path, parts, told):
+    with pytest.raises(JaxlmError, match=told) as error:
+        fit(tiny(tmp_path, train={"steps": 1, "eval_every": 1}, sample={"every": 0}), **parts)
+    assert "\n" not in str(error.value)

@@ -24,6 +24,8 @@ FILES = {
     "token_classification": "tags.jsonl",
     "question_answering": "questions.jsonl",
     "chat": "chat.jsonl",
+    "seq2seq": "pairs.tsv",
+    "span_corruption": "text.txt",
     "masked_lm": "text.txt",
     "causal_lm": "text.txt",
 }

@@ -60,9 +60,10 @@ function drawHead(canvas, map, names, cell) {
     context.fillText(names[t], side - 5, side + (t + 0.5) * size, side - 8);
     context.save();
     context.translate(side + (t + 0.5) * size, side - 5);
-    context.textAlign = longest > 1 ? "left" : "center";
-    if (longest > 1) context.rotate(-Math.PI / 2);
-    else context.textBaseline = "bottom";
+    const upright = [...names[t]].length === 1;
+    context.textAlign = upright ? "center" : "left";
+    if (upright) context.textBaseline = "bottom";
+    else context.rotate(-Math.PI / 2);
     context.fillText(names[t], 0, 0, side - 8);
     context.restore();
   }

@@ -147,17 +147,20 @@ class Model {
   embed(ids, types) {
     const { d_model: D, positions, position_offset, num_token_types, embed_norm } = this.config;
     const T = ids.length, table = this.get("backbone/embed/tokens");
+    const size = this.config.scale_embeddings ? Math.sqrt(D) : 1, half = Math.ceil(D / 2);
+    const split = this.config.sinusoid_layout === "halves";
     const token = new Float32Array(T * D), place = new Float32Array(T * D);
     const learned = this.get("backbone/embed/positions"), kinds = this.get("backbone/embed/types");
     let x = new Float32Array(T * D);
     for (let t = 0; t < T; t++)
       for (let d = 0; d < D; d++) {
         const at = t * D + d;
-        token[at] = table[ids[t] * D + d];
+        token[at] = table[ids[t] * D + d] * size;
         if (positions === "learned") place[at] = learned[(t + position_offset) * D + d];
         if (positions === "sinusoidal") {
-          const angle = t * Math.pow(10000, (-2 * Math.floor(d / 2)) / D);
-          place[at] = d % 2 ? Math.cos(angle) : Math.sin(angle);
+          const plane = split ? d % half : Math.floor(d / 2);
+          const angle = t * Math.pow(10000, (-2 * plane) / D);
+          place[at] = (split ? d >= half : d % 2) ? Math.cos(angle) : Math.sin(angle);
         }
         x[at] = token[at] + place[at];
         if (num_token_types) x[at] += kinds[(types ? types[t] : 0) * D + d];
@@ -202,7 +205,8 @@ class Model {
       this.rotate(query, N, T);
       this.rotate(key, K, T);
     }
-    const weights = [], mixed = new Float32Array(T * N * H), scale = 1 / Math.sqrt(H);
+    const weights = [], mixed = new Float32Array(T * N * H);
+    const scale = this.config.scale_attention ? 1 / Math.sqrt(H) : 1;
     for (let n = 0; n < N; n++) {
       const k = Math.floor(n / (N / K)), map = new Float32Array(T * T);
       for (let t = 0; t < T; t++) {
@@ -254,7 +258,7 @@ class Model {
   }
 
   final(x, T) {
-    return this.config.norm_position === "pre" ? this.norm(x, T, "backbone/final_norm") : x;
+    return this.config.final_norm ? this.norm(x, T, "backbone/final_norm") : x;
   }
 
   // Logits (T, V) of final states, or of the text's label (1, C).
@@ -282,7 +286,8 @@ class Model {
       const y = this.linear(x, T, "transform").map(ACTIVATIONS[activation]);
       x = this.norm(y, T, "transform_norm");
     }
-    const bias = architecture === "encoder" ? this.get("bias") : undefined;
+    if (architecture === "decoder" && this.config.scale_head) x = x.map((value) => value / Math.sqrt(D));
+    const bias = this.get("bias");
     if (!tie_embeddings) return dense(x, T, this.get("head"), bias);
     const table = this.get("backbone/embed/tokens"), logits = new Float32Array(T * V);
     for (let t = 0; t < T; t++)

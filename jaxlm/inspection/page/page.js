@@ -28,7 +28,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function shown(id) {
-  const name = DATA.names[id] ?? "#" + id;
+  const name = DATA.names[id] || "#" + id;
   return name.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "␣");
 }
 
@@ -40,7 +40,7 @@ function step(key, sentence, shape, values, ...figures) {
   return make("section", { id: "step-" + key },
     make("h2", {}, make("span", { class: "number" }, String(number)), words(key)),
     make("p", {}, words(sentence, values)), ...figures,
-    make("p", { class: "shape" }, "↓ ", make("code", {}, shape)));
+    shape ? make("p", { class: "shape" }, "↓ ", make("code", {}, shape)) : "");
 }
 
 // A figure with the buttons that save it.
@@ -101,7 +101,7 @@ function tokenPicker() {
 
 function embeddingStep() {
   const { T, embedding } = state.run, D = embedding.x.length / T;
-  const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone" };
+  const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone", relative: "plusRelative" };
   const added = ["learned", "sinusoidal"].includes(config.positions);
   const whole = scaled(new Float32Array([...embedding.token, ...embedding.place, ...embedding.x]));
   const strip = (i, name) => matrix(name, whole.subarray(i * T * D, (i + 1) * T * D), T, D, signed, words(name));
@@ -174,7 +174,7 @@ function lensStep() {
         shown(id), make("small", {}, percent(part))))))));
   const picture = () => drawBars(rows.map((row, i) => ({ name: `${depth(i)}: ${shown(row[0].id)}`, share: row[0].share })));
   const value = rows.map((row, i) => ({ after: i, likeliest: row.map(({ id, share: part }) => ({ token: DATA.names[id], probability: part })) }));
-  return step("lens", "lensText", `(T, D) → (V) = (${config.vocab_size.toLocaleString()})`,
+  return step("lens", DATA.kind === "mask" ? "lensMaskText" : "lensText", `(T, D) → (V) = (${config.vocab_size.toLocaleString()})`,
     { token: quoted(state.ids[state.position]) }, figure("lens", "", picture, make("div", { class: "scroll" }, table), value));
 }
 
@@ -212,7 +212,7 @@ function probabilitiesStep() {
     slider("top-p", "top-p", 0.05, 1, 0.05, state.topP, (x) => x.toFixed(2), (x) => (state.topP = x)));
   const value = { get tokens() { return likeliest().rows; } };
   const shape = label ? `(C) = (${config.labels.length})` : `(V) = (${V.toLocaleString()})`;
-  return step("probabilities", sentence, shape, { V: V.toLocaleString(), C: config.labels?.length, token: quoted(state.ids[state.position]) },
+  return step("probabilities", sentence, shape, { V: V.toLocaleString(), C: config.labels?.length, token: quoted(state.ids[state.model ? state.position : DATA.position]) },
     sliders, figure("probabilities", "", () => drawBars(likeliest().rows), content, value));
 }
 
@@ -239,11 +239,32 @@ function choiceStep() {
   const buttons = state.model ? make("div", { class: "choices" },
     make("button", { type: "button", id: "greedy", onclick: () => put(likeliest().order[0]) }, words("greedy")),
     make("button", { type: "button", id: "sample", onclick: () => put(drawn()) }, words("sample"))) : "";
-  return step("choice", "choiceText", "(T) → (T + 1)", {}, answer, buttons);
+  const mask = DATA.kind === "mask";
+  return step("choice", mask ? "choiceMaskText" : "choiceText", mask ? "" : "(T) → (T + 1)", {}, answer, buttons);
+}
+
+// Makes elements anew and gives the focus to the one that had it.
+function keepingFocus(change) {
+  const name = (element) => element?.getAttribute("aria-label") || element?.id || element?.textContent;
+  const focused = name(document.activeElement), inside = document.activeElement !== document.body;
+  change();
+  if (!inside || document.activeElement !== document.body) return;
+  const again = [...document.querySelectorAll("button, canvas, input")].find((element) => name(element) === focused);
+  again?.focus({ preventScroll: true });
 }
 
 function render() {
-  const focused = document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.id;
+  keepingFocus(renderAll);
+}
+
+function renderBlock() {
+  keepingFocus(() => {
+    step.count = 2;
+    $("step-block").replaceWith(blockStep());
+  });
+}
+
+function renderAll() {
   document.documentElement.lang = state.language;
   $("language").textContent = words("language");
   for (const element of document.querySelectorAll("[data-t]"))
@@ -254,8 +275,6 @@ function render() {
   $("steps").replaceChildren(...steps, probabilitiesStep(), choiceStep());
   refreshProbabilities();
   status();
-  // What had the focus has been made anew.
-  if (focused) [...document.querySelectorAll("button, canvas, input")].find((x) => x.getAttribute("aria-label") === focused || x.id === focused)?.focus({ preventScroll: true });
 }
 
 function status() {
@@ -280,7 +299,8 @@ function compute() {
 
 function choose(changes) {
   Object.assign(state, changes);
-  render();
+  if ("layer" in changes || "head" in changes) renderBlock();
+  else render();
 }
 
 function toggle(key) {
