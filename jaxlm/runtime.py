@@ -121,15 +121,14 @@ def memory_limit() -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_flops() -> float | None:
-    """Peak FLOP/s of all devices together in bf16; None where it is unknown, as on a CPU."""
+def peak_flops(num_devices: int = 1) -> float | None:
+    """Peak FLOP/s of so many devices together in bf16; None where it is unknown, as on a CPU."""
     import jax
 
-    devices = jax.devices()
-    kind = devices[0].device_kind
+    kind = jax.devices()[0].device_kind
     found = (peak for name, peak in PEAK_FLOPS.items() if re.fullmatch(name, kind))
     peak = next(found, None)
-    return None if peak is None else peak * len(devices)
+    return None if peak is None else peak * num_devices
 
 
 def environment(version: str) -> dict[str, Any]:

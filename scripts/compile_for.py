@@ -27,12 +27,12 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxlm.config import Config, load_config
 from jaxlm.models import make_model
+from jaxlm.parallel import divided_shapes, make_mesh, row_shapes
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.state import init_state, train_step
@@ -57,16 +57,23 @@ def devices_of(kind: str, number: int, target: Path | None) -> list[Any]:
     return list(topology.devices)[:number]
 
 
-def step_shapes(config: Config, packed: bool) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+def step_shapes(
+    config: Config, packed: bool, mesh: Mesh | None
+) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
     """State and batch of a training step, as shapes alone."""
     train, optim = config.train, config.optim
     schedule = make_schedule(optim, train.steps, optim.learning_rate)
     optimizer, model = make_optimizer(optim, train.steps), make_model(config.model)
 
     def init(key: jax.Array) -> Any:
-        steps = train.accumulate_steps
         return init_state(
-            model, optimizer, causal_lm, key, accumulate_steps=steps, schedule=schedule
+            model,
+            optimizer,
+            causal_lm,
+            key,
+            accumulate_steps=train.accumulate_steps,
+            schedule=schedule,
+            mesh=mesh,
         )
 
     shape = (train.batch_size, config.data.seq_len)
@@ -78,19 +85,19 @@ def step_shapes(config: Config, packed: bool) -> tuple[Any, dict[str, jax.ShapeD
 
 
 def compile_step(config: Config, devices: list[Any], packed: bool) -> Any:
-    """The compiled step: the rows of a batch over the devices, the state on each."""
-    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-    state, batch = step_shapes(config, packed)
-
-    def placed(tree: Any, spec: PartitionSpec) -> Any:
-        sharding = NamedSharding(mesh, spec)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    """The compiled step on the mesh that the section parallel makes of the devices."""
+    mesh = make_mesh(config.parallel, devices)
+    state, batch = step_shapes(config, packed, mesh)
+    if mesh is None:
+        place = SingleDeviceSharding(devices[0])
+        state, batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (state, batch)
         )
-
-    state, batch = placed(state, PartitionSpec()), placed(batch, PartitionSpec("data"))
-    with jax.set_mesh(mesh):
         return jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
+    state = divided_shapes(state, state.params, config.model, mesh)
+    places = jax.tree.map(lambda x: x.sharding, state), NamedSharding(mesh, PartitionSpec())
+    step = jax.jit(train_step, donate_argnums=0, out_shardings=places)
+    return step.lower(state, row_shapes(batch, mesh)).compile()
 
 
 def describe(compiled: Any) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def main() -> None:
     arguments, words = parser.parse_known_args()
     number = arguments.devices
     if arguments.device == "cpu":
-        devices = jax.devices()[:1]
+        devices = jax.devices()[:number]
     else:
         devices = devices_of(arguments.device, number, arguments.target)
     config = load_config(arguments.config, ["--model.compute_dtype", "bfloat16", *words])

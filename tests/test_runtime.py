@@ -31,7 +31,7 @@ from jaxlm.runtime import DETERMINISTIC, interruption, peak_flops, refuse_late_d
 )
 def test_the_peak_is_the_devices_own(monkeypatch, kind, peak):
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)] * 2)
-    assert peak_flops() == (None if peak is None else 2 * peak)
+    assert peak_flops(2) == (None if peak is None else 2 * peak)
 
 
 def test_determinism_is_set_before_jax_starts_and_only_once():

@@ -2,6 +2,7 @@
 
 from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
+from jaxlm.config.parallel import ParallelConfig
 from jaxlm.config.presets import PRESETS, preset
 from jaxlm.config.reading import (
     build_config,
@@ -28,6 +29,7 @@ __all__ = [
     "JaxlmError",
     "ModelConfig",
     "OptimConfig",
+    "ParallelConfig",
     "RunConfig",
     "SampleConfig",
     "TaskConfig",

@@ -23,7 +23,7 @@ else:
 #   training   training only
 #   execution  speed and memory, not the function computed
 #   name       a label without effect
-#   place      where a run is kept and how it starts
+#   place      where a run is kept and computed, and how it starts
 #   cadence    how often something is logged, saved or sampled
 Role = Literal["structure", "head", "training", "execution", "name", "place", "cadence"]
 
@@ -38,6 +38,7 @@ class ConfigError(JaxlmError):
 
 RULES: dict[str, Callable[[Any], bool]] = {
     "positive": lambda value: value > 0,
+    "positive or -1": lambda value: value > 0 or value == -1,
     "at least 0": lambda value: value >= 0,
     "at least 1": lambda value: value >= 1,
     "in [0, 2**32)": lambda value: 0 <= value < 2**32,

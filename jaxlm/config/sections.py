@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
+from jaxlm.config.parallel import ParallelConfig
 from jaxlm.config.schema import ConfigError, Derived, Section, filled, option, require
 
 
@@ -179,6 +180,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 

@@ -16,6 +16,7 @@ from jaxlm.config.schema import not_among
 from jaxlm.data import clean
 from jaxlm.data.batches import Batch, LengthOrder, padded_length
 from jaxlm.data.sources import DataError
+from jaxlm.parallel import mesh_of, place_rows
 from jaxlm.tasks.examples import (
     COLUMNS,
     Example,
@@ -239,9 +240,14 @@ class RowTask(RowReader, Task):
         outputs: list[tuple[Example, Outputs]] = []
         size = min(EVAL_ROWS, 1 << (len(examples) - 1).bit_length())  # a power of two: few shapes
         pad, answers = self.tokenizer.pad_id or 0, bool(self.metrics)
+        mesh, objective = mesh_of(params), self.row_objective
+
+        def step(batch: Batch) -> tuple[Any, Outputs]:
+            placed = place_rows(batch, mesh)
+            return row_step(objective, model, params, placed, labelled, answers, mesh)
+
         pending = [
-            (row_step(self.row_objective, model, params, batch, labelled, answers), chosen)
-            for batch, chosen in in_batches(examples, size, self.limit, pad)
+            (step(batch), chosen) for batch, chosen in in_batches(examples, size, self.limit, pad)
         ]
         for (sums, found), chosen in pending:
             for name, value in jax.device_get(sums).items():

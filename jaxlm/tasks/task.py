@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxlm.artifact import Loaded
@@ -17,6 +18,7 @@ from jaxlm.config import Config, JaxlmError
 from jaxlm.models import CausalLM, Seq2SeqLM
 from jaxlm.ops.chunked_loss import chunked_target_sums, loss_chunk
 from jaxlm.ops.reductions import target_sums
+from jaxlm.parallel import divided_activations, mesh_of, place_rows
 from jaxlm.tokenizer import Tokenizer
 
 Params = Any
@@ -101,10 +103,13 @@ class Task(ABC):
         raise JaxlmError(f"{type(self).__name__} gives no answers to texts; see `jaxlm generate`")
 
 
-@jax.jit(static_argnums=(0, 1))
-def eval_step(objective: Objective, model: nn.Module, params: Params, batch: Arrays) -> Sums:
+@jax.jit(static_argnums=(0, 1, 4))
+def eval_step(
+    objective: Objective, model: nn.Module, params: Params, batch: Arrays, mesh: Mesh | None = None
+) -> Sums:
     """The objective's sums over one batch, without randomness."""
-    return objective(model, params, batch, None)
+    with divided_activations(mesh):
+        return objective(model, params, batch, None)
 
 
 def mean_scores(
@@ -115,8 +120,9 @@ def mean_scores(
     Added up in float64 on the host, so that the result barely depends on the batch size.
     """
     totals: dict[str, float] = {}
+    mesh = mesh_of(params)
     pending = [
-        eval_step(objective, model, params, jax.device_put(dict(batch))) for batch in batches
+        eval_step(objective, model, params, place_rows(batch, mesh), mesh) for batch in batches
     ]
     for sums in jax.device_get(pending):
         for name, value in sums.items():
@@ -207,7 +213,7 @@ class RowObjective:
         )
 
 
-@jax.jit(static_argnums=(0, 1, 4, 5))
+@jax.jit(static_argnums=(0, 1, 4, 5, 6))
 def row_step(
     objective: RowObjective,
     model: nn.Module,
@@ -215,7 +221,9 @@ def row_step(
     batch: Arrays,
     labelled: bool,
     answers: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Sums, Outputs]:
     """Sums of the losses if `labelled`, and the outputs if `answers` are computed from them."""
-    outputs = objective.forward(model, params, batch, None)
+    with divided_activations(mesh):
+        outputs = objective.forward(model, params, batch, None)
     return objective.losses(outputs, batch) if labelled else {}, outputs if answers else None

@@ -1,5 +1,6 @@
 """The training command as a function: config in, run directory and Loaded out."""
 
+import math
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxlm.artifact import Loaded
@@ -20,6 +22,7 @@ from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
+from jaxlm.parallel import divided_shapes, make_mesh, mesh_sizes, row_shapes, tree_shardings
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
@@ -28,7 +31,7 @@ from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.resolve import load_source, resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
-from jaxlm.training.trainable import scale_by_depth
+from jaxlm.training.trainable import joined, scale_by_depth
 from jaxlm.training.trainer import Trainer, Update
 
 MakeModel = Callable[[ModelConfig], nn.Module]
@@ -73,12 +76,13 @@ def fit(
             module = make_model(config.model)
         else:
             module = model if isinstance(model, nn.Module) else model(config.model)
-        refuse_large_batch(config)
+        mesh = make_mesh(config.parallel)
+        refuse_large_batch(config, mesh)
         with own_errors_told(own, {}):
             first = task.train_batch(0)
         with own_errors_told(own, first):
             loss = task.objective
-            state, update = compile_and_start(config, module, loss, first, optimizer, given)
+            state, update = compile_and_start(config, module, loss, first, optimizer, given, mesh)
             trainer = Trainer(run, config, task, state, update, heritage)
             try:
                 if todo == "start":
@@ -186,15 +190,16 @@ def exhaustion_told() -> Iterator[None]:
         ) from None
 
 
-def refuse_large_batch(config: Config) -> None:
+def refuse_large_batch(config: Config, mesh: Mesh | None) -> None:
     """ConfigError where what the blocks of a model keep of a batch alone exceeds the memory.
 
     Of a row one token is counted, and of an own task's batch, whose size is its own, nothing.
     """
     if config.task.name not in TASKS:
         return
-    rows = config.train.batch_size // config.train.accumulate_steps
-    tokens = rows * (1 if config.task.on_rows else config.data.seq_len)
+    sizes = mesh_sizes(mesh)
+    rows = config.train.batch_size / config.train.accumulate_steps / sizes["data"] / sizes["fsdp"]
+    tokens = math.ceil(rows) * (1 if config.task.on_rows else config.data.seq_len)
     width = jnp.dtype(config.model.compute_dtype).itemsize * config.model.d_model
     need, held = tokens * width * config.model.num_layers, memory_limit()
     if need > held:
@@ -206,8 +211,12 @@ def refuse_large_batch(config: Config) -> None:
 
 def refuse_too_large(shapes: TrainState) -> None:
     """Raise ConfigError if weights and optimizer state alone exceed the device's memory."""
-    need = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-    held = memory_limit()
+
+    def size(leaf: jax.ShapeDtypeStruct) -> int:
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    need, held = sum(map(size, jax.tree.leaves(shapes))), memory_limit()
     if need > held:
         raise ConfigError(
             f"the model's weights and the state of the optimizer take {need / 1e9:,.1f} GB, but "
@@ -222,11 +231,13 @@ def compile_and_start(
     batch: Arrays,
     optimizer: optax.GradientTransformation | None,
     given: Mapping[str, Array],
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Update]:
     """The state at step 0, made by one compiled program, and the compiled training step.
 
     `given` are weights, by path, that replace random ones. The step is compiled for the shapes of
-    `batch` at once, and for other shapes when they first occur.
+    `batch` at once, and for other shapes when they first occur. On a `mesh`, both compute on all
+    of its devices, and the state is divided over it.
     """
     train, optim = config.train, config.optim
     schedule = None
@@ -237,8 +248,9 @@ def compile_and_start(
         slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
         optimizer = optax.chain(optimizer, slower)
     own = optimizer
-    init = jax.jit(
-        lambda key, given: init_state(
+
+    def start(key: Array, given: Mapping[str, Array]) -> TrainState:
+        return init_state(
             model,
             own,
             objective,
@@ -249,13 +261,23 @@ def compile_and_start(
             ema_decay=optim.ema_decay,
             average_last=train.average_last,
             schedule=schedule,
-        ),
-        donate_argnums=1,
-    )
+            mesh=mesh,
+        )
+
     key = jax.random.key(config.run.seed)
-    shapes = init.eval_shape(key, given)
+    shapes = jax.eval_shape(start, key, given)
+    for_init: dict[str, Any] = {}
+    for_step: dict[str, Any] = {}
+    if mesh is not None:
+        params = joined(shapes.params, shapes.frozen)
+        shapes = divided_shapes(shapes, params, config.model, mesh)
+        places = jax.tree.map(lambda x: x.sharding, shapes)
+        for_init = {"out_shardings": places}
+        for_step = {"out_shardings": (places, NamedSharding(mesh, PartitionSpec()))}
+        given = jax.device_put(given, tree_shardings(given, params, config.model, mesh))
     refuse_too_large(shapes)
-    step = jax.jit(train_step, donate_argnums=0)
+    init = jax.jit(start, donate_argnums=1, **for_init)
+    step = jax.jit(train_step, donate_argnums=0, **for_step)
     compiled: dict[tuple, Update] = {}
 
     def shape_of(batch: Arrays) -> tuple:
@@ -270,5 +292,5 @@ def compile_and_start(
     # XLA releases Python's lock, so init compiles while the step is traced.
     with ThreadPoolExecutor(1) as beside:
         state = beside.submit(init, key, given)
-        compiled[shape_of(batch)] = step.lower(shapes, batch).compile()
+        compiled[shape_of(batch)] = step.lower(shapes, row_shapes(batch, mesh)).compile()
         return state.result(), update

@@ -1,12 +1,13 @@
-"""Batches made ahead of the step by a thread, and put on the device beside it."""
+"""Batches made ahead of the step by a thread, and put on the devices beside it."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlm.config import ModelConfig
+from jaxlm.parallel import place_rows
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
@@ -21,8 +22,10 @@ class Prefetch:
     is made is raised when it is taken. Close it by leaving its `with` block.
     """
 
-    def __init__(self, task: Task, model: ModelConfig, step: int, end: int):
-        self._task = task
+    def __init__(
+        self, task: Task, model: ModelConfig, step: int, end: int, mesh: Mesh | None = None
+    ):
+        self._task, self._mesh = task, mesh
         self._sizes = {"source_ids": model.source_vocab_size or model.vocab_size}
         self._sizes |= dict.fromkeys(("ids", "target_ids"), model.vocab_size)
         self._steps = iter(range(step, end))
@@ -38,7 +41,7 @@ class Prefetch:
         self._thread.shutdown(cancel_futures=True)
 
     def take(self) -> Arrays:
-        """The next batch, on the device. Raises: TrainingError for an id that is no token."""
+        """The next batch, on the devices. Raises: TrainingError for an id that is no token."""
         batch = self._ahead.popleft().result()
         self._submit()
         return batch
@@ -60,4 +63,4 @@ class Prefetch:
                 )
         # Copied first: on a CPU the device may go on reading NumPy's memory, and a task may fill
         # the same array again.
-        return jax.device_put({name: np.array(array) for name, array in batch.items()})
+        return place_rows({name: np.array(array) for name, array in batch.items()}, self._mesh)

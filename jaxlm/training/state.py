@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import FinetuneConfig, JaxlmError
 from jaxlm.models.parameters import add_lora, count_layers
+from jaxlm.parallel import divided_activations
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
 from jaxlm.training.optimizers import Schedule
 from jaxlm.training.trainable import joined, overlay, split, trained_paths
@@ -58,6 +60,7 @@ class TrainState:
     accumulate_steps: int = flax.struct.field(pytree_node=False, default=1)
     ema_decay: float | None = flax.struct.field(pytree_node=False, default=None)
     schedule: Schedule | None = flax.struct.field(pytree_node=False, default=None)
+    mesh: Mesh | None = flax.struct.field(pytree_node=False, default=None)
 
 
 def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
@@ -89,7 +92,8 @@ def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple
     """
 
     def loss(params: Params, part: Arrays, key: Array) -> tuple[Float[Array, ""], Sums]:
-        sums = state.objective(state.model, joined(params, state.frozen), part, key)
+        with divided_activations(state.mesh):
+            sums = state.objective(state.model, joined(params, state.frozen), part, key)
         if not isinstance(sums, Mapping) or not {"loss", "count"} <= sums.keys():
             told = list(sums) if isinstance(sums, Mapping) else type(sums).__name__
             raise JaxlmError(f"an objective returns a mapping with loss and count, got {told}")
@@ -137,7 +141,11 @@ def remembered(state: TrainState) -> TrainState:
     recent = state.recent
     if recent is None:
         return state
-    return dataclasses.replace(state, recent=put_recent(recent, state.params))
+    places = jax.tree.map(lambda x: x.sharding, recent)
+    recent = put_recent(recent, state.params)
+    if state.mesh is not None:  # the compiled step takes arrays as they lay before
+        recent = jax.device_put(recent, places)
+    return dataclasses.replace(state, recent=recent)
 
 
 @jax.jit(donate_argnums=0)
@@ -166,6 +174,7 @@ def init_state(
     ema_decay: float | None = None,
     average_last: int | None = None,
     schedule: Schedule | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """The state at step 0. Initial weights and dropout get different keys, derived from `key`.
 
@@ -202,6 +211,7 @@ def init_state(
         accumulate_steps=accumulate_steps,
         ema_decay=ema_decay,
         schedule=schedule,
+        mesh=mesh,
     )
 
 

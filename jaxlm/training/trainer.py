@@ -17,6 +17,7 @@ from jaxlm.config import Config, to_mapping
 from jaxlm.files import WriteError, to_json
 from jaxlm.loading import load
 from jaxlm.models.parameters import flops_per_token, merge_lora
+from jaxlm.parallel import described, mesh_sizes
 from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
@@ -64,7 +65,7 @@ class Trainer:
         self.num_params = sum(x.size for x in jax.tree.leaves((state.params, state.frozen)))
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
         flops = flops_per_token(config.model, self.num_params, config.data.seq_len)
-        peak = peak_flops()
+        peak = peak_flops(math.prod(mesh_sizes(state.mesh).values()))
         self.history = History(run, task, None if peak is None else flops / peak)
         self._pending: tuple[int, Metrics] | None = None  # a row that is not fetched yet
         self._checkpoints: Checkpoints | None = None
@@ -113,7 +114,7 @@ class Trainer:
             return
         self.history.start_clock(first)
         with (
-            Prefetch(self.task, self.config.model, first, train.steps) as batches,
+            Prefetch(self.task, self.config.model, first, train.steps, self.state.mesh) as batches,
             TrainingConsole(train.steps, first) as self.console,
         ):
             self._introduce()
@@ -184,7 +185,7 @@ class Trainer:
     def _introduce(self) -> None:
         self.console.say(
             f"{self.config.run.name}: {self.num_params:,} parameters, {self.task.description}, "
-            f"vocabulary {self.config.model.vocab_size:,}, {jax.devices()[0].device_kind}"
+            f"vocabulary {self.config.model.vocab_size:,}, {described(self.state.mesh)}"
         )
         if self.memory["num_trained"] < self.num_params:
             self.console.say(memory_line(self.memory, self.num_params))

@@ -1,0 +1,92 @@
+"""The mesh of devices that a run computes on, and the rows of batches laid over it.
+
+Its axes are `data`, `fsdp` and `tensor`. Rows of a batch are divided over the first two together.
+A run on one device has no mesh, written None: its programs are the same as without this package.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.config import ConfigError, ParallelConfig
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")
+
+
+def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
+    """The mesh that the config asks for, of the first of the devices (default: all there are).
+
+    None for one device. Raises: ConfigError where there are too few, or -1 cannot be filled in.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes, number = list(astuple(config)), len(devices)
+    asked = ", ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+    given = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if number % given:
+            raise ConfigError(
+                f"parallel ({asked}) asks for a multiple of {given} devices, but there are {number}"
+            )
+        sizes[sizes.index(-1)] = number // given
+    elif given > number:
+        raise ConfigError(f"parallel ({asked}) asks for {given} devices, but there are {number}")
+    used = devices[: math.prod(sizes)]
+    if len(used) == 1:
+        return None
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=used)
+
+
+def mesh_sizes(mesh: Mesh | None) -> dict[str, int]:
+    """The number of devices along each axis."""
+    return dict.fromkeys(AXES, 1) if mesh is None else dict(mesh.shape)
+
+
+def described(mesh: Mesh | None) -> str:
+    """The devices in words: `cpu`, or `8 x TPU v5 lite (data 4, tensor 2)`."""
+    if mesh is None:
+        return jax.devices()[0].device_kind
+    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind} ({sizes})"
+
+
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh that arrays lie on; None for a single device."""
+    for leaf in jax.tree.leaves(params):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and set(AXES) <= set(sharding.mesh.axis_names):
+            mesh = sharding.mesh
+            return mesh if isinstance(mesh, Mesh) else None
+    return None
+
+
+def row_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+    """Of an array whose first dim is that of rows; whole on each device where they do not divide.
+
+    What is computed from such a batch is divided all the same: activations may be uneven.
+    """
+    number = math.prod(mesh.shape[axis] for axis in ROWS)
+    even = len(shape) > 0 and shape[0] % number == 0
+    return NamedSharding(mesh, PartitionSpec(ROWS) if even else PartitionSpec())
+
+
+def place_rows(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Array]:
+    """A batch on the devices of the mesh, its rows divided."""
+    if mesh is None:
+        return jax.device_put(dict(batch))
+    return {name: jax.device_put(x, row_sharding(mesh, x.shape)) for name, x in batch.items()}
+
+
+def row_shapes(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, Any]:
+    """What `place_rows` makes of a batch, as shapes alone."""
+
+    def described(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = None if mesh is None else row_sharding(mesh, x.shape)
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)
+
+    return {name: described(x) for name, x in batch.items()}
