@@ -18,7 +18,7 @@ from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh, mesh_of, place_rows
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.tasks.masked_lm import masked_lm
-from jaxlm.tasks.seq2seq import TeacherForcing, target_losses
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.task import mean_scores
 from jaxlm.training.fit import compile_and_start
 from jaxlm.training.state import evaluation_params, remembered
@@ -113,7 +113,7 @@ CASES: dict[str, tuple[Config, Any, Callable[[int], dict[str, np.ndarray]]]] = {
             },
             optim={"name": "adafactor"},
         ),
-        TeacherForcing(target_losses),
+        TeacherForcing(),
         pairs,
     ),
 }
