@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ from jaxlm.hub.adapters import (
     read_adapters,
 )
 from jaxlm.hub.weights import download
-from jaxlm.models import make_model
+from jaxlm.models import make_model, param_shapes
 from jaxlm.models.parameters import add_lora
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
@@ -155,10 +155,11 @@ def load_checkpoint(
         own = next((part for part in run.run.own if part.startswith("model ")), None)
         if own is not None:
             raise CheckpointError(f"{path} was trained with an own {own}; give it as model")
-        module = make_model(config)
+        module, shapes = make_model(config), param_shapes(config)
     else:
         module = model if isinstance(model, nn.Module) else model(config)
-    shapes = shapes_of(module)
+        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
     leaves = read_saved(path, meta, run, placement, shapes)
     below = base_from_meta(meta)
     if below is not None:
@@ -175,32 +176,29 @@ def load_checkpoint(
     return Loaded(module, params, tokenizer, config, known, run, merged=merged)
 
 
-def shapes_of(module: nn.Module) -> dict[str, Any]:
-    """Shape and type of each parameter of a module by path, without adapters."""
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return flatten_dict(jax.eval_shape(module.init, jax.random.key(0), ids)["params"], sep="/")
-
-
 def read_saved(
     checkpoint: Path,
     meta: dict[str, Any],
     run: Config,
     placement: Placement,
-    shapes: dict[str, Any],
+    shapes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The params that a checkpoint holds, as they were trained, by path, adapters apart."""
+    """The params that a checkpoint holds, as they were trained, by path, adapters apart.
+
+    `shapes` are those of the model's own params, without adapters.
+    """
     tuned = run.finetune
     if tuned.lora_rank is not None:
         rank, targets = tuned.lora_rank, tuned.lora_targets
-        adapted = jax.eval_shape(
+        shapes = jax.eval_shape(
             lambda params, key: add_lora(params, rank, 1.0, targets, key),
-            unflatten_dict(shapes, sep="/"),
+            shapes,
             jax.random.key(0),
         )
-        shapes = flatten_dict(adapted, sep="/")
+    leaves: dict[str, Any] = flatten_dict(shapes, sep="/")
     target = {
         name: jax.ShapeDtypeStruct(leaf.shape, placement.dtype, sharding=placement.of(name))
-        for name, leaf in shapes.items()
+        for name, leaf in leaves.items()
         if meta.get("base") is None or name in meta["trained"]
     }
     saved = restore_items(checkpoint, {PARAMS: unflatten_dict(target, sep="/")})[PARAMS]

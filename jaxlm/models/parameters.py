@@ -5,6 +5,7 @@ Low-rank adapters are two thin matrices beside a kernel, trained in its place (H
 adapters is the same model with more params.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -154,8 +155,22 @@ def is_classifier(path: str) -> bool:
 
 def param_shapes(config: ModelConfig) -> Any:
     """Shape and type of every parameter, as nested dicts, without allocating them."""
+    config = config.resolved()
+    # All layers of a stack are alike: one of each is traced, however many there are.
+    shallow = dataclasses.replace(config, num_layers=1)
+    if config.num_encoder_layers is not None:
+        shallow = dataclasses.replace(shallow, num_encoder_layers=1)
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(make_model(config).init, jax.random.key(0), ids)["params"]
+    shapes = jax.eval_shape(make_model(shallow).init, jax.random.key(0), ids)["params"]
+    whole: dict[str, Any] = {}
+    for path, leaf in flatten_dict(shapes, sep="/").items():
+        stack, in_layer, name = path.partition("layers_0/")
+        if not in_layer:
+            whole[path] = leaf
+            continue
+        deep = config.num_encoder_layers if stack.endswith("encoder/") else config.num_layers
+        whole |= {f"{stack}layers_{i}/{name}": leaf for i in range(deep)}
+    return unflatten_dict(whole, sep="/")
 
 
 def num_params(config: ModelConfig) -> int:

@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxlm.config import JaxlmError
-from jaxlm.models import num_params, param_shapes
+from jaxlm.models import make_model, num_params, param_shapes
 from jaxlm.models.parameters import (
     RULES,
     add_lora,
@@ -65,6 +65,13 @@ def sizes(config):
         "token_types": config.num_token_types,
         "labels": 2,
     }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shapes_without_params_are_those_that_init_makes(name):
+    ids = jnp.zeros((1, 1), jnp.int32)
+    made = jax.eval_shape(make_model(CONFIGS[name]).init, jax.random.key(0), ids)["params"]
+    assert param_shapes(CONFIGS[name]) == made
 
 
 @pytest.mark.parametrize("name", CONFIGS)
