@@ -13,6 +13,7 @@ from typing import NoReturn
 import jaxlm
 from jaxlm.cli import train
 from jaxlm.cli.chat import CHAT
+from jaxlm.cli.compare import COMPARE
 from jaxlm.cli.evaluate import EVALUATE
 from jaxlm.cli.export import EXPORT
 from jaxlm.cli.fill import FILL
@@ -35,6 +36,7 @@ VERBS = {
     "import": IMPORT,
     "export": EXPORT,
     "inspect": INSPECT,
+    "compare": COMPARE,
 }
 
 
