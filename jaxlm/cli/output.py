@@ -20,11 +20,15 @@ BLANKS = str.maketrans("\t\r\n", "   ")
 
 
 class Verb(NamedTuple):
-    """A verb of the command line: one line of help, its arguments, and its function."""
+    """A verb of the command line: one line of help, its arguments, and its function.
+
+    With `takes_fields`, words that are no argument of its own are overrides of a config.
+    """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    takes_fields: bool = False
 
 
 def declare_source(parser: argparse.ArgumentParser) -> None:
