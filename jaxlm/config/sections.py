@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
+from jaxlm.config.learning import FinetuneConfig, OptimConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.parallel import ParallelConfig
 from jaxlm.config.schema import ConfigError, Derived, Section, filled, option, require
+from jaxlm.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
