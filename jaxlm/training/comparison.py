@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from jaxlm.config import ConfigError, JaxlmError, build_config, read_yaml, to_mapping
 from jaxlm.files import read_rows_of
-from jaxlm.training.run_directory import MetricsRow, flat, not_compared
+from jaxlm.training.recorded_config import flat, not_compared
+from jaxlm.training.run_directory import MetricsRow
 
 # Fields by which runs of one group may differ; those that do not affect training may as well.
 SEED = ("run.seed", "run.name")
