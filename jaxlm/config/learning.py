@@ -148,6 +148,11 @@ class TrainConfig(Section):
         "stop after this many evaluations without a better val loss; null: never",
         "positive",
     )
+    profile: str | None = option(
+        None,
+        "write a trace of the steps from A to B, as in 10:20, to the run directory; null: none",
+        role="cadence",
+    )
     deterministic: bool = option(
         False, "on a GPU, use kernels that give the same bits in every run"
     )
@@ -160,3 +165,8 @@ class TrainConfig(Section):
             f"a divisor of batch_size ({self.batch_size})",
             self.accumulate_steps,
         )
+        if self.profile is not None:
+            found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", self.profile, re.ASCII)
+            good = found is not None and int(found[1]) < int(found[2])
+            rule = "two steps, the first below the second, such as 10:20"
+            require(good, "train.profile", rule, self.profile)

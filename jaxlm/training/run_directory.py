@@ -38,7 +38,9 @@ FILES = (
     RESTARTS,
     *ROWS,
 )
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
+CHECKPOINTS, LOCK, PROFILE = "checkpoints", ".lock", "profile"
+# Folders beside the checkpoints, and the names of the files that a run writes in them.
+FOLDERS = {PROFILE: r".*\.(pb|json\.gz)"}
 STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
 # A run whose config differs only in these, and has less of them, is lengthened.
 LENGTHS = ("train.steps", "train.epochs")
@@ -132,10 +134,14 @@ class RunDirectory:
         for name in self.names():
             path = self.path / name
             ours = path.is_file() and not path.is_symlink() and name in (*FILES, LOCK)
+            if name in FOLDERS and path.is_dir() and not path.is_symlink():
+                inside = (p for p in path.rglob("*") if not p.is_dir())
+                strange = [p for p in inside if not re.fullmatch(FOLDERS[name], p.name)]
+                ours, path = not strange, next(iter(strange), path)
             if not ours and not (name == CHECKPOINTS and path.is_dir()):
                 raise RunError(
-                    f"{self.path} holds {name}, which no run wrote; move it, or choose another "
-                    "run.dir"
+                    f"{path.parent} holds {path.name}, which no run wrote; move it, or choose "
+                    "another run.dir"
                 )
         for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
             if not STEP.fullmatch(path.name) or path.is_symlink():
@@ -181,7 +187,9 @@ class RunDirectory:
         # First the files that record progress: if interrupted here, the rest counts as not begun.
         for name in ("summary.json", RESTARTS, *ROWS):
             (self.path / name).unlink(missing_ok=True)
-        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+        old = [self.path / name for name in FOLDERS if (self.path / name).is_dir()]
+        old += self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        for path in old:
             trash = temporary_path(path)
             path.rename(trash)
             shutil.rmtree(trash)

@@ -26,9 +26,10 @@ from jaxlm.training.goodput import Goodput, goodput_line
 from jaxlm.training.history import History
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.prefetch import Prefetch
+from jaxlm.training.profiling import Profiler
 from jaxlm.training.recorded_config import recorded
 from jaxlm.training.resolve import Heritage
-from jaxlm.training.run_directory import RunDirectory, RunError
+from jaxlm.training.run_directory import PROFILE, RunDirectory, RunError
 from jaxlm.training.state import (
     Metrics,
     TrainState,
@@ -123,11 +124,17 @@ class Trainer:
             self.goodput.spent("steps"),
             Prefetch(self.task, self.config.model, first, train.steps, self.state.mesh) as batches,
             TrainingConsole(train.steps, first) as self.console,
+            Profiler(train.profile, self.run.path / PROFILE) as profiler,
         ):
             self._introduce()
+            profiler.look(first, self.state)
             while self.step < train.steps and not self._out_of_patience():
-                self.state, metrics = self.update(self.state, self._next_batch(batches))
+                batch = self._next_batch(batches)
+                with profiler.step(self.step):
+                    self.state, metrics = self.update(self.state, batch)
                 self.step += 1
+                if file := profiler.look(self.step, self.state):
+                    self.console.say(f"wrote {file}; open it at ui.perfetto.dev")
                 if self.step == first + 1:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     imports = {"target": import_module, "args": ("orbax.checkpoint",)}
