@@ -143,6 +143,11 @@ class TrainConfig(Section):
         500, "steps between checkpoints of the last state", "positive", role="cadence"
     )
     log_every: int = option(10, "steps between rows of metrics.jsonl", "positive", role="cadence")
+    log_norms: bool = option(
+        False,
+        "log the norms of each layer's parameters, gradients and updates too",
+        role="cadence",
+    )
     patience: int | None = option(
         None,
         "stop after this many evaluations without a better val loss; null: never",

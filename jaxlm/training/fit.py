@@ -264,6 +264,7 @@ def compile_and_start(
             average_last=train.average_last,
             schedule=schedule,
             mesh=mesh,
+            log_norms=train.log_norms,
         )
 
     key = jax.random.key(config.run.seed)
