@@ -40,7 +40,11 @@ FILES = (
 )
 CHECKPOINTS, LOCK, PROFILE = "checkpoints", ".lock", "profile"
 # Folders beside the checkpoints, and the names of the files that a run writes in them.
-FOLDERS = {PROFILE: r".*\.(pb|json\.gz)"}
+FOLDERS = {
+    PROFILE: r".*\.(pb|json\.gz)",
+    "tensorboard": r"events\.out\.tfevents\..*",
+    "wandb": r".*",
+}
 STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
 # A run whose config differs only in these, and has less of them, is lengthened.
 LENGTHS = ("train.steps", "train.epochs")

@@ -24,6 +24,7 @@ from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line
 from jaxlm.training.goodput import Goodput, goodput_line
 from jaxlm.training.history import History
+from jaxlm.training.loggers import open_loggers
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.prefetch import Prefetch
 from jaxlm.training.profiling import Profiler
@@ -125,6 +126,7 @@ class Trainer:
             Prefetch(self.task, self.config.model, first, train.steps, self.state.mesh) as batches,
             TrainingConsole(train.steps, first) as self.console,
             Profiler(train.profile, self.run.path / PROFILE) as profiler,
+            open_loggers(self.config, self.run.path, first) as self.history.loggers,
         ):
             self._introduce()
             profiler.look(first, self.state)
