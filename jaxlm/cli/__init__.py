@@ -13,6 +13,7 @@ from typing import NoReturn
 import jaxlm
 from jaxlm.cli import train
 from jaxlm.cli.chat import CHAT
+from jaxlm.cli.compare import COMPARE
 from jaxlm.cli.evaluate import EVALUATE
 from jaxlm.cli.export import EXPORT
 from jaxlm.cli.fill import FILL
@@ -20,6 +21,7 @@ from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.inspect import INSPECT
 from jaxlm.cli.predict import PREDICT
+from jaxlm.cli.sweep import SWEEP
 from jaxlm.cli.translate import TRANSLATE
 from jaxlm.config import JaxlmError
 from jaxlm.runtime import INTERRUPTED, exit_on_interrupt
@@ -35,6 +37,8 @@ VERBS = {
     "import": IMPORT,
     "export": EXPORT,
     "inspect": INSPECT,
+    "compare": COMPARE,
+    "sweep": SWEEP,
 }
 
 
@@ -69,7 +73,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     check_verb(words)
     parser = build_parser()
     args, unknown = parser.parse_known_args(words)
-    if unknown:
+    if VERBS[args.verb].takes_fields:
+        args.fields = unknown
+    elif unknown:
         verb = argparse.ArgumentParser(add_help=False)
         VERBS[args.verb].declare(verb)
         options = [name for action in verb._actions for name in action.option_strings]

@@ -20,11 +20,15 @@ BLANKS = str.maketrans("\t\r\n", "   ")
 
 
 class Verb(NamedTuple):
-    """A verb of the command line: one line of help, its arguments, and its function."""
+    """A verb of the command line: one line of help, its arguments, and its function.
+
+    With `takes_fields`, words that are no argument of its own are overrides of a config.
+    """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    takes_fields: bool = False
 
 
 def declare_source(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +77,12 @@ def is_of_run(path: Path) -> bool:
     for folder in path.parents:
         if not (folder / "config.yaml").is_file():
             continue
-        from jaxlm.training.run_directory import CHECKPOINTS, FILES
+        from jaxlm.training.run_directory import CHECKPOINTS, FILES, FOLDERS
 
         with suppress(ConfigError):
             name = path.relative_to(folder).parts[0]
-            if name in (*FILES, CHECKPOINTS) and "run_format" in read_yaml(folder / "config.yaml"):
+            own = name in (*FILES, *FOLDERS, CHECKPOINTS)
+            if own and "run_format" in read_yaml(folder / "config.yaml"):
                 return True
     return False
 

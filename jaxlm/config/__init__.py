@@ -1,6 +1,6 @@
 """The config of a run: sections of options with defaults, strict YAML, dotted overrides."""
 
-from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
+from jaxlm.config.learning import FinetuneConfig, OptimConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.parallel import ParallelConfig
 from jaxlm.config.presets import PRESETS, preset
@@ -19,6 +19,7 @@ from jaxlm.config.sections import (
     RunConfig,
     SampleConfig,
 )
+from jaxlm.config.task import TaskConfig
 
 __all__ = [
     "PRESETS",

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from jaxlm.config.learning import TaskConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.presets import expand_preset
 from jaxlm.config.schema import ConfigError, build_section, convert_number, near_keys
 from jaxlm.config.sections import Config, options_of_tasks, section_keys, section_kinds
+from jaxlm.config.task import TaskConfig
 
 RUN_FORMAT = 2
 TASK_OF_FORMAT_1 = {"clm": "causal_lm", "mlm": "masked_lm"}

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from jaxlm.config.learning import FinetuneConfig, OptimConfig, TaskConfig, TrainConfig
+from jaxlm.config.learning import FinetuneConfig, OptimConfig, TrainConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.parallel import ParallelConfig
-from jaxlm.config.schema import ConfigError, Derived, Section, filled, option, require
+from jaxlm.config.schema import ConfigError, Derived, Section, filled, not_among, option, require
+from jaxlm.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,21 @@ class RunConfig(Section):
         role="place",
     )
     overwrite: bool = option(False, "delete the run in run.dir and start over", role="place")
+    loggers: tuple[str, ...] = option(
+        (),
+        "where rows of metrics go besides metrics.jsonl: tensorboard, wandb, trackio",
+        role="cadence",
+    )
     own: tuple[str, ...] = option(
         (), "names of the objects given to fit, such as an objective; recorded by the run"
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        known = ("tensorboard", "wandb", "trackio")
+        for name in self.loggers:
+            if name not in known:
+                raise not_among("run.loggers", name, known)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,13 @@ def depth(path: str, num_layers: int) -> int:
     return int(block[2]) + 1 if block else num_layers + 1
 
 
+def layer_of(path: str) -> str:
+    """The name of the block that a parameter belongs to, or of the module outside of blocks."""
+    path = path.removeprefix("backbone/")
+    block = re.match(r"(.*/)?layers_\d+(?=/)", path)
+    return block[0] if block else path.rpartition("/")[0] or path
+
+
 def count_layers(paths: Iterable[str]) -> int:
     """How many blocks the parameters of these paths make."""
     blocks = (re.match(r"(.*/)?layers_(\d+)/", path) for path in paths)

@@ -26,6 +26,7 @@ from jaxlm.parallel import divided_shapes, make_mesh, mesh_sizes, row_shapes, tr
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
+from jaxlm.training.goodput import Goodput
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.resolve import load_source, resolve
@@ -60,7 +61,7 @@ def fit(
         refuse_late_determinism()
     check_parts(task, model, optimizer, objective)
     own = own_parts(task=task, model=model, optimizer=optimizer, objective=objective)
-    config = with_own_parts(config, own)
+    config, goodput = with_own_parts(config, own), Goodput()
     if task is not None:
         config = config.replace({"task": {"name": "own"}})
     with RunDirectory(config) as run, exhaustion_told():
@@ -82,8 +83,9 @@ def fit(
             first = task.train_batch(0)
         with own_errors_told(own, first):
             loss = task.objective
-            state, update = compile_and_start(config, module, loss, first, optimizer, given, mesh)
-            trainer = Trainer(run, config, task, state, update, heritage)
+            with goodput.spent("compiling"):
+                made = compile_and_start(config, module, loss, first, optimizer, given, mesh)
+            trainer = Trainer(run, config, task, *made, heritage, goodput)
             try:
                 if todo == "start":
                     run.start(config, task.tokenizer)
@@ -262,6 +264,7 @@ def compile_and_start(
             average_last=train.average_last,
             schedule=schedule,
             mesh=mesh,
+            log_norms=train.log_norms,
         )
 
     key = jax.random.key(config.run.seed)

@@ -11,6 +11,7 @@ import jax
 from jaxlm.config import JaxlmError
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Scores
+from jaxlm.training.loggers import Loggers
 from jaxlm.training.run_directory import MetricsRow, RunDirectory
 from jaxlm.training.state import Metrics
 
@@ -28,6 +29,7 @@ class History:
     def __init__(self, run: RunDirectory, task: Task, mfu_per_speed: float | None):
         self.run, self.task = run, task
         self.mfu_per_speed = mfu_per_speed  # model FLOPs utilisation at one token a second
+        self.loggers: Loggers | None = None
         self.rows: list[MetricsRow] = []
         self.best = -math.inf  # the highest score of an evaluation; more is better
         self.evaluations_since_best = 0
@@ -120,4 +122,6 @@ class History:
         row |= lost
         self.rows.append(row)
         self.run.append("metrics.jsonl", row)
+        if self.loggers is not None:
+            self.loggers.log(row)
         return row

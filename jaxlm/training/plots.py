@@ -1,4 +1,4 @@
-"""The pictures: a run's losses, and which labels are taken for which."""
+"""The pictures: the losses of one run and of many, and which labels are taken for which."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -62,6 +62,31 @@ def plot_losses(path: Path, rows: list[dict[str, Any]], baselines: Mapping[str, 
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
+    save(figure, path)
+
+
+def plot_curves(path: Path, groups: Mapping[str, Sequence[list[dict[str, Any]]]]) -> None:
+    """Draw the val losses of runs over steps as a PNG, or their train losses without a val split.
+
+    The runs of a group, by its label, have one colour.
+    """
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
+    every = [row for runs in groups.values() for rows in runs for row in rows]
+    split = "val" if any(row["split"] == "val" for row in every) else "train"
+    for i, (label, runs) in enumerate(groups.items()):
+        for j, rows in enumerate(runs):
+            points = [(row["step"], row["loss"]) for row in rows if row["split"] == split]
+            points = [(step, loss) for step, loss in points if loss is not None]
+            if points:
+                style = {"color": f"C{i % 10}", "alpha": 0.8, "linewidth": 1.2}
+                style |= {"marker": ".", "linestyle": ("-", "--", ":", "-.")[i // 10 % 4]}
+                named = label.replace("$", r"\$") if j == 0 else None  # it would begin a formula
+                axes.plot(*zip(*points, strict=True), label=named, **style)
+    axes.set(xlabel="step", ylabel=f"{split} loss (nats per token)")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
     save(figure, path)
 
 

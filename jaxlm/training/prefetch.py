@@ -1,7 +1,8 @@
 """Batches made ahead of the step by a thread, and put on the devices beside it."""
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from jax.sharding import Mesh
@@ -13,6 +14,7 @@ from jaxlm.tasks.task import Arrays
 from jaxlm.training.history import TrainingError
 
 AHEAD = 2  # batches made before they are asked for; more would only take memory
+POLL_SECONDS = 0.002  # between two looks whether the device still works
 
 
 class Prefetch:
@@ -39,6 +41,15 @@ class Prefetch:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
+
+    def is_ready(self) -> bool:
+        """Whether the next batch is made."""
+        return self._ahead[0].done()
+
+    def wait(self, idle: Callable[[], bool]) -> None:
+        """Wait until the next batch is made, or `idle` holds."""
+        while not self.is_ready() and not idle():
+            wait([self._ahead[0]], POLL_SECONDS)
 
     def take(self) -> Arrays:
         """The next batch, on the devices. Raises: TrainingError for an id that is no token."""

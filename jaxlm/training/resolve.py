@@ -19,6 +19,7 @@ from jaxlm.models.parameters import is_classifier
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tokenizer import Tokenizer, TokenizerError
+from jaxlm.training.loggers import check_loggers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ def resolve(
     An own `objective` takes the place of the task's; `run` is the run that goes on. Raises
     JaxlmError on a mistake in the config, the data or the source.
     """
+    check_loggers(config.run.loggers)
     asked = config
     config = config.resolved()
     source, place, origin = None, Path(), {}

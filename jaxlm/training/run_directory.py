@@ -1,12 +1,10 @@
 """The run directory: its files, and whether a command starts, resumes or is already done."""
 
-import dataclasses
 import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -18,29 +16,35 @@ from jaxlm.config import (
     Config,
     ConfigError,
     JaxlmError,
-    ModelConfig,
     build_config,
     read_yaml,
     to_mapping,
     to_yaml,
 )
-from jaxlm.config.schema import fields_with_role
-from jaxlm.config.sections import section_kinds
-from jaxlm.files import TEMPORARY, RowFile, temporary_path, to_json, write_file
+from jaxlm.files import TEMPORARY, RowFile, read_rows_of, temporary_path, to_json, write_file
 from jaxlm.runtime import environment
 from jaxlm.tokenizer import Tokenizer
+from jaxlm.training.recorded_config import flat, not_compared, open_fields, recorded
 
 MetricsRow = dict[str, Any]
 ROWS = ("metrics.jsonl", "samples.jsonl")
+RESTARTS = "restarts.jsonl"
 FILES = (
     "config.yaml",
     *(f"{side}tokenizer{kind}.json" for side in ("", "source_") for kind in ("", "_config")),
     "environment.json",
     "summary.json",
     "loss.png",
+    RESTARTS,
     *ROWS,
 )
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
+CHECKPOINTS, LOCK, PROFILE = "checkpoints", ".lock", "profile"
+# Folders beside the checkpoints, and the names of the files that a run writes in them.
+FOLDERS = {
+    PROFILE: r".*\.(pb|json\.gz)",
+    "tensorboard": r"events\.out\.tfevents\..*",
+    "wandb": r".*",
+}
 STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
 # A run whose config differs only in these, and has less of them, is lengthened.
 LENGTHS = ("train.steps", "train.epochs")
@@ -134,10 +138,14 @@ class RunDirectory:
         for name in self.names():
             path = self.path / name
             ours = path.is_file() and not path.is_symlink() and name in (*FILES, LOCK)
+            if name in FOLDERS and path.is_dir() and not path.is_symlink():
+                inside = (p for p in path.rglob("*") if not p.is_dir())
+                strange = [p for p in inside if not re.fullmatch(FOLDERS[name], p.name)]
+                ours, path = not strange, next(iter(strange), path)
             if not ours and not (name == CHECKPOINTS and path.is_dir()):
                 raise RunError(
-                    f"{self.path} holds {name}, which no run wrote; move it, or choose another "
-                    "run.dir"
+                    f"{path.parent} holds {path.name}, which no run wrote; move it, or choose "
+                    "another run.dir"
                 )
         for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
             if not STEP.fullmatch(path.name) or path.is_symlink():
@@ -181,9 +189,11 @@ class RunDirectory:
     def start(self, config: Config, tokenizer: Tokenizer) -> None:
         """Delete the files of an earlier run, and nothing else; write those a run starts with."""
         # First the files that record progress: if interrupted here, the rest counts as not begun.
-        for name in ("summary.json", *ROWS):
+        for name in ("summary.json", RESTARTS, *ROWS):
             (self.path / name).unlink(missing_ok=True)
-        for path in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+        old = [self.path / name for name in FOLDERS if (self.path / name).is_dir()]
+        old += self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        for path in old:
             trash = temporary_path(path)
             path.rename(trash)
             shutil.rmtree(trash)
@@ -212,6 +222,12 @@ class RunDirectory:
         """Cut rows after the step of a checkpoint with `marks`; return the metrics that remain."""
         rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
         return rows["metrics.jsonl"]
+
+    def last_row(self) -> MetricsRow | None:
+        """The newest row of metrics.jsonl, as an ended process left it."""
+        path = self.path / "metrics.jsonl"
+        rows, _ = read_rows_of(path.read_bytes() if path.exists() else b"")
+        return rows[-1] if rows else None
 
     def marks(self) -> dict[str, list]:
         """Size and hash of metrics and samples, which are flushed to disk."""
@@ -250,45 +266,3 @@ class RunLock:
 
     def release(self) -> None:
         os.close(self._file)
-
-
-def not_compared() -> set[str]:
-    """Fields that do not affect training, so that a resumed run may change them."""
-    return {
-        f"{section}.{name}"
-        for section, kind in section_kinds().items()
-        for name in fields_with_role(kind, "place", "cadence")
-    }
-
-
-def open_fields(config: Config) -> set[str]:
-    """Fields that data, task, device or the initial model fill in, and the config leaves null."""
-    names = {
-        f"{section}.{field.name}"
-        for section, kind in section_kinds().items()
-        for field in dataclasses.fields(kind)
-        if field.metadata["filled_by"]
-        and getattr(getattr(config, section), field.name) in (None, ())
-    }
-    if config.finetune.init_from is not None:
-        own = fields_with_role(ModelConfig, "execution", "head")
-        names |= {
-            f"model.{field.name}"
-            for field in dataclasses.fields(ModelConfig)
-            if field.name not in own and not config.gives("model", field.name)
-        }
-    return names | ({"train.steps"} if config.train.epochs is not None else set())
-
-
-def recorded(config: Config) -> Config:
-    """The config as a run records it: passed again, it continues the run, and never deletes it."""
-    run = dataclasses.replace(config.run, resume="auto", overwrite=False)
-    return dataclasses.replace(config, run=run)
-
-
-def flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

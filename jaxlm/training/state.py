@@ -18,6 +18,7 @@ from jaxlm.config import FinetuneConfig, JaxlmError
 from jaxlm.models.parameters import add_lora, count_layers
 from jaxlm.parallel import divided_activations
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
+from jaxlm.training.norms import layer_norms
 from jaxlm.training.optimizers import Schedule
 from jaxlm.training.trainable import joined, overlay, split, trained_paths
 
@@ -61,6 +62,7 @@ class TrainState:
     ema_decay: float | None = flax.struct.field(pytree_node=False, default=None)
     schedule: Schedule | None = flax.struct.field(pytree_node=False, default=None)
     mesh: Mesh | None = flax.struct.field(pytree_node=False, default=None)
+    log_norms: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
@@ -76,6 +78,8 @@ def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
         ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
     metrics = {name: value / count for name, value in sums.items()}
     metrics["grad_norm"] = optax.tree.norm(grads)
+    if state.log_norms:
+        metrics |= layer_norms(state.params, grads, updates)
     if state.schedule is not None:
         metrics["learning_rate"] = jnp.asarray(state.schedule(state.step), jnp.float32)
     state = dataclasses.replace(
@@ -175,6 +179,7 @@ def init_state(
     average_last: int | None = None,
     schedule: Schedule | None = None,
     mesh: Mesh | None = None,
+    log_norms: bool = False,
 ) -> TrainState:
     """The state at step 0. Initial weights and dropout get different keys, derived from `key`.
 
@@ -212,6 +217,7 @@ def init_state(
         ema_decay=ema_decay,
         schedule=schedule,
         mesh=mesh,
+        log_norms=log_norms,
     )
 
 

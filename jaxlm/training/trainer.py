@@ -22,11 +22,15 @@ from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line
+from jaxlm.training.goodput import Goodput, goodput_line
 from jaxlm.training.history import History
+from jaxlm.training.loggers import open_loggers
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.prefetch import Prefetch
+from jaxlm.training.profiling import Profiler
+from jaxlm.training.recorded_config import recorded
 from jaxlm.training.resolve import Heritage
-from jaxlm.training.run_directory import RunDirectory, RunError, recorded
+from jaxlm.training.run_directory import PROFILE, RunDirectory, RunError
 from jaxlm.training.state import (
     Metrics,
     TrainState,
@@ -36,6 +40,7 @@ from jaxlm.training.state import (
     to_items,
     worst_value,
 )
+from jaxlm.training.summary import run_summary
 from jaxlm.training.trainable import memory_report, own_paths
 
 Update = Callable[[TrainState, Arrays], tuple[TrainState, Metrics]]
@@ -57,7 +62,9 @@ class Trainer:
         state: TrainState,
         update: Update,
         heritage: Heritage,
+        goodput: Goodput | None = None,
     ):
+        self.goodput = goodput or Goodput()
         self.run, self.config, self.task = run, config, task
         self.state, self.update, self.heritage = state, update, heritage
         self.own = own_paths(state.params, state.frozen, heritage.paths)
@@ -97,6 +104,7 @@ class Trainer:
         base = base_from_meta(meta)
         self.base = base and self.heritage.place(base, self.config, self.run.path)
         self.step = int(self.state.step)
+        self.goodput.restore(self.run, self.step, meta.get("goodput", {}), meta["seconds"])
         rows = self.run.rewind(self.step, meta.get("rows", {}))
         self.history.restore(rows, self.step, meta["seconds"])
 
@@ -114,13 +122,21 @@ class Trainer:
             return
         self.history.start_clock(first)
         with (
+            self.goodput.spent("steps"),
             Prefetch(self.task, self.config.model, first, train.steps, self.state.mesh) as batches,
             TrainingConsole(train.steps, first) as self.console,
+            Profiler(train.profile, self.run.path / PROFILE) as profiler,
+            open_loggers(self.config, self.run.path, first) as self.history.loggers,
         ):
             self._introduce()
+            profiler.look(first, self.state)
             while self.step < train.steps and not self._out_of_patience():
-                self.state, metrics = self.update(self.state, batches.take())
+                batch = self._next_batch(batches)
+                with profiler.step(self.step):
+                    self.state, metrics = self.update(self.state, batch)
                 self.step += 1
+                if file := profiler.look(self.step, self.state):
+                    self.console.say(f"wrote {file}; open it at ui.perfetto.dev")
                 if self.step == first + 1:
                     # Saving needs Orbax, which is slow to import: beside the first steps.
                     imports = {"target": import_module, "args": ("orbax.checkpoint",)}
@@ -138,7 +154,17 @@ class Trainer:
                     self.console.say(told)
                     raise KeyboardInterrupt(told)
             if self.history.saved_step < self.step:
-                self._save(self.step)
+                with self.goodput.spent("checkpoints"):
+                    self._save(self.step)
+
+    def _next_batch(self, batches: Prefetch) -> Arrays:
+        """The next batch; what the device waits for it is counted."""
+        if not batches.is_ready():
+            step: Any = self.state.step
+            batches.wait(step.is_ready)
+            with self.goodput.spent("waiting_for_data"):
+                return batches.take()
+        return batches.take()
 
     def close(self) -> None:
         """Wait for what is being saved, as when the run ends early."""
@@ -151,8 +177,9 @@ class Trainer:
 
         `model` is that of `jaxlm.load`. The summary, written last, marks the run as finished.
         """
-        self.checkpoints.wait()
-        self.checkpoints.close()
+        with self.goodput.spent("checkpoints"):
+            self.checkpoints.wait()
+            self.checkpoints.close()
         # The base is in memory: it is not looked for.
         given, merged = self.state.frozen, self.heritage.merged
         base = Loaded(
@@ -162,23 +189,10 @@ class Trainer:
         own = self.task.summary(best)
         history, steps = self.history, int(self.state.step)
         plot_losses(self.run.path / "loss.png", history.rows, own.get("baselines") or {})
-        losses = [row["loss"] for row in history.rows if row["split"] == "val"]
-        tokens, seconds = history.tokens(steps), history.seconds
-        summary = {
-            "best_val_loss": min(losses, default=None),
-            "final_val_loss": losses[-1] if losses else None,
-            "steps": steps,
-            "tokens": tokens,
-            "seconds": round(seconds, 2),
-            "tokens_per_second": round(tokens / seconds, 1),
-            "num_params": self.num_params,
-            **self.memory,
-            **own,
-        }
-        if "metric" in own and losses:
-            score = -history.best if own["metric"] == "loss" else history.best
-            summary["best_val_metric"] = score if math.isfinite(score) else None
+        summary = run_summary(history, steps, {"num_params": self.num_params, **self.memory, **own})
+        summary["goodput"] = self.goodput.report()
         self.run.write("summary.json", to_json(summary))
+        print(goodput_line(summary["goodput"]))
         print(closing_line(summary, self.run.path))
         return best
 
@@ -221,13 +235,16 @@ class Trainer:
                 self.state = remembered(self.state)
             improved = evaluates and self._evaluate(step)
             if samples:
-                self._sample(step)
+                with self.goodput.spent("sampling"):
+                    self._sample(step)
             if improved or saves:
-                self._save(step)
+                with self.goodput.spent("checkpoints"):
+                    self._save(step)
 
     def _evaluate(self, step: int) -> bool:
         """Write the row of the whole validation split; return whether it is the best so far."""
-        measured = self.task.evaluate(self.state.model, evaluation_params(self.state))
+        with self.goodput.spent("evaluation"):
+            measured = self.task.evaluate(self.state.model, evaluation_params(self.state))
         if not measured:
             return False
         improved = self.history.add_evaluation(step, measured)
@@ -268,6 +285,7 @@ class Trainer:
             "merit": merit if merit is not None and math.isfinite(merit) else None,
             "rows": self.run.marks(),
             "seconds": self.history.seconds,
+            "goodput": self.goodput.seconds(),
             "origin": dict(self.heritage.origin),
             "trained": self.own,
             "base": self.base and self.base.to_meta(),

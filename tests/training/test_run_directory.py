@@ -57,13 +57,15 @@ def test_a_folder_with_a_config_of_ones_own_is_left_alone(tmp_path, overwrite):
     }
 
 
-@pytest.mark.parametrize("stranger", ["thesis.tex", "checkpoints/thesis.tex", "src/main.py"])
+@pytest.mark.parametrize(
+    "stranger", ["thesis.tex", "checkpoints/thesis.tex", "src/main.py", "profile/a/thesis.tex"]
+)
 def test_a_run_that_holds_other_files_is_not_overwritten(short, tmp_path, stranger):
     run = copied(short, tmp_path)
-    (run / stranger).parent.mkdir(exist_ok=True)
+    (run / stranger).parent.mkdir(exist_ok=True, parents=True)
     (run / stranger).write_text("years of work")
     before = contents(run)
-    name = stranger.removesuffix("/main.py").removeprefix("checkpoints/")
+    name = stranger.removesuffix("/main.py").removeprefix("checkpoints/").removeprefix("profile/a/")
     with pytest.raises(JaxlmError, match=f"holds {name}, which no run wrote"):
         fit(tiny(tmp_path, run={"dir": str(run), "overwrite": True}))
     assert contents(run) == before
