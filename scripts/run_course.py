@@ -24,7 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="beginnings of names; all if none is given")
     args = parser.parse_args()
-    chosen = [p for p in sorted(COURSE.glob("[0-9]*.py")) if p.name.startswith(tuple(args.names or [""]))]
+    chosen = [
+        p for p in sorted(COURSE.glob("[0-9]*.py")) if p.name.startswith(tuple(args.names or [""]))
+    ]
     if not chosen:
         sys.exit(f"no notebook of {COURSE} begins with {', '.join(args.names)}")
     BUILD.mkdir(parents=True, exist_ok=True)

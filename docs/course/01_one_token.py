@@ -109,7 +109,8 @@ plt.semilogy(losses)
 plt.axhline(floor, color="gray", linestyle=":", label="entropy of the data / 数据的熵")
 plt.xlabel("step")
 plt.ylabel("loss")
-plt.legend();
+plt.legend()
+plt.show()
 
 # %% [markdown]
 # ## From six characters to one vector
@@ -139,7 +140,8 @@ for axis, head in zip(axes, found["layers_1/attention/weights"][0], strict=True)
     axis.set_xticks(range(6), PROMPT)
     axis.set_yticks(range(6), PROMPT)
 axes[0].set_title("block 2, head 1")
-axes[1].set_title("block 2, head 2");
+axes[1].set_title("block 2, head 2")
+plt.show()
 
 # %% [markdown]
 # A row is a token that looks, a column one that is looked at. Above the diagonal all is 0: a token
@@ -182,7 +184,8 @@ assert np.allclose(p, jax.nn.softmax(logits[0, -1]), atol=1e-5)
 plt.figure(figsize=(5, 2.4))
 plt.bar(words, p)
 plt.ylabel("probability")
-plt.title("今天天气真的…");
+plt.title("今天天气真的…")
+plt.show()
 
 # %% [markdown]
 # 0.67 and 0.32: as often as the hundred people said it. That is all a language model promises.

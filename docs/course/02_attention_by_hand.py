@@ -59,7 +59,8 @@ assert x.shape == (26, 512)
 plt.figure(figsize=(6, 2.2))
 plt.imshow(places(T, D)[:, :128], aspect="auto", cmap="RdBu")
 plt.xlabel("the first 128 of 512 numbers / 前 128 维")
-plt.ylabel("position");
+plt.ylabel("position")
+plt.show()
 
 # %% [markdown]
 # ## Queries, keys, values
@@ -134,6 +135,7 @@ axes[1].set_title("weights")
 for axis in axes:
     axis.set_xticks(range(T), TEXT, fontsize=6)
     axis.set_yticks(range(T), TEXT, fontsize=6)
+plt.show()
 
 # %% [markdown]
 # ## Mixing values, joining heads

@@ -13,6 +13,7 @@
 import json
 import os
 import tempfile
+from pathlib import Path
 
 import jax
 import matplotlib.pyplot as plt
@@ -25,7 +26,9 @@ from jaxlm.training import fit
 
 SENTENCE = "写代码的中年人天天写代码"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(SENTENCE)[0]]
-os.chdir(tempfile.mkdtemp())  # what training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(
+    tempfile.mkdtemp()
+)  # what training writes goes to a folder of its own / 训练结果放在临时目录
 
 # %% [markdown]
 # ## Eight symbols
@@ -83,7 +86,9 @@ assert inspection.next_token_table(tokenizer, logits[0, -1])[0].text == "的"
 # %%
 whole = jaxlm.generate(mini, "写代码", max_new_tokens=9, temperature=0)
 print("写代码" + whole)
-assert "写代码" + whole[:5] == SENTENCE[:8]  # as many as the model can see at once / 上下文共 8 个字
+assert (
+    "写代码" + whole[:5] == SENTENCE[:8]
+)  # as many as the model can see at once / 上下文共 8 个字
 
 # %% [markdown]
 # After 天 comes 天 or 写: which one depends on what stood before it. The loss of each token shows
@@ -124,7 +129,8 @@ bard = fit(jaxlm.load_config("gpt_tiny.yaml", options))
 # 训练之前，65 个字符的概率都一样：$\ln 65 = 4.17$ nats。现在是多少？
 
 # %%
-rows = [json.loads(line) for line in open("runs/gpt_tiny/metrics.jsonl")]
+metrics = Path("runs/gpt_tiny/metrics.jsonl").read_text()
+rows = [json.loads(line) for line in metrics.splitlines()]
 train_rows = [row for row in rows if row["split"] == "train"]
 val_rows = [row for row in rows if row["split"] == "val"]
 plt.figure(figsize=(5, 2.4))
@@ -150,7 +156,8 @@ print(jaxlm.generate(bard, "ROMEO:", max_new_tokens=200, temperature=0.7, seed=2
 # %% [markdown]
 # ## Your turn
 #
-# Train the eight symbols with `--model.positions none`. Which characters does it get wrong, and why?
+# Train the eight symbols with `--model.positions none`. Which characters does it get wrong, and
+# why?
 #
 # ## 轮到你了
 #

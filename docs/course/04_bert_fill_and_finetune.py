@@ -24,7 +24,9 @@ from jaxlm.training import fit
 
 TEXT = "服务员的态度很[MASK]，房间很干净。"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(TEXT + "好差评")[0]]
-os.chdir(tempfile.mkdtemp())  # what training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(
+    tempfile.mkdtemp()
+)  # what training writes goes to a folder of its own / 训练结果放在临时目录
 
 # %% [markdown]
 # ## Pretraining by gaps
@@ -34,7 +36,8 @@ os.chdir(tempfile.mkdtemp())  # what training writes goes to a folder of its own
 #
 # ## 用填空预训练
 #
-# 缩小的 `bert_tiny_zh.yaml`：两层，4000 条评论，250 步。四分之一的词元被遮住，只在这些位置计算损失。
+# 缩小的 `bert_tiny_zh.yaml`：两层，4000 条评论，250 步。四分之一的词元被遮住，
+# 只在这些位置计算损失。
 
 # %%
 small = ["--model.num_layers", "2", "--model.d_model", "96", "--model.max_seq_len", "48"]
@@ -86,7 +89,8 @@ plt.imshow(weights, cmap="Blues", vmin=0)
 shown = [token.strip("[]")[:1] if token[0] == "[" else token for token in tokens]
 plt.xticks(range(len(ids)), shown, fontsize=8)
 plt.yticks(range(len(ids)), shown, fontsize=8)
-plt.title("block 2, mean of heads");
+plt.title("block 2, mean of heads")
+plt.show()
 
 # %% [markdown]
 # ## Fine-tuning

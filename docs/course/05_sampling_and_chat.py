@@ -21,18 +21,21 @@ import jaxlm
 from jaxlm import inspection
 from jaxlm.generation.chat import Chat
 from jaxlm.inspection.fonts import fonts_for
+from jaxlm.tokenizer.chat import dialogue_ids
 from jaxlm.training import fit
 
 PROMPT = "今天天气真"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(PROMPT)[0]]
-os.chdir(tempfile.mkdtemp())  # what training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(
+    tempfile.mkdtemp()
+)  # what training writes goes to a folder of its own / 训练结果放在临时目录
 
 # %% [markdown]
 # ## One distribution, four rules
 #
 # Eight tokens, from likely to unlikely. Temperature sharpens or flattens; top-k keeps k tokens;
-# top-p keeps the fewest that hold a share p; min-p keeps those not far below the best. What stays is
-# scaled to sum to 1.
+# top-p keeps the fewest that hold a share p; min-p keeps those not far below the best. What stays
+# is scaled to sum to 1.
 #
 # ## 一个分布，四条规则
 #
@@ -118,8 +121,6 @@ words += ["1e-2", "--train.epochs", "6", "--train.eval_every", "52", "--sample.e
 talker = fit(jaxlm.load_config("chat_zh.yaml", words))
 
 # %%
-from jaxlm.tokenizer.chat import dialogue_ids
-
 turns = [{"role": "user", "content": PROMPT}]
 ids = dialogue_ids(talker.tokenizer, turns, {})
 print(inspection.token_texts(talker.tokenizer, ids))
@@ -158,7 +159,9 @@ logits, _ = inspection.run(talker, row)
 chances = np.asarray(jax.nn.softmax(logits[0]))[len(ids) - 1 :, sep]
 plt.figure(figsize=(5, 2))
 plt.bar(range(len(chances)), chances)
-plt.xticks(range(len(chances)), ["[SEP]", *inspection.token_texts(talker.tokenizer, row[len(ids) :])])
+plt.xticks(
+    range(len(chances)), ["[SEP]", *inspection.token_texts(talker.tokenizer, row[len(ids) :])]
+)
 plt.ylabel("p([SEP])")
 assert chances[-1] == chances.max()
 

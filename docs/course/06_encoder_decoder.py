@@ -25,7 +25,9 @@ from jaxlm import inspection
 from jaxlm.training import fit
 
 LETTERS = string.ascii_lowercase
-os.chdir(tempfile.mkdtemp())  # what training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(
+    tempfile.mkdtemp()
+)  # what training writes goes to a folder of its own / 训练结果放在临时目录
 
 # %% [markdown]
 # ## Training
@@ -59,8 +61,8 @@ assert jaxlm.translate(loaded, "jaxlm") == "mlxaj"
 # %% [markdown]
 # ## Three kinds of attention
 #
-# In the encoder each letter looks at all letters. In the decoder each looks at those written so far.
-# In between stands cross-attention: queries from the target, keys and values from the source.
+# In the encoder each letter looks at all letters. In the decoder each looks at those written so
+# far. In between stands cross-attention: queries from the target, keys and values from the source.
 #
 # ## 三种注意力
 #
@@ -95,7 +97,8 @@ plt.imshow(cross[layer, head, : len(target)], cmap="Blues", vmin=0, vmax=1)
 plt.xticks(range(source_ids.shape[1]), inspection.token_texts(tokenizer, source_ids[0]))
 plt.yticks(rows, target)
 plt.xlabel("source")
-plt.ylabel("next letter of the target");
+plt.ylabel("next letter of the target")
+plt.show()
 
 # %%
 assert cross.shape[-1] == source_ids.shape[1]
@@ -145,7 +148,9 @@ off = {"decoder/layers_*/cross_attention/mixed": lambda x: 0 * x}
 blind, _ = inspection.run(loaded, source_ids, edit=off, target_ids=target_ids)
 seen = np.asarray(logits)[0, : len(target)].argmax(axis=-1)
 unseen = np.asarray(blind)[0, : len(target)].argmax(axis=-1)
-print(f"right with the source {(seen == labels).mean():.0%}, without {(unseen == labels).mean():.0%}")
+print(
+    f"right with the source {(seen == labels).mean():.0%}, without {(unseen == labels).mean():.0%}"
+)
 assert (seen == labels).all()
 assert (unseen == labels).mean() < 0.5
 

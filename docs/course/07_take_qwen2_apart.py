@@ -69,7 +69,8 @@ parts |= {"norms": L * norms + D, "head": D * V}
 assert sum(parts.values()) == total
 plt.figure(figsize=(6, 1.8))
 plt.barh(list(parts), [count / 1e6 for count in parts.values()])
-plt.xlabel("million parameters / 百万参数");
+plt.xlabel("million parameters / 百万参数")
+plt.show()
 
 # %% [markdown]
 # ## Run small, on (4, 30) ids
@@ -137,7 +138,9 @@ one, at_0 = inspection.run(loaded, ids, "layers_0/attention/*", positions=positi
 two, at_7 = inspection.run(loaded, ids, "layers_0/attention/*", positions=positions + 7)
 turned = np.abs(at_7["layers_0/attention/query"] - at_0["layers_0/attention/query"]).max()
 moved = np.abs(at_7["layers_0/attention/weights"] - at_0["layers_0/attention/weights"]).max()
-print(f"queries change by {turned:.2f}, weights by {moved:.1e}, logits by {abs(two - one).max():.1e}")
+print(
+    f"queries change by {turned:.2f}, weights by {moved:.1e}, logits by {abs(two - one).max():.1e}"
+)
 assert turned > 0.1
 assert moved < 1e-4
 

@@ -36,6 +36,7 @@ LENGTH = 32
 #
 # 每一行是一段随机序列的重复。每行的周期不同，固定的距离没有用：模型必须去查上一次后面跟着什么。
 
+
 # %%
 def batch(key, rows):
     """Ids (B, T), and where a token repeats one of its row (B, T)."""
@@ -234,7 +235,8 @@ plt.imshow(shares, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
 plt.yticks(range(3), ["embeddings", "after block 1", "after block 2"])
 plt.xticks(range(13), clean[0])
 plt.xlabel("token of the clean text whose state is put in")
-plt.colorbar(label="restored");
+plt.colorbar(label="restored")
+plt.show()
 
 # %% [markdown]
 # Before the second block the answer stands where 20 was read; after it, at the last token. The
