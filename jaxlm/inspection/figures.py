@@ -1,5 +1,6 @@
 """The figures of a report as PNG files, and their numbers as JSON."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jaxlm.artifact import Loaded
 from jaxlm.files import check_parent, file_in_place, to_json, write_file
 from jaxlm.inspection.activations import run
+from jaxlm.inspection.fonts import fonts_for
 from jaxlm.inspection.lenses import logit_lens
 from jaxlm.inspection.pages import checked_ids
 from jaxlm.inspection.predictions import next_token_table, token_texts
@@ -26,14 +28,19 @@ def write_figures(loaded: Loaded, text: str, folder: str | Path) -> list[str]:
     folder = Path(folder)
     check_parent(folder)
     folder.mkdir(exist_ok=True)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     names = []
     for name, numbers, draw in figures_of(loaded, text):
-        from matplotlib.figure import Figure
-
+        family = ["DejaVu Sans", *fonts_for(to_json(numbers))[0]]
         figure = Figure(figsize=(8, 6), layout="constrained")
-        draw(figure)
-        with file_in_place(folder / f"{name}.png") as path:
-            figure.savefig(path, format="png", dpi=120)
+        with rc_context({"font.family": family}), warnings.catch_warnings():
+            # A system without the font draws boxes; the JSON has the characters.
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            draw(figure)
+            with file_in_place(folder / f"{name}.png") as path:
+                figure.savefig(path, format="png", dpi=120)
         write_file(folder / f"{name}.json", to_json(numbers))
         names.append(name)
     return names

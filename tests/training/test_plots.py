@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
+from jaxlm.inspection.fonts import fonts_for
 from jaxlm.training import plots
 
 COUNTS = np.array([[3, 1], [0, 2]])
@@ -43,7 +44,7 @@ def only_own(monkeypatch):
 def test_chinese_labels_are_drawn_by_a_font_that_has_them(tmp_path, monkeypatch, only_own):
     font_with("好差", tmp_path / "squares.ttf")
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "squares.ttf")])
-    assert plots.fonts_for("好 good") == (["Squares"], "")
+    assert fonts_for("好 good") == (["Squares"], "")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert plots.plot_confusion(tmp_path / "a.png", COUNTS, ["好", "差"]) == ""
