@@ -16,7 +16,6 @@ import string
 import tempfile
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,17 +31,17 @@ os.chdir(tempfile.mkdtemp())
 # %% [markdown]
 # ## Training
 #
-# Our own pairs: 8,000 words of up to 10 random letters. The recipe is `seq2seq_reverse.yaml`, two
+# Our own pairs: 8,000 words of 8 to 10 random letters. The recipe is `seq2seq_reverse.yaml`, two
 # blocks on each side; `--data.source` names the file.
 #
 # ## 训练
 #
-# 自己造数据：8000 个最长 10 个字母的随机单词。配方是 `seq2seq_reverse.yaml`，两边各两层；
+# 自己造数据：8000 个 8 到 10 个字母的随机单词。配方是 `seq2seq_reverse.yaml`，两边各两层；
 # `--data.source` 指定文件。
 
 # %%
 random = np.random.default_rng(0)
-made = ("".join(random.choice([*LETTERS], random.integers(1, 11))) for _ in range(8000))
+made = ("".join(random.choice([*LETTERS], random.integers(8, 11))) for _ in range(8000))
 pairs = [f"{word}\t{word[::-1]}" for word in dict.fromkeys(made)]
 Path("words.tsv").write_text("\n".join(["source\ttarget", *pairs]))
 print(pairs[:3])
@@ -54,9 +53,10 @@ words += ["--task.eval_rows", "200", "--optim.warmup_steps", "30", "--sample.eve
 loaded = fit(jaxlm.load_config("seq2seq_reverse.yaml", words))
 
 # %%
-for source in ["jaxlm", "attention", "encoder"]:
-    print(source, "->", jaxlm.translate(loaded, source))
-assert jaxlm.translate(loaded, "jaxlm") == "mlxaj"
+sources = ["attention", "transform", "decoders"]
+written = jaxlm.translate(loaded, sources)
+print(dict(zip(sources, written, strict=True)))
+assert written == [word[::-1] for word in sources]
 
 # %% [markdown]
 # ## Three kinds of attention
@@ -70,9 +70,9 @@ assert jaxlm.translate(loaded, "jaxlm") == "mlxaj"
 # 查询来自目标，键和值来自源文本。
 
 # %%
-source, target = "attention", "noitnetta"
+source, target = "blacksmith", "htimskcalb"
 tokenizer = loaded.tokenizer
-source_ids = jnp.array([tokenizer.backend.encode(source).ids])
+source_ids = jnp.array(tokenizer.encode_sources([source]))  # </s> closes it / 以 </s> 结尾
 start = loaded.config.decoder_start_id
 target_ids = jnp.array([[start, *tokenizer.encode(target)]])
 logits, found = inspection.run(loaded, source_ids, "**/weights", target_ids=target_ids)
@@ -87,11 +87,12 @@ assert logits.shape[:2] == target_ids.shape
 
 # %%
 cross = np.stack([v[0] for k, v in found.items() if "cross_attention" in k])  # (L, N, T, S)
-assert cross.shape == (2, 4, len(target) + 1, len(source))
+shown = [*source, "."]
+assert cross.shape == (2, 4, len(target) + 1, len(shown))
 figure, axes = plt.subplots(2, 4, figsize=(8, 4.2))
 for axis, weights in zip(axes.ravel(), cross.reshape(8, *cross.shape[2:]), strict=True):
     axis.imshow(weights[: len(target)], cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(source)), source)
+    axis.set_xticks(range(len(shown)), shown)
     axis.set_yticks(range(len(target)), target)
 plt.show()
 
@@ -99,37 +100,27 @@ plt.show()
 # ## Which letter does a letter depend on?
 #
 # Heads share the work, so no single picture tells. Ask differently: put q in the place of one
-# letter of the source, and see which letters of the target become unlikely. Backwards means a
-# diagonal that falls the other way.
+# letter of the source after the other, and see which letters of the answer change. Backwards
+# means a diagonal that falls the other way.
 #
 # ## 每个字母取决于哪个字母？
 #
-# 几个头分担工作，单看一张图说明不了问题。换个问法：把源文本的一个字母换成 q，
-# 看目标里哪些字母变得不可能。倒着写，就是一条反方向的对角线。
+# 几个头分担工作，单看一张图说明不了问题。换个问法：依次把源文本的一个字母换成 q，
+# 看答案里哪些字母变了。倒着写，就是一条反方向的对角线。
 
 # %%
-labels = np.array(tokenizer.encode(target))
-
-
-def log_chances(source):
-    """The log-probability of each letter of the target."""
-    ids = jnp.array([tokenizer.backend.encode(source).ids])
-    logits, _ = inspection.run(loaded, ids, target_ids=target_ids)
-    return np.asarray(jax.nn.log_softmax(logits[0, : len(target)]))[range(len(target)), labels]
-
-
-clean = log_chances(source)
-fall = np.stack(
-    [clean - log_chances(source[:i] + "q" + source[i + 1 :]) for i in range(len(source))], axis=1
-)
+others = [source[:i] + "q" + source[i + 1 :] for i in range(len(source))]
+answers = jaxlm.translate(loaded, others)
+changed = np.array([[a != b for a, b in zip(answer, target, strict=True)] for answer in answers])
+print(dict(zip(others[:3], answers[:3], strict=True)))
 plt.figure(figsize=(3.4, 3.2))
-plt.imshow(fall, cmap="Reds")
+plt.imshow(changed.T, cmap="Reds")
 plt.xticks(range(len(source)), source)
 plt.yticks(range(len(target)), target)
 plt.xlabel("source letter replaced")
-plt.ylabel("target letter")
+plt.ylabel("letter of the answer that changes")
 plt.show()
-assert fall.argmax(axis=1).tolist() == list(range(len(source)))[::-1]
+assert (changed == np.eye(len(source), dtype=bool)[::-1]).all()
 
 # %% [markdown]
 # ## Step by step
@@ -168,6 +159,7 @@ assert written == target
 # 把交叉注意力带来的内容清零，源文本就完全看不到了：每个字母差不多一样可能。
 
 # %%
+labels = np.array(tokenizer.encode(target))
 off = {"decoder/layers_*/cross_attention/mixed": lambda x: 0 * x}
 blind, _ = inspection.run(loaded, source_ids, edit=off, target_ids=target_ids)
 seen = np.asarray(logits)[0, : len(target)].argmax(axis=-1)

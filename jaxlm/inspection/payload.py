@@ -35,10 +35,10 @@ BITS = 15
 COLUMNS = 256  # of the pictures of a model that the page does not compute
 NAMED = 200  # of its likeliest tokens
 SETTINGS = (
-    "architecture head labels vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff "
-    "max_seq_len norm norm_position final_norm embed_norm scale_embeddings sinusoid_layout "
-    "scale_attention scale_head pooler pooler_activation pooling num_token_types "
-    "positions position_offset activation gated qk_norm tie_embeddings norm_eps"
+    "architecture head labels vocab_size d_model num_layers num_encoder_layers num_heads "
+    "num_kv_heads head_dim d_ff max_seq_len norm norm_position final_norm embed_norm "
+    "scale_embeddings sinusoid_layout scale_attention scale_head pooler pooler_activation pooling "
+    "num_token_types positions position_offset activation gated qk_norm tie_embeddings norm_eps"
 )
 
 
