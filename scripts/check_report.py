@@ -20,9 +20,9 @@ const times = [];
 for (let i = 0; i < 5; i++) {
   const start = performance.now();
   retoken(ids);
-  times.push(performance.now() - start);
+  times.push([performance.now() - start, state.ms]);
 }
-return times.sort((a, b) => a - b)[2];
+return times.sort((a, b) => a[0] - b[0])[2];
 """
 
 
@@ -49,8 +49,9 @@ def main() -> None:
                     time.sleep(0.2)
                     (args.pictures / f"report_{width}.png").write_bytes(browser.picture())
                 if browser.run("return state.model !== null"):
-                    ms = browser.run(TIMED.replace("N,", f"{TYPED},"))
-                    print(f"a text of {TYPED} tokens computed and drawn in {ms:.0f} ms")
+                    whole, computed = browser.run(TIMED.replace("N,", f"{TYPED},"))
+                    print(f"a text of {TYPED} tokens computed in {computed:.0f} ms", end="; ")
+                    print(f"computed and drawn in {whole:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,8 @@ from jaxlm.training import fit
 
 SENTENCE = "写代码的中年人天天写代码"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(SENTENCE)[0]]
-os.chdir(
-    tempfile.mkdtemp()
-)  # what training writes goes to a folder of its own / 训练结果放在临时目录
+# What training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## Eight symbols

@@ -24,9 +24,8 @@ from jaxlm.training import fit
 
 TEXT = "服务员的态度很[MASK]，房间很干净。"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(TEXT + "好差评")[0]]
-os.chdir(
-    tempfile.mkdtemp()
-)  # what training writes goes to a folder of its own / 训练结果放在临时目录
+# What training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## Pretraining by gaps

@@ -26,9 +26,8 @@ from jaxlm.training import fit
 
 PROMPT = "今天天气真"
 plt.rcParams["font.family"] = ["DejaVu Sans", *fonts_for(PROMPT)[0]]
-os.chdir(
-    tempfile.mkdtemp()
-)  # what training writes goes to a folder of its own / 训练结果放在临时目录
+# What training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## One distribution, four rules

@@ -25,38 +25,38 @@ from jaxlm import inspection
 from jaxlm.training import fit
 
 LETTERS = string.ascii_lowercase
-os.chdir(
-    tempfile.mkdtemp()
-)  # what training writes goes to a folder of its own / 训练结果放在临时目录
+# What training writes goes to a folder of its own / 训练结果放在临时目录
+os.chdir(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## Training
 #
-# Our own pairs: 8,000 words of up to 10 random letters. The recipe is `seq2seq_reverse.yaml`, two
+# Our own pairs: 8,000 words of 8 to 10 random letters. The recipe is `seq2seq_reverse.yaml`, two
 # blocks on each side; `--data.source` names the file.
 #
 # ## 训练
 #
-# 自己造数据：8000 个最长 10 个字母的随机单词。配方是 `seq2seq_reverse.yaml`，两边各两层；
+# 自己造数据：8000 个 8 到 10 个字母的随机单词。配方是 `seq2seq_reverse.yaml`，两边各两层；
 # `--data.source` 指定文件。
 
 # %%
 random = np.random.default_rng(0)
-made = ("".join(random.choice([*LETTERS], random.integers(1, 11))) for _ in range(8000))
+made = ("".join(random.choice([*LETTERS], random.integers(8, 11))) for _ in range(8000))
 pairs = [f"{word}\t{word[::-1]}" for word in dict.fromkeys(made)]
 Path("words.tsv").write_text("\n".join(["source\ttarget", *pairs]))
 print(pairs[:3])
 
 # %%
-words = ["--data.source", "words.tsv", "--data.seq_len", "12", "--task.batch_tokens", "1536"]
-words += ["--train.steps", "500", "--train.eval_every", "250", "--train.checkpoint_every", "250"]
+words = ["--data.source", "words.tsv", "--data.seq_len", "12", "--task.batch_tokens", "1024"]
+words += ["--train.steps", "400", "--train.eval_every", "200", "--train.checkpoint_every", "200"]
 words += ["--task.eval_rows", "200", "--optim.warmup_steps", "30", "--sample.every", "0"]
 loaded = fit(jaxlm.load_config("seq2seq_reverse.yaml", words))
 
 # %%
-for source in ["jaxlm", "attention", "encoder"]:
-    print(source, "->", jaxlm.translate(loaded, source))
-assert jaxlm.translate(loaded, "jaxlm") == "mlxaj"
+sources = ["attention", "transform", "decoders"]
+written = jaxlm.translate(loaded, sources)
+print(dict(zip(sources, written, strict=True)))
+assert written == [word[::-1] for word in sources]
 
 # %% [markdown]
 # ## Three kinds of attention
@@ -70,9 +70,9 @@ assert jaxlm.translate(loaded, "jaxlm") == "mlxaj"
 # 查询来自目标，键和值来自源文本。
 
 # %%
-source, target = "attention", "noitnetta"
+source, target = "blacksmith", "htimskcalb"
 tokenizer = loaded.tokenizer
-source_ids = jnp.array([tokenizer.backend.encode(source).ids])
+source_ids = jnp.array(tokenizer.encode_sources([source]))  # </s> closes it / 以 </s> 结尾
 start = loaded.config.decoder_start_id
 target_ids = jnp.array([[start, *tokenizer.encode(target)]])
 logits, found = inspection.run(loaded, source_ids, "**/weights", target_ids=target_ids)
@@ -81,28 +81,46 @@ for name, value in found.items():
 assert logits.shape[:2] == target_ids.shape
 
 # %% [markdown]
-# To write the first letter, the decoder must look at the last letter of the source, and so on
-# backwards: a diagonal that falls the other way.
+# Eight heads of cross-attention: a row is a letter to be written, a column a letter of the source.
 #
-# 写第一个字母时，解码器要看源文本的最后一个字母，依次往前：一条反方向的对角线。
+# 交叉注意力的八个头：一行是要写的字母，一列是源文本的字母。
 
 # %%
 cross = np.stack([v[0] for k, v in found.items() if "cross_attention" in k])  # (L, N, T, S)
-rows = np.arange(len(target))
-falls = cross[:, :, rows, len(source) - 1 - rows].mean(axis=-1)
-layer, head = np.unravel_index(falls.argmax(), falls.shape)
-print(f"block {layer + 1}, head {head + 1}: weight {falls.max():.2f} on the letter to be written")
-plt.figure(figsize=(3.6, 3.4))
-plt.imshow(cross[layer, head, : len(target)], cmap="Blues", vmin=0, vmax=1)
-plt.xticks(range(source_ids.shape[1]), inspection.token_texts(tokenizer, source_ids[0]))
-plt.yticks(rows, target)
-plt.xlabel("source")
-plt.ylabel("next letter of the target")
+shown = [*source, "."]
+assert cross.shape == (2, 4, len(target) + 1, len(shown))
+figure, axes = plt.subplots(2, 4, figsize=(8, 4.2))
+for axis, weights in zip(axes.ravel(), cross.reshape(8, *cross.shape[2:]), strict=True):
+    axis.imshow(weights[: len(target)], cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(shown)), shown)
+    axis.set_yticks(range(len(target)), target)
 plt.show()
 
+# %% [markdown]
+# ## Which letter does a letter depend on?
+#
+# Heads share the work, so no single picture tells. Ask differently: put q in the place of one
+# letter of the source after the other, and see which letters of the answer change. Backwards
+# means a diagonal that falls the other way.
+#
+# ## 每个字母取决于哪个字母？
+#
+# 几个头分担工作，单看一张图说明不了问题。换个问法：依次把源文本的一个字母换成 q，
+# 看答案里哪些字母变了。倒着写，就是一条反方向的对角线。
+
 # %%
-assert cross.shape[-1] == source_ids.shape[1]
-assert falls.max() > 0.3
+others = [source[:i] + "q" + source[i + 1 :] for i in range(len(source))]
+answers = jaxlm.translate(loaded, others)
+changed = np.array([[a != b for a, b in zip(answer, target, strict=True)] for answer in answers])
+print(dict(zip(others[:3], answers[:3], strict=True)))
+plt.figure(figsize=(3.4, 3.2))
+plt.imshow(changed.T, cmap="Reds")
+plt.xticks(range(len(source)), source)
+plt.yticks(range(len(target)), target)
+plt.xlabel("source letter replaced")
+plt.ylabel("letter of the answer that changes")
+plt.show()
+assert (changed == np.eye(len(source), dtype=bool)[::-1]).all()
 
 # %% [markdown]
 # ## Step by step
@@ -118,18 +136,16 @@ assert falls.max() > 0.3
 steps = inspection.run_generation(
     loaded,
     jnp.array([[start]]),
-    "decoder/layers_*/cross_attention/weights",
+    "decoder/layers_0/**/weights",
     max_new_tokens=len(source),
     source_ids=source_ids,
     temperature=0,
 )
 written = ""
 for step in steps:
-    looked = np.stack([v[0] for v in step.activations.values()])[layer, head, 0]
-    letter = tokenizer.decode(step.tokens.tolist())
-    shown = inspection.token_texts(tokenizer, source_ids[0])[int(looked.argmax())]
-    written += letter
-    print(f"writes {letter}, looks at {shown} with {looked.max():.2f}")
+    written += tokenizer.decode(step.tokens.tolist())
+    shapes = [value.shape for value in step.activations.values()]
+    print(f"{written:10s} own past {shapes[0]}, source {shapes[1]}")
 assert written == target
 
 # %% [markdown]

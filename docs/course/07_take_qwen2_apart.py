@@ -61,7 +61,7 @@ total = V * D + L * block + D + D * V
 print(f"attention {attention:,}, feed-forward {feed_forward:,}, block {block:,}")
 print(f"all {total:,} numbers: {total * 2 / 1e9:.2f} GB in bfloat16")
 assert total == jaxlm.num_params(config) == sum(map(np.prod, shapes.values()))
-assert total == 1_973_036_032
+assert total == 1_973_061_632
 
 # %%
 parts = {"embeddings": V * D, "attention": L * attention, "feed-forward": L * feed_forward}

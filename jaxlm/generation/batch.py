@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.generation.loop import CHUNK, REPORTED, Emitted, decode_chunk
 from jaxlm.generation.options import GenerationError, GenerationOptions
 from jaxlm.generation.prefill import Prefix, fill_cache, refill
-from jaxlm.generation.rules import Context
+from jaxlm.generation.rules import Context, Rule
 from jaxlm.generation.sampler import ALL, option_arrays
 from jaxlm.generation.speculation import Speculation
 from jaxlm.models import AutoregressiveLM
@@ -55,9 +55,11 @@ class DecodingBatch:
         sources: Sequence[Sequence[int]] | None = None,
         speculation: Speculation | None = None,
         prefix: Prefix | None = None,
+        rule: Rule | None = None,
         report: bool = False,
     ):
         self.model, self.params, self.speculation = model, params, speculation
+        self.rule = rule
         self.report = report
         self.num_steps = 0
         check_model(model, params)
@@ -70,6 +72,10 @@ class DecodingBatch:
         check_sources(model, prompts, sources)
         for row in options:
             row.check_tokens(vocab_size)
+        if rule is not None and not callable(rule):
+            raise GenerationError(
+                f"rule must be a function of logits and context, got {rule!r:.60}"
+            )
         if speculation is not None:
             if not hasattr(speculation, "propose"):
                 raise GenerationError(
@@ -135,6 +141,7 @@ class DecodingBatch:
             np.bool_(self.report),
             self.speculation,
             self.memory,
+            self.rule,
         )
         emitted = jax.tree.map(np.asarray, emitted)
         self.num_steps += int(emitted.num_steps)

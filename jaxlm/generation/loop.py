@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxlm.generation.prefill import extend, head
-from jaxlm.generation.rules import Context
+from jaxlm.generation.rules import Context, Rule
 from jaxlm.generation.sampler import OptionArrays, sample_tokens
 from jaxlm.generation.speculation import Proposal, Speculation
 from jaxlm.models import AutoregressiveLM
@@ -85,6 +85,7 @@ class DecodingInputs:
     budget: Int[Array, " B"]  # tokens of each row, CHUNK at most
     report: Bool[Array, ""]  # whether log-probabilities are asked for
     speculation: Speculation | None
+    rule: Rule | None = flax.struct.field(pytree_node=False)
 
 
 @flax.struct.dataclass
@@ -108,7 +109,7 @@ class Verification:
     right: Bool[Array, " B"]  # rows whose tokens so far are those proposed
 
 
-@partial(jax.jit, static_argnames="model", donate_argnames=("cache", "memory"))
+@partial(jax.jit, static_argnames=("model", "rule"), donate_argnames=("cache", "memory"))
 def decode_chunk(
     model: AutoregressiveLM,
     params: Any,
@@ -119,12 +120,15 @@ def decode_chunk(
     report: Bool[Array, ""],
     speculation: Speculation | None = None,
     memory: Any = None,
+    rule: Rule | None = None,
 ) -> tuple[KVCache, Emitted, Any]:
     """Generate `budget` tokens (CHUNK or fewer) of each row, or up to its first stop token.
 
     `cache` holds all tokens of the context but each row's newest; `memory` is the speculation's.
     """
-    inputs = DecodingInputs(model, params, options, options.row_keys(), budget, report, speculation)
+    inputs = DecodingInputs(
+        model, params, options, options.row_keys(), budget, report, speculation, rule
+    )
     emitted = Emitted.empty(len(budget), model.config.vocab_size or 0)
     state = DecodingState(cache, context, emitted, budget > 0)
     state, memory = jax.lax.while_loop(
@@ -180,7 +184,7 @@ def choose_token(
     """Choose the next token of each row whose tokens so far are right, and compare it."""
     j = found.position
     scores = jax.lax.dynamic_index_in_dim(logits, j, axis=1, keepdims=False)
-    tokens = sample_tokens(scores, found.context, inputs.options, inputs.keys)
+    tokens = sample_tokens(scores, found.context, inputs.options, inputs.keys, inputs.rule)
     emitted = found.emitted.append(tokens, scores, found.right, inputs.report)
     stopped = jnp.any(tokens[:, None] == inputs.options.stop_tokens, axis=1)
     active = found.active & ~(found.right & (stopped | (emitted.counts >= inputs.budget)))

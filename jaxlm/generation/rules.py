@@ -5,6 +5,7 @@ sorts the vocabulary, which takes more than ten times as long as a search for th
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -34,6 +35,10 @@ class Context:
             lengths=self.lengths + where,
             num_generated=self.num_generated + where,
         )
+
+
+# A rule of a caller's own: logits (B, V) and the tokens before them, to logits (B, V).
+Rule = Callable[[Array, Context], Array]
 
 
 def count_tokens(

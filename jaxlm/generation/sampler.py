@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
 from jaxlm.generation import rules
 from jaxlm.generation.options import OPTIONS, GenerationOptions
-from jaxlm.generation.rules import COLDEST, Context
+from jaxlm.generation.rules import COLDEST, Context, Rule
 from jaxlm.ops.padding import pad_to_bucket
 from jaxlm.ops.random import hash_bits, unit_interval
 
@@ -66,9 +66,17 @@ def option_arrays(
 
 
 def sample_tokens(
-    logits: Float[Array, "B V"], context: Context, options: OptionArrays, keys: Key[Array, " B"]
+    logits: Float[Array, "B V"],
+    context: Context,
+    options: OptionArrays,
+    keys: Key[Array, " B"],
+    rule: Rule | None = None,
 ) -> Int[Array, " B"]:
-    """The next token of each row: its likeliest, or one drawn with its own of the row keys."""
+    """The next token of each row: its likeliest, or one drawn with its own of the row keys.
+
+    A caller's own rule sees the logits before all others.
+    """
+    logits = logits if rule is None else rule(logits, context)
     logits = penalise(logits, context, options)
     temperature = options["temperature"]
 

@@ -17,6 +17,7 @@ from jaxlm.generation.beams import beam_search
 from jaxlm.generation.detokenizer import BROKEN, Detokenizer
 from jaxlm.generation.loop import REPORTED
 from jaxlm.generation.options import GenerationError, PastContext, is_number
+from jaxlm.generation.rules import Rule
 from jaxlm.generation.speculation import Speculation
 from jaxlm.generation.text_batch import (
     LOOK,
@@ -58,6 +59,7 @@ def generate(
     regex: str | None = None,
     json_schema: str | Mapping[str, Any] | None = None,
     speculation: Speculation | None = None,
+    rule: Rule | None = None,
     **options: Any,
 ) -> str | list[str]:
     """Continue each prompt and return the continuations alone; options as for `generate_tokens`.
@@ -77,6 +79,7 @@ def generate(
         regex,
         json_schema,
         speculation,
+        rule,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,

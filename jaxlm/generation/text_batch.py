@@ -11,6 +11,7 @@ from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.generation.loop import CHUNK
 from jaxlm.generation.options import GenerationError, GenerationOptions, options_of_rows
 from jaxlm.generation.prefill import Prefix
+from jaxlm.generation.rules import Rule
 from jaxlm.generation.speculation import Speculation
 from jaxlm.models import AutoregressiveLM, CausalLM
 from jaxlm.tokenizer import Tokenizer
@@ -167,6 +168,7 @@ class TextBatch:
         grammar: Grammar | None = None,
         speculation: Speculation | None = None,
         prefix: Prefix | None = None,
+        rule: Rule | None = None,
         report: bool = False,
     ):
         model, tokenizer = generating(loaded), loaded.tokenizer
@@ -187,6 +189,7 @@ class TextBatch:
             sources=sources,
             speculation=speculation,
             prefix=prefix,
+            rule=rule,
             report=report,
         )
         for row, constraint in zip(self.batch.rows, self.constraints, strict=False):
@@ -205,6 +208,7 @@ class TextBatch:
         regex: str | None = None,
         json_schema: str | Mapping[str, Any] | None = None,
         speculation: Speculation | None = None,
+        rule: Rule | None = None,
         report: bool = False,
         **options: Any,
     ) -> "Iterator[TextBatch]":
@@ -221,6 +225,7 @@ class TextBatch:
                 sources=None if sources is None else sources[i : i + ROWS],
                 grammar=grammar,
                 speculation=speculation,
+                rule=rule,
                 report=report,
             )
             for i in range(0, len(rows), ROWS)

@@ -17,6 +17,7 @@ from jaxlm.generation.options import (
     is_number,
     options_of_rows,
 )
+from jaxlm.generation.rules import Rule
 from jaxlm.generation.speculation import Speculation
 from jaxlm.models import AutoregressiveLM
 from jaxlm.ops.padding import pad_rows
@@ -52,6 +53,7 @@ def generate_tokens(
     seed: WholeNumbers = 0,
     past_context: PastContext = "slide",
     speculation: Speculation | None = None,
+    rule: Rule | None = None,
     **options: Any,
 ) -> Int[np.ndarray, "B M"]:
     """Continue each row of ids by M = `max_new_tokens` tokens, the stop token included, then pad.
@@ -61,6 +63,8 @@ def generate_tokens(
     Rows may be right-padded, with their `lengths` (default: T). `options` are the other fields of
     `GenerationOptions`. Any number may be a list or an array with a value for each row, and so may
     bias, bans and stop tokens. Speculation changes the speed and not the tokens.
+    A `rule` of your own maps logits (B, V) and a `Context` to other logits, before all options; it
+    is compiled with the loop, so pass a module-level function.
 
     Token t of row i is drawn with the key fold_in(fold_in(key(seed), i), t), and a row comes out as
     it would alone at its place. With a sequence of seeds row i draws as the first row of its own
@@ -84,7 +88,9 @@ def generate_tokens(
         past_context=past_context,
         **options,
     )
-    batch = DecodingBatch(model, params, prompts, rows, sources=sources, speculation=speculation)
+    batch = DecodingBatch(
+        model, params, prompts, rows, sources=sources, speculation=speculation, rule=rule
+    )
     while not batch.done:
         batch.advance()
     width = int(np.max(np.asarray(max_new_tokens), initial=0))

@@ -14,9 +14,9 @@ from jaxlm.files import check_parent, file_in_place, to_json, write_file
 from jaxlm.inspection.activations import run
 from jaxlm.inspection.fonts import fonts_for
 from jaxlm.inspection.lenses import logit_lens
-from jaxlm.inspection.pages import checked_ids
+from jaxlm.inspection.pages import checked_ids, written_target
 from jaxlm.inspection.predictions import next_token_table, token_texts
-from jaxlm.models import MaskedLM, SequenceClassifier
+from jaxlm.models import MaskedLM, Seq2SeqLM, SequenceClassifier
 from jaxlm.models.activations import EMBEDDINGS, WEIGHTS, layers_of, stream_of
 
 
@@ -49,6 +49,9 @@ def write_figures(loaded: Loaded, text: str, folder: str | Path) -> list[str]:
 def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """The name, the numbers and the drawing of each figure."""
     ids = checked_ids(loaded, text)
+    if isinstance(loaded.model, Seq2SeqLM):
+        yield from figures_of_both_sides(loaded, ids)
+        return
     tokens = [label_of(x) for x in token_texts(loaded.tokenizer, ids)]
     answer, found = run(loaded, ids, "**")
     logits = answer[0] if isinstance(answer, tuple) else answer
@@ -81,6 +84,32 @@ def figures_of(loaded: Loaded, text: str) -> Iterator[tuple[str, dict[str, Any],
     )
 
 
+def figures_of_both_sides(loaded: Loaded, source: list[int]) -> Iterator[tuple[str, Any, Any]]:
+    """Those of an encoder-decoder: the attention of each side and between, and what comes next."""
+    target = written_target(loaded, source)
+    read = loaded.tokenizer.source or loaded.tokenizer
+    sides = [
+        [label_of(text) for text in token_texts(tokenizer, ids)]
+        for tokenizer, ids in ((read, source), (loaded.tokenizer, target))
+    ]
+    logits, found = run(
+        loaded, source, f"**/{WEIGHTS.split('/')[-1]}", target_ids=jnp.array([target])
+    )
+    for name, weights in found.items():
+        part, block, kind, _ = name.split("/")
+        rows = sides[part == "decoder"]
+        columns = sides[0] if kind != "attention" else rows
+        maps = np.asarray(weights[0])
+        number = int(block.removeprefix("layers_")) + 1
+        title = f"{part}_{kind}_{number}"
+        numbers = {"tokens": rows, "looked_at": columns, "weights": maps.tolist()}
+        yield title, numbers, heads(maps, rows, columns)
+    best = next_token_table(loaded.tokenizer, logits[0, -1], 12)
+    numbers = {"target": sides[1], "likeliest": [row._asdict() for row in best]}
+    names = [label_of(row.text) for row in best]
+    yield "probabilities", numbers, bars(names, [row.probability for row in best])
+
+
 def label_of(text: str) -> str:
     return text.replace("\n", "⏎").replace(" ", "␣")
 
@@ -96,8 +125,9 @@ def strip(values: np.ndarray, tokens: list[str]) -> Any:
     return draw
 
 
-def heads(maps: np.ndarray, tokens: list[str]) -> Any:
-    """The drawing of the attention of every head of a block."""
+def heads(maps: np.ndarray, tokens: list[str], looked_at: list[str] | None = None) -> Any:
+    """The drawing of the attention of every head of a block; by default tokens look at tokens."""
+    columns_of = tokens if looked_at is None else looked_at
 
     def draw(figure: Any) -> None:
         columns = int(np.ceil(len(maps) ** 0.5))
@@ -108,8 +138,8 @@ def heads(maps: np.ndarray, tokens: list[str]) -> Any:
                 continue
             axes.imshow(maps[n], cmap="Blues", vmin=0, vmax=1)
             axes.set_title(str(n + 1))
-            few = len(tokens) <= 16
-            axes.set_xticks(range(len(tokens)) if few else [], tokens if few else [])
+            few = max(len(tokens), len(columns_of)) <= 16
+            axes.set_xticks(range(len(columns_of)) if few else [], columns_of if few else [])
             axes.set_yticks(range(len(tokens)) if few else [], tokens if few else [])
 
     return draw

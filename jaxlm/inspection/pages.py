@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.artifact import Loaded
 from jaxlm.files import write_file
+from jaxlm.generation import generate_tokens
 from jaxlm.inspection.activations import run, text_ids
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.inspection.payload import (
@@ -22,7 +24,7 @@ from jaxlm.inspection.payload import (
     settings_of,
 )
 from jaxlm.inspection.predictions import token_texts
-from jaxlm.models import CausalLM, MaskedLM, SequenceClassifier
+from jaxlm.models import CausalLM, MaskedLM, Seq2SeqLM, SequenceClassifier
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.ops.attention import attention
 from jaxlm.tokenizer.characters import CJK
@@ -36,7 +38,8 @@ PARTS = {
     "/*DRAWING*/": "drawing.js",
     "/*PAGE*/": "page.js",
 }
-MODELS = (CausalLM, MaskedLM, SequenceClassifier)  # those that the page computes
+MODELS = (CausalLM, MaskedLM, SequenceClassifier, Seq2SeqLM)  # those that the page computes
+LONGEST_TARGET = 32  # tokens of what an encoder-decoder has written when the page opens
 
 
 def report(loaded: Loaded, text: str, title: str = "", language: str | None = None) -> str:
@@ -44,14 +47,16 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
 
     A model of up to MOST_PARAMS parameters travels inside and is computed by the page; of a larger
     one, or one with relative positions or an own attention function, the page shows what jaxlm
-    computed for this text. `language` is "en" or "zh", by default
-    that of the text.
+    computed for this text. Of an encoder-decoder the text is the source; the page begins with what
+    the model writes for it. `language` is "en" or "zh", by default that of the text.
 
     Raises: InspectionError for a head without a page, a text without a mask for a masked language
     model, and a text longer than the context.
     """
     config = loaded.config.resolved()
-    ids = checked_ids(loaded, text)
+    ids, source = checked_ids(loaded, text), None
+    if isinstance(loaded.model, Seq2SeqLM):
+        source, ids = ids, written_target(loaded, ids)
     kind, position = "next", len(ids) - 1
     if isinstance(loaded.model, SequenceClassifier):
         kind = "label"
@@ -72,13 +77,25 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     known = config.positions != "relative" and loaded.model.attention is attention
     if data["num_params"] <= MOST_PARAMS and known:
         tensors, content = packed_weights(loaded.params)
-        plain = loaded.tokenizer.encode(text)
+        read = loaded.tokenizer if source is None else loaded.tokenizer.source or loaded.tokenizer
+        plain = read.encode(text)
         data |= {
             "tensors": tensors,
             "names": display_names(loaded.tokenizer, config.vocab_size or 0),
-            "tokenizer": encoder_of(loaded.tokenizer, ids, plain),
-            "reference": reference(loaded, ids, position, kind),
+            "tokenizer": encoder_of(read, source or ids, plain),
+            "reference": reference(loaded, ids, position, kind, source),
         }
+        if source is not None:
+            size = config.source_vocab_size or config.vocab_size or 0
+            end = loaded.tokenizer.eos_id
+            end = loaded.tokenizer.sep_id if end is None else end
+            names = display_names(read, size)
+            data |= {"source": source, "source_names": names, "start": ids[0], "end": end}
+    elif source is not None:
+        raise InspectionError(
+            f"the page shows encoder-decoders that it can compute, of up to {MOST_PARAMS:,} "
+            "parameters and without relative positions; jaxlm.inspection.run takes any apart"
+        )
     else:
         record, content, named = recording(loaded, ids, position)
         texts = token_texts(loaded.tokenizer, named)
@@ -103,7 +120,8 @@ def checked_ids(loaded: Loaded, text: str) -> list[int]:
         )
     if holds_int8(loaded.params):
         raise InspectionError("the page shows weights as they were trained, not in int8")
-    ids = text_ids(loaded, text)
+    both = isinstance(loaded.model, Seq2SeqLM)
+    ids = tokenizer.encode_sources([text])[0] if both else text_ids(loaded, text)
     if config.max_seq_len is not None and len(ids) > config.max_seq_len:
         raise InspectionError(
             f"the text has {len(ids)} tokens, but the model takes {config.max_seq_len}"
@@ -115,9 +133,36 @@ def checked_ids(loaded: Loaded, text: str) -> list[int]:
     return ids
 
 
-def reference(loaded: Loaded, ids: list[int], position: int, kind: str) -> dict[str, Any]:
+def written_target(loaded: Loaded, source: list[int]) -> list[int]:
+    """What an encoder-decoder writes for a source, greedily, without its end; the start first."""
+    config, tokenizer = loaded.config.resolved(), loaded.tokenizer
+    end = tokenizer.sep_id if tokenizer.eos_id is None else tokenizer.eos_id
+    start = config.decoder_start_id
+    if start is None:
+        start = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
+    room = min(LONGEST_TARGET, (config.max_seq_len or LONGEST_TARGET) - 1)
+    row = np.array([source], np.int32)
+    stops = () if end is None else (end,)
+    new = generate_tokens(
+        loaded.model,  # pyright: ignore[reportArgumentType]
+        loaded.params,
+        row,
+        max_new_tokens=room,
+        temperature=0.0,
+        stop_tokens=stops,
+        pad_id=0 if end is None else end,
+    )[0].tolist()
+    return [start or 0, *(new[: new.index(end)] if end in new else new)]
+
+
+def reference(
+    loaded: Loaded, ids: list[int], position: int, kind: str, source: list[int] | None = None
+) -> dict[str, Any]:
     """jaxlm's own logits, at every position where they are few, for the page to compare with."""
-    answer, _ = run(loaded, ids)
+    if source is None:
+        answer, _ = run(loaded, ids)
+    else:
+        answer, _ = run(loaded, source, target_ids=jnp.array([ids]))
     logits = np.asarray(answer[0] if isinstance(answer, tuple) else answer, np.float32)[0]
     whole = kind == "label" or logits.size <= MOST_REFERENCE
     values = logits if whole else logits[position]

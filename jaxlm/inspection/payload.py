@@ -29,16 +29,16 @@ from jaxlm.models.trunk import model_frequencies
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.tokenizer.classes import in_bytes
 
-# Rounded to so many bits, with a scale a row, the logits of gpt_tiny are off by 5e-4; in fp16,
-# which takes more, they are off by 3e-3.
-BITS = 15
+# Rounded to 15 bits, with a scale a row, the logits of gpt_tiny are off by 5e-4; in fp16, which
+# takes more, they are off by 3e-3. A small model can have 16, which deflate less.
+FEW, BITS_OF_FEW, BITS = 500_000, 16, 15
 COLUMNS = 256  # of the pictures of a model that the page does not compute
 NAMED = 200  # of its likeliest tokens
 SETTINGS = (
-    "architecture head labels vocab_size d_model num_layers num_heads num_kv_heads head_dim d_ff "
-    "max_seq_len norm norm_position final_norm embed_norm scale_embeddings sinusoid_layout "
-    "scale_attention scale_head pooler pooler_activation pooling num_token_types "
-    "positions position_offset activation gated qk_norm tie_embeddings norm_eps"
+    "architecture head labels vocab_size d_model num_layers num_encoder_layers num_heads "
+    "num_kv_heads head_dim d_ff max_seq_len norm norm_position final_norm embed_norm "
+    "scale_embeddings sinusoid_layout scale_attention scale_head pooler pooler_activation pooling "
+    "num_token_types positions position_offset activation gated qk_norm tie_embeddings norm_eps"
 )
 
 
@@ -64,13 +64,14 @@ def packed_weights(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], byt
     """
     leaves: dict[str, Any] = flatten_dict(merge_lora(params), sep="/")
     tensors, plain, numbers = [], [], []
+    bits = BITS_OF_FEW if sum(leaf.size for leaf in leaves.values()) < FEW else BITS
     for path, leaf in leaves.items():
         array = np.asarray(leaf, np.float32)
         tensors.append({"path": path, "shape": list(array.shape)})
         if array.ndim < 2:
             plain.append(array.reshape(-1))
             continue
-        scales = np.abs(array).max(1, keepdims=True) / (2 ** (BITS - 1) - 1)
+        scales = np.abs(array).max(1, keepdims=True) / (2 ** (bits - 1) - 1)
         scales = np.maximum(scales, 1e-30).astype(np.float32)
         plain.append(scales[:, 0])
         numbers.append(np.round(array / scales).astype("<i2").view("<u2").reshape(-1))

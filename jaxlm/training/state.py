@@ -101,7 +101,8 @@ def accumulated_gradients(state: TrainState, batch: Arrays, key: Array) -> tuple
         if not isinstance(sums, Mapping) or not {"loss", "count"} <= sums.keys():
             told = list(sums) if isinstance(sums, Mapping) else type(sums).__name__
             raise JaxlmError(f"an objective returns a mapping with loss and count, got {told}")
-        return sums["loss"], sums
+        # A count is often the size of an array, a number of Python's.
+        return sums["loss"], {name: jnp.asarray(value) for name, value in sums.items()}
 
     gradient = jax.grad(loss, has_aux=True)
     num = state.accumulate_steps

@@ -4,7 +4,7 @@
 const [engine] = process.argv.slice(2);
 const { Model, Encoder, distribution, readWeights, unpacked } = require(engine);
 
-async function answers({ config, tensors, weights, ids, off, position, texts, tokenizer, draw }) {
+async function answers({ config, tensors, weights, ids, source, off, position, texts, tokenizer, draw }) {
   if (texts) {
     const encoder = new Encoder(tokenizer);
     return texts.map((text) => [encoder.encode(text), encoder.text(encoder.encode(text) ?? [])]);
@@ -12,11 +12,13 @@ async function answers({ config, tensors, weights, ids, off, position, texts, to
   if (draw) return [...distribution(Float32Array.from(draw.logits), ...draw.options).left];
   const model = new Model(config, readWeights(await unpacked(weights), tensors));
   const start = performance.now();
-  const run = model.forward(ids, new Set(off));
+  const run = model.forward(ids, new Set(off), null, source);
   const ms = performance.now() - start;
   const lens = position === undefined ? [] : model.lens(run, position).map((row) => [...row]);
   const maps = run.layers.map((block) => block.weights.map((map) => [...map]));
-  return { logits: [...run.logits], lens, maps, ms };
+  const cross = source ? run.layers.map((block) => block.cross.map((map) => [...map])) : [];
+  const read = source ? run.source.layers.map((block) => block.weights.map((map) => [...map])) : [];
+  return { cross, read, logits: [...run.logits], lens, maps, ms };
 }
 
 let input = "";

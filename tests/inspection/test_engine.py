@@ -109,6 +109,41 @@ def test_the_lens_agrees(both, name):
     np.testing.assert_allclose(whole["lens"], lens, atol=1e-3)
 
 
+BOTH = {
+    "rotary": ("rotary", {"num_encoder_layers": 3}),
+    "learned": ("learned", {"norm_position": "post", "head_bias": True, "embed_norm": True}),
+    "two vocabularies": ("learned", {"share_embeddings": False, "source_vocab_size": 23}),
+    "2017": ("sinusoidal", {"scale_embeddings": True, "scale_head": True}),
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_both_sides_of_an_encoder_decoder_agree(name):
+    kind, more = BOTH[name]
+    loaded = tiny_loaded(kind, architecture="encoder_decoder", decoder_start_id=1, **more)
+    source = random_ids(1, 7, seed=5)
+    off = {"encoder/layers_0/attention": "encoder.0,2", "decoder/layers_1/attention": "decoder.1,0"}
+    off["decoder/layers_0/cross_attention"] = "cross.0,3"
+    case = case_of(loaded) | {"source": source[0].tolist()}
+    whole, fewer = computed([case, case | {"off": list(off.values())}])
+    logits, found = run(loaded, source, "**/weights", target_ids=IDS)
+    np.testing.assert_allclose(whole["logits"], logits_of(logits), atol=1e-3)
+    np.testing.assert_allclose(whole["lens"][-1], logits[0, 4], atol=1e-3)
+    for part, maps in (("encoder", "read"), ("decoder", "maps")):
+        for i, ours in enumerate(whole[maps]):
+            weights = found[f"{part}/layers_{i}/attention/weights"][0].reshape(4, -1)
+            np.testing.assert_allclose(ours, weights, atol=1e-3)
+    weights = found["decoder/layers_1/cross_attention/weights"][0].reshape(4, -1)
+    np.testing.assert_allclose(whole["cross"][1], weights, atol=1e-3)
+
+    def without(head):
+        return lambda x: x.at[:, head].set(0)
+
+    edit = {f"{path}/mixed": without(int(name[-1])) for path, name in off.items()}
+    logits, _ = run(loaded, source, edit=edit, target_ids=IDS)
+    np.testing.assert_allclose(fewer["logits"], logits_of(logits), atol=1e-3)
+
+
 TEXTS = ["The cat sat, on the mat.", "服务员的态度很好，房间很干净。", "a  b's 12\n好 cat!"]
 
 

@@ -32,39 +32,43 @@ function scaled(values) {
   return Float32Array.from(values, (x) => x / most);
 }
 
-// One head with its tokens along both sides; `cell` is marked. Returns what a pointer points at.
-function drawHead(canvas, map, names, cell) {
-  const T = names.length, wide = Math.max(220, Math.min(560, canvas.parentElement.clientWidth));
+// One head: the tokens that look down the side, those looked at along the top; `cell` is marked.
+// Returns what a pointer points at.
+function drawHead(canvas, map, rows, columns, cell) {
+  const T = rows.length, S = columns.length, names = [...rows, ...columns], wide = Math.max(220, Math.min(560, canvas.parentElement.clientWidth));
   const longest = Math.max(...names.map((name) => [...name].length));
-  const side = Math.min(90, 20 + 8 * longest), size = Math.max(3, (wide - side) / T);
-  const ratio = window.devicePixelRatio || 1, edge = side + size * T;
+  const side = Math.min(90, 20 + 8 * longest), size = Math.max(3, (wide - side) / Math.max(T, S));
+  const ratio = window.devicePixelRatio || 1, edge = side + size * S, foot = side + size * T;
   canvas.width = edge * ratio;
-  canvas.height = edge * ratio;
-  canvas.style.width = canvas.style.height = edge + "px";
+  canvas.height = foot * ratio;
+  canvas.style.width = edge + "px";
+  canvas.style.height = foot + "px";
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   context.fillStyle = "#fff";
-  context.fillRect(0, 0, edge, edge);
+  context.fillRect(0, 0, edge, foot);
   for (let t = 0; t < T; t++)
-    for (let s = 0; s < T; s++) {
-      const [r, g, b] = share(map[t * T + s]);
+    for (let s = 0; s < S; s++) {
+      const [r, g, b] = share(map[t * S + s]);
       context.fillStyle = `rgb(${r},${g},${b})`;
       context.fillRect(side + s * size, side + t * size, size - (size > 8), size - (size > 8));
     }
   const every = Math.ceil(11 / size);
   context.fillStyle = "#333";
   context.font = `${Math.min(13, Math.max(9, size - 2))}px system-ui, sans-serif`;
-  for (let t = 0; t < T; t += every) {
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    context.fillText(names[t], side - 5, side + (t + 0.5) * size, side - 8);
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  for (let t = 0; t < T; t += every)
+    context.fillText(rows[t], side - 5, side + (t + 0.5) * size, side - 8);
+  for (let s = 0; s < S; s += every) {
     context.save();
-    context.translate(side + (t + 0.5) * size, side - 5);
-    const upright = [...names[t]].length === 1;
+    context.textBaseline = "middle";
+    context.translate(side + (s + 0.5) * size, side - 5);
+    const upright = [...columns[s]].length === 1;
     context.textAlign = upright ? "center" : "left";
     if (upright) context.textBaseline = "bottom";
     else context.rotate(-Math.PI / 2);
-    context.fillText(names[t], 0, 0, side - 8);
+    context.fillText(columns[s], 0, 0, side - 8);
     context.restore();
   }
   if (cell) {
@@ -74,7 +78,7 @@ function drawHead(canvas, map, names, cell) {
   }
   return (x, y) => {
     const at = [Math.floor((y - side) / size), Math.floor((x - side) / size)];
-    return at.every((i) => i >= 0 && i < T) ? at : null;
+    return at[0] >= 0 && at[0] < T && at[1] >= 0 && at[1] < S ? at : null;
   };
 }
 

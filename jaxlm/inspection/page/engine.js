@@ -125,6 +125,11 @@ class Model {
     return this.weights[path];
   }
 
+  // The vectors that a tied head multiplies, and an encoder that has none of its own.
+  get table() {
+    return this.get("backbone/embed/tokens") ?? this.get("backbone/decoder/embed/tokens");
+  }
+
   linear(x, T, path) {
     return dense(x, T, this.get(path + "/kernel"), this.get(path + "/bias"));
   }
@@ -144,13 +149,13 @@ class Model {
   }
 
   // The vectors of tokens, of positions and of token types, and what enters the first block.
-  embed(ids, types) {
+  embed(ids, types, root) {
     const { d_model: D, positions, position_offset, num_token_types, embed_norm } = this.config;
-    const T = ids.length, table = this.get("backbone/embed/tokens");
+    const T = ids.length, table = this.get(root + "/embed/tokens") ?? this.table;
     const size = this.config.scale_embeddings ? Math.sqrt(D) : 1, half = Math.ceil(D / 2);
     const split = this.config.sinusoid_layout === "halves";
     const token = new Float32Array(T * D), place = new Float32Array(T * D);
-    const learned = this.get("backbone/embed/positions"), kinds = this.get("backbone/embed/types");
+    const learned = this.get(root + "/embed/positions"), kinds = this.get(root + "/embed/types");
     let x = new Float32Array(T * D);
     for (let t = 0; t < T; t++)
       for (let d = 0; d < D; d++) {
@@ -165,7 +170,7 @@ class Model {
         x[at] = token[at] + place[at];
         if (num_token_types) x[at] += kinds[(types ? types[t] : 0) * D + d];
       }
-    if (embed_norm) x = this.norm(x, T, "backbone/embed/norm");
+    if (embed_norm) x = this.norm(x, T, root + "/embed/norm");
     return { token, place, x };
   }
 
@@ -191,33 +196,32 @@ class Model {
     }
   }
 
-  // Heads in `off` give nothing.
-  attention(x, T, path, layer, off) {
+  // Of x over itself, or over S states of a context. Heads in `off` give nothing.
+  attention(x, T, path, label, off, causal, context = null, S = T) {
     const { num_heads: N, num_kv_heads: K, head_dim: H, positions, qk_norm } = this.config;
-    const causal = this.config.architecture === "decoder";
-    const query = this.linear(x, T, path + "/query"), key = this.linear(x, T, path + "/key");
-    const value = this.linear(x, T, path + "/value");
+    const query = this.linear(x, T, path + "/query"), key = this.linear(context ?? x, S, path + "/key");
+    const value = this.linear(context ?? x, S, path + "/value");
     if (qk_norm) {
       this.unitHeads(query, this.get(path + "/query_norm"));
       this.unitHeads(key, this.get(path + "/key_norm"));
     }
-    if (positions === "rotary") {
+    if (positions === "rotary" && !context) {
       this.rotate(query, N, T);
       this.rotate(key, K, T);
     }
     const weights = [], mixed = new Float32Array(T * N * H);
     const scale = this.config.scale_attention ? 1 / Math.sqrt(H) : 1;
     for (let n = 0; n < N; n++) {
-      const k = Math.floor(n / (N / K)), map = new Float32Array(T * T);
+      const k = Math.floor(n / (N / K)), map = new Float32Array(T * S);
       for (let t = 0; t < T; t++) {
-        const seen = causal ? t + 1 : T, scores = new Float64Array(seen);
+        const seen = causal ? t + 1 : S, scores = new Float64Array(seen);
         for (let s = 0; s < seen; s++)
           for (let h = 0; h < H; h++)
             scores[s] += query[(t * N + n) * H + h] * scale * key[(s * K + k) * H + h];
-        map.set(softmax(scores), t * T);
-        if (off.has(layer + "," + n)) continue;
+        map.set(softmax(scores), t * S);
+        if (off.has(label + "," + n)) continue;
         for (let s = 0; s < seen; s++) {
-          const share = map[t * T + s];
+          const share = map[t * S + s];
           for (let h = 0; h < H; h++)
             mixed[(t * N + n) * H + h] += share * value[(s * K + k) * H + h];
         }
@@ -234,13 +238,14 @@ class Model {
     return { hidden, out: this.linear(hidden, T, path + "/down") };
   }
 
-  // Everything that the page shows of a text. A tagged head answers by itself (see `answer`).
-  forward(ids, off = new Set(), types = null) {
+  // Ids to final states, with what the page shows of each block. A head is known in `off` by the
+  // name and number of its block, as "encoder.0,2"; those of a single trunk have no name.
+  trunk(ids, root, { off, causal, name = "", count = this.config.num_layers, types = null, context = null, S }) {
     const T = ids.length, pre = this.config.norm_position === "pre", layers = [];
-    const embedding = this.embed(ids, types);
+    const embedding = this.embed(ids, types, root);
     let x = embedding.x;
-    for (let i = 0; i < this.config.num_layers; i++) {
-      const path = "backbone/layers_" + i, block = {};
+    for (let i = 0; i < count; i++) {
+      const path = `${root}/layers_${i}`, block = {};
       const branch = (name, compute) => {
         const found = compute(pre ? this.norm(x, T, `${path}/${name}_norm`) : x);
         x = sum(x, found.out);
@@ -248,17 +253,47 @@ class Model {
         return found;
       };
       block.weights = branch("attention", (y) =>
-        this.attention(y, T, path + "/attention", i, off)).weights;
+        this.attention(y, T, path + "/attention", name + i, off, causal)).weights;
+      if (context)
+        block.cross = branch("cross_attention", (y) =>
+          this.attention(y, T, path + "/cross_attention", "cross." + i, off, false, context, S)).weights;
       block.hidden = branch("feed_forward", (y) =>
         this.feedForward(y, T, path + "/feed_forward")).hidden;
       block.residual = x;
       layers.push(block);
     }
-    return { ids, T, embedding, layers, logits: this.answer(this.final(x, T), T) };
+    return { T, embedding, layers, final: this.final(x, T, root) };
   }
 
-  final(x, T) {
-    return this.config.final_norm ? this.norm(x, T, "backbone/final_norm") : x;
+  // Everything that the page shows of a text, and of a source where there is one. A tagged head
+  // answers by itself (see `answer`).
+  forward(ids, off = new Set(), types = null, source = null) {
+    const T = ids.length;
+    if (!source) {
+      const run = this.trunk(ids, "backbone", { off, types, causal: this.config.architecture === "decoder" });
+      return { ids, ...run, logits: this.answer(run.final, T) };
+    }
+    const count = this.config.num_encoder_layers;
+    const read = this.trunk(source, "backbone/encoder", { off, causal: false, name: "encoder.", count });
+    const run = this.trunk(ids, "backbone/decoder",
+      { off, causal: true, name: "decoder.", context: read.final, S: source.length });
+    return { ids, ...run, source: read, logits: this.vocabulary(run.final, T) };
+  }
+
+  // The likeliest target, token by token, up to the end or as far as `ms` milliseconds go.
+  written(source, start, end, limit, ms = 400) {
+    const ids = [start], until = performance.now() + ms, V = this.config.vocab_size;
+    while (ids.length < limit && performance.now() < until) {
+      const { logits } = this.forward(ids, new Set(), null, source), last = logits.subarray(-V);
+      const best = last.indexOf(last.reduce((a, b) => Math.max(a, b)));
+      if (best === end) break;
+      ids.push(best);
+    }
+    return ids;
+  }
+
+  final(x, T, root = this.get("backbone/decoder/embed/tokens") ? "backbone/decoder" : "backbone") {
+    return this.config.final_norm ? this.norm(x, T, root + "/final_norm") : x;
   }
 
   // Logits (T, V) of final states, or of the text's label (1, C).
@@ -286,10 +321,10 @@ class Model {
       const y = this.linear(x, T, "transform").map(ACTIVATIONS[activation]);
       x = this.norm(y, T, "transform_norm");
     }
-    if (architecture === "decoder" && this.config.scale_head) x = x.map((value) => value / Math.sqrt(D));
+    if (architecture !== "encoder" && this.config.scale_head) x = x.map((value) => value / Math.sqrt(D));
     const bias = this.get("bias");
     if (!tie_embeddings) return dense(x, T, this.get("head"), bias);
-    const table = this.get("backbone/embed/tokens"), logits = new Float32Array(T * V);
+    const table = this.table, logits = new Float32Array(T * V);
     for (let t = 0; t < T; t++)
       for (let v = 0; v < V; v++) {
         let total = bias ? bias[v] : 0;

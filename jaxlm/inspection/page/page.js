@@ -9,7 +9,7 @@ let readyAt = null; // milliseconds after the page began to open
 
 const state = {
   language: DATA.language, ids: DATA.ids, position: DATA.position, layer: 0, head: 0, cell: null,
-  off: new Set(), temperature: 1, topK: Infinity, topP: 1, run: null, model: null,
+  source: DATA.source ?? null, off: new Set(), temperature: 1, topK: Infinity, topP: 1, run: null, model: null,
 };
 
 function words(key, values = {}) {
@@ -27,12 +27,31 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-function shown(id) {
-  const name = DATA.names[id] || "#" + id;
+function shown(id, names = DATA.names) {
+  const name = names[id] || "#" + id;
   return name.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, "␣");
 }
 
 const quoted = (id) => `“${shown(id)}”`;
+
+// The same of a source, whose vocabulary may be another.
+const read = (id) => (DATA.source_names ? shown(id, DATA.source_names) : shown(id));
+
+// What the page shows one at a time: the blocks of a text, or those of both sides and between them.
+function views() {
+  const { run, ids, source } = state, target = ids.map((id) => shown(id));
+  const view = (title, key, n, { weights, hidden }, rows, columns = rows) =>
+    ({ title: words(title, { n: n + 1 }), key, weights, hidden, rows, columns });
+  if (!source) return run.layers.map((block, i) => view("layer", String(i), i, block, target));
+  const names = source.map(read);
+  return [
+    ...run.source.layers.map((block, i) => view("encoderLayer", "encoder." + i, i, block, names)),
+    ...run.layers.flatMap((block, i) => [
+      view("decoderLayer", "decoder." + i, i, block, target),
+      view("crossLayer", "cross." + i, i, { weights: block.cross, hidden: null }, target, names),
+    ]),
+  ];
+}
 
 // A step: its title, one sentence, the shape of what leaves it, and its figures.
 function step(key, sentence, shape, values, ...figures) {
@@ -75,12 +94,22 @@ function tokensStep() {
     onkeydown: (event) => { if (event.key === "Delete" && state.model && ids.length > 1) retoken(ids.toSpliced(t, 1)); },
   }, make("b", {}, shown(id)), make("small", {}, String(id))));
   const box = make("div", { class: "chips" }, ...chips);
-  if (state.model && !state.encoder) box.append(tokenPicker());
+  if (state.model && !state.encoder && !state.source) box.append(tokenPicker());
   const note = state.model && !state.encoder ? make("p", { class: "note" }, words("tokensOnly")) : "";
   const value = ids.map((id) => ({ id, token: DATA.names[id] }));
   const picture = () => drawBars(ids.map((id) => ({ name: `${shown(id)}  ${id}`, share: 0 })));
-  return step("tokens", "tokensText", `(T) = (${run.T})`, { V: config.vocab_size.toLocaleString() },
-    note, figure("tokens", "", picture, box, value));
+  const sides = state.source ? [sourceFigure(), figure("target", words("target"), picture, box, value)]
+    : [figure("tokens", "", picture, box, value)];
+  const shape = state.source ? `(S), (T) = (${run.source.T}), (${run.T})` : `(T) = (${run.T})`;
+  return step("tokens", "tokensText", shape, { V: config.vocab_size.toLocaleString() }, note, ...sides);
+}
+
+function sourceFigure() {
+  const chips = state.source.map((id, s) =>
+    make("span", { class: "chip hue" + (s % 5) }, make("b", {}, read(id)), make("small", {}, String(id))));
+  const picture = () => drawBars(state.source.map((id) => ({ name: `${read(id)}  ${id}`, share: 0 })));
+  const value = state.source.map((id) => ({ id, token: read(id) }));
+  return figure("source", words("source"), picture, make("div", { class: "chips" }, ...chips), value);
 }
 
 function tokenPicker() {
@@ -100,35 +129,41 @@ function tokenPicker() {
 }
 
 function embeddingStep() {
-  const { T, embedding } = state.run, D = embedding.x.length / T;
+  const { T, embedding, source } = state.run, D = embedding.x.length / T;
   const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone", relative: "plusRelative" };
   const added = ["learned", "sinusoidal"].includes(config.positions);
   const whole = scaled(new Float32Array([...embedding.token, ...embedding.place, ...embedding.x]));
   const strip = (i, name) => matrix(name, whole.subarray(i * T * D, (i + 1) * T * D), T, D, signed, words(name));
   const strips = added ? [strip(0, "tokenVectors"), strip(1, "placeVectors"), strip(2, "sumVectors")] : [strip(2, "tokenVectors")];
+  if (source) {
+    const both = [["source", source], ["target", state.run]].map(([name, side]) =>
+      matrix(name, scaled(side.embedding.x), side.T, D, signed, words(name)));
+    strips.splice(0, strips.length, ...both);
+  }
   return step("embedding", "embeddingText", `(T) → (T, D) = (${T}, ${config.d_model})`,
     { D: config.d_model, plus: words(place[config.positions]) }, make("div", { class: "strips" }, ...strips));
 }
 
 function blockStep() {
-  const { run, layer, head } = state, block = run.layers[layer], names = state.ids.map(shown);
+  const { layer, head } = state, all = views(), block = all[layer];
+  const { rows, columns } = block, T = rows.length, S = columns.length;
   const tabs = make("div", { class: "tabs", role: "group", "aria-label": words("layers") },
-    ...run.layers.map((_, i) => make("button", {
+    ...all.map(({ title }, i) => make("button", {
       type: "button", "aria-pressed": String(i === layer), onclick: () => choose({ layer: i, cell: null }),
-    }, words("layer", { n: i + 1 }))));
+    }, title)));
   const small = block.weights.map((map, n) => {
-    const canvas = make("canvas", { "aria-hidden": "true" }), key = `${layer},${n}`;
-    drawMatrix(canvas, map, run.T, run.T, share);
+    const canvas = make("canvas", { "aria-hidden": "true" }), key = `${block.key},${n}`;
+    drawMatrix(canvas, map, T, S, share);
     const isOff = state.off.has(key);
     return make("div", { class: "head" + (isOff ? " off" : "") },
       make("button", { type: "button", class: "map", "aria-pressed": String(n === head), onclick: () => choose({ head: n, cell: null }),
         "aria-label": words("head", { n: n + 1 }) }, canvas, make("span", {}, words("head", { n: n + 1 }))),
       state.model ? make("button", { type: "button", class: "switch", role: "switch", "aria-checked": String(!isOff),
-        "aria-label": words("layer", { n: layer + 1 }) + ", " + words("head", { n: n + 1 }), onclick: () => toggle(key) },
+        "aria-label": block.title + ", " + words("head", { n: n + 1 }), onclick: () => toggle(key) },
         words(isOff ? "off" : "on")) : "");
   });
   const canvas = make("canvas", { class: "large", tabindex: "0", role: "img", "aria-describedby": "looks",
-    "aria-label": words("layer", { n: layer + 1 }) + ", " + words("head", { n: head + 1 }) });
+    "aria-label": block.title + ", " + words("head", { n: head + 1 }) });
   const looks = make("p", { id: "looks", "aria-live": "polite" }, " ");
   const map = block.weights[head];
   let find = null;
@@ -136,8 +171,8 @@ function blockStep() {
     if (!cell) return;
     state.cell = cell;
     const [t, s] = cell;
-    looks.textContent = words("looks", { query: quoted(state.ids[t]), key: quoted(state.ids[s]), share: percent(map[t * run.T + s]) });
-    find = drawHead(canvas, map, names, cell);
+    looks.textContent = words("looks", { query: `“${rows[t]}”`, key: `“${columns[s]}”`, share: percent(map[t * S + s]) });
+    find = drawHead(canvas, map, rows, columns, cell);
   };
   canvas.addEventListener("pointermove", (event) => {
     const at = find(event.offsetX, event.offsetY);
@@ -148,22 +183,23 @@ function blockStep() {
     const by = steps[event.key];
     if (!by) return;
     event.preventDefault();
-    const [t, s] = state.cell ?? [run.T - 1, run.T - 1];
-    const within = (i) => Math.min(run.T - 1, Math.max(0, i));
-    point([within(t + by[0]), within(s + by[1])]);
+    const [t, s] = state.cell ?? [T - 1, S - 1];
+    const within = (i, n) => Math.min(n - 1, Math.max(0, i));
+    point([within(t + by[0], T), within(s + by[1], S)]);
   });
   const large = figure(`attention_${layer + 1}_${head + 1}`, "", () => canvas, make("div", { class: "frame" }, canvas, looks),
-    { layer: layer + 1, head: head + 1, tokens: state.ids.map((id) => DATA.names[id]), weights: map });
+    { block: block.title, head: head + 1, tokens: rows, ...(S === T && rows === columns ? {} : { source: columns }), weights: map });
   requestAnimationFrame(() => {
-    find = drawHead(canvas, map, names, state.cell);
+    find = drawHead(canvas, map, rows, columns, state.cell);
     point(state.cell);
   });
-  const F = block.hidden.length / run.T;
-  return step("block", "blockText", `(T, D) → (N, T, T) → (T, D) = (${config.num_heads}, ${run.T}, ${run.T}) → (${run.T}, ${config.d_model})`,
+  const F = block.hidden ? block.hidden.length / T : 0, keys = rows === columns ? "T" : "S";
+  const neurons = F ? matrix(`feed_forward_${layer + 1}`, scaled(block.hidden), T, F, signed,
+    words(F === config.d_ff ? "mlp" : "mlpPooled", { F: config.d_ff.toLocaleString() })) : "";
+  return step("block", state.source ? "blockBothText" : "blockText",
+    `(T, D) → (N, T, ${keys}) → (T, D) = (${config.num_heads}, ${T}, ${S}) → (${T}, ${config.d_model})`,
     { L: config.num_layers }, tabs, make("p", { class: "note" }, words("heads")),
-    make("div", { class: "heads" }, ...small), large,
-    matrix(`feed_forward_${layer + 1}`, scaled(block.hidden), run.T, F, signed,
-      words(F === config.d_ff ? "mlp" : "mlpPooled", { F: config.d_ff.toLocaleString() })));
+    make("div", { class: "heads" }, ...small), large, neurons);
 }
 
 function lensStep() {
@@ -264,11 +300,16 @@ function renderBlock() {
   });
 }
 
+function heading(key) {
+  if (key === "intro" && !state.model) return "introRecorded";
+  return key === "text" && state.source ? "source" : key;
+}
+
 function renderAll() {
   document.documentElement.lang = state.language;
   $("language").textContent = words("language");
   for (const element of document.querySelectorAll("[data-t]"))
-    element.textContent = words(element.dataset.t === "intro" && !state.model ? "introRecorded" : element.dataset.t);
+    element.textContent = words(heading(element.dataset.t));
   step.count = 0;
   const steps = [tokensStep(), embeddingStep(), blockStep()];
   if (DATA.kind !== "label") steps.push(lensStep());
@@ -280,7 +321,8 @@ function renderAll() {
 function status() {
   const params = DATA.num_params.toLocaleString();
   const parts = [words(state.model ? "status" : "statusRecorded", { params, ms: state.ms?.toFixed(0) })];
-  const isReference = String(state.ids) === String(DATA.ids) && state.off.size === 0;
+  const isReference = String(state.ids) === String(DATA.ids)
+    && String(state.source) === String(DATA.source ?? null) && state.off.size === 0;
   if (state.model && isReference) {
     const { position, values } = DATA.reference;
     const from = position === null ? state.run.logits : logitsAt(position);
@@ -292,7 +334,7 @@ function status() {
 
 function compute() {
   const start = performance.now();
-  if (state.model) state.run = state.model.forward(state.ids, state.off);
+  if (state.model) state.run = state.model.forward(state.ids, state.off, null, state.source);
   state.position = Math.min(state.position, state.ids.length - 1);
   state.ms = performance.now() - start;
 }
@@ -312,7 +354,7 @@ function toggle(key) {
 function retoken(ids) {
   state.ids = ids.slice(0, T_MAX);
   state.cell = null;
-  if (state.encoder) $("text").value = state.encoder.text(state.ids);
+  if (state.encoder && !state.source) $("text").value = state.encoder.text(state.ids);
   compute();
   render();
 }
@@ -329,9 +371,14 @@ function typed() {
   if (ids.length > T_MAX) return complain(words("tooLong", { limit: T_MAX, n: ids.length }));
   if (DATA.kind === "mask" && !ids.includes(DATA.mask)) return complain(words("noMask", { mask: DATA.names[DATA.mask] }));
   complain(null);
-  state.ids = ids;
   state.cell = null;
-  state.position = DATA.kind === "mask" ? ids.indexOf(DATA.mask) : ids.length - 1;
+  if (state.source) {
+    state.source = ids;
+    state.ids = state.model.written(ids, DATA.start, DATA.end, T_MAX);
+  } else {
+    state.ids = ids;
+  }
+  state.position = state.source ? state.ids.length - 1 : DATA.kind === "mask" ? ids.indexOf(DATA.mask) : ids.length - 1;
   compute();
   render();
 }
@@ -350,7 +397,7 @@ async function open() {
     state.lens = () => state.model.lens(state.run, state.position).map(top5);
     const encoder = DATA.tokenizer && new Encoder(DATA.tokenizer);
     // Only an encoder that cuts the text as jaxlm does is used.
-    if (encoder && String(encoder.encode(DATA.text)) === String(DATA.ids)) state.encoder = encoder;
+    if (encoder && String(encoder.encode(DATA.text)) === String(DATA.source ?? DATA.ids)) state.encoder = encoder;
   } else {
     state.run = recordedRun(bytes, DATA.recorded);
     state.lens = () => DATA.recorded.lens.map((place) => place[state.position].map(([id, part]) => ({ id, share: part })));
@@ -368,6 +415,7 @@ async function open() {
     width = innerWidth;
   });
   compute();
+  if (state.source) state.layer = views().length - 1; // where the target reads the source
   render();
   readyAt = performance.now();
   document.documentElement.dataset.ready = "yes";
