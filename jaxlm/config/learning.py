@@ -148,6 +148,18 @@ class TrainConfig(Section):
         "log the norms of each layer's parameters, gradients and updates too",
         role="cadence",
     )
+    skip_spikes: float | None = option(
+        None,
+        "skip updates whose loss lies this many standard deviations, such as 6, above the mean of "
+        "the last 128; null: only those that are no numbers",
+        "positive",
+    )
+    rollback_after: int | None = option(
+        3,
+        "updates skipped in a row after which the run goes back to its last checkpoint and passes "
+        "their batches over; null: never",
+        "in [1, 1000]",
+    )
     patience: int | None = option(
         None,
         "stop after this many evaluations without a better val loss; null: never",

@@ -27,6 +27,7 @@ from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.goodput import Goodput
+from jaxlm.training.guard import make_guard
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_optimizer, make_schedule
 from jaxlm.training.resolve import load_source, resolve
@@ -73,18 +74,16 @@ def fit(
             return load(run.path, model=model, base=base)
         goes_on = run.path if todo == "resume" else None
         config, task, given, heritage = resolve(config, task, objective, goes_on)
-        if model is None:
-            module = make_model(config.model)
-        else:
-            module = model if isinstance(model, nn.Module) else model(config.model)
+        make = make_model if model is None else model
+        module = make if isinstance(make, nn.Module) else make(config.model)
         mesh = make_mesh(config.parallel)
         refuse_large_batch(config, mesh)
         with own_errors_told(own, {}):
             first = task.train_batch(0)
         with own_errors_told(own, first):
-            loss = task.objective
             with goodput.spent("compiling"):
-                made = compile_and_start(config, module, loss, first, optimizer, given, mesh)
+                parts = (config, module, task.objective, first, optimizer, given, mesh)
+                made = compile_and_start(*parts)
             trainer = Trainer(run, config, task, *made, heritage, goodput)
             try:
                 if todo == "start":
@@ -265,6 +264,7 @@ def compile_and_start(
             schedule=schedule,
             mesh=mesh,
             log_norms=train.log_norms,
+            guard=make_guard(train),
         )
 
     key = jax.random.key(config.run.seed)

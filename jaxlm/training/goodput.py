@@ -5,9 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
-from jaxlm.files import RowFile, read_rows_of
-from jaxlm.training.run_directory import RESTARTS, RunDirectory
-
 Part = Literal[
     "steps",  # updates, and whatever the loop waits for them
     "compiling",  # the programs compiled before the first step
@@ -30,7 +27,7 @@ class Goodput:
     """
 
     def __init__(self):
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._part: Part = "other"
         self._since = time.perf_counter()
 
@@ -43,30 +40,25 @@ class Goodput:
         finally:
             self._switch(before)
 
-    def seconds(self) -> dict[Part, float]:
+    def seconds(self) -> dict[str, float]:
         """The seconds of each part up to now."""
         self._switch(self._part)
         return dict(self._seconds)
 
-    def restore(
-        self, run: RunDirectory, step: int, kept: Mapping[str, float], clock: float
-    ) -> None:
-        """Add the times `kept` with the checkpoint of a step, and what was lost after it.
-
-        `clock` are the seconds that metrics had counted at the checkpoint. Called before the rows
-        after it are cut: the last of them tells how far the process came.
-        """
-        last = run.last_row()
-        restarts = RowFile(run.path / RESTARTS)
-        if last is not None and last["step"] > step:
-            lost = max(0.0, last.get("seconds", clock) - clock)
-            restarts.append({"step": step, "reached": last["step"], "seconds": round(lost, 3)})
-        content = restarts.path.read_bytes() if restarts.path.exists() else b""
-        for name, value in (kept or {"other": clock}).items():
+    def restore(self, kept: Mapping[str, float], lost: float) -> None:
+        """Add the times `kept` with the checkpoint of an earlier process, and all that was lost."""
+        for name, value in kept.items():
             if name in self._seconds:
                 self._seconds[name] += value
-        rows, _ = read_rows_of(content)
-        self._seconds["lost_to_restarts"] = sum(row["seconds"] for row in rows)
+        self._seconds["lost_to_restarts"] = lost
+
+    def roll_back(self, kept: Mapping[str, float]) -> float:
+        """Count what came after a checkpoint with these times as lost; the seconds of it."""
+        now = self.seconds()
+        before = {name: kept.get(name, 0.0) for name in PARTS if name != "lost_to_restarts"}
+        lost = sum(now.values()) - sum(before.values())
+        self._seconds = {**before, "lost_to_restarts": lost}
+        return lost - now["lost_to_restarts"]
 
     def report(self) -> dict[str, float]:
         """The wall seconds of the run, and the share that each part has of them."""

@@ -11,6 +11,7 @@ import jax
 from jaxlm.config import JaxlmError
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Scores
+from jaxlm.training.guard import Skips
 from jaxlm.training.loggers import Loggers
 from jaxlm.training.run_directory import MetricsRow, RunDirectory
 from jaxlm.training.state import Metrics
@@ -42,6 +43,8 @@ class History:
     def restore(self, rows: list[MetricsRow], step: int, seconds: float) -> None:
         """Go on from the rows up to a checkpoint's step, and the seconds the run had taken."""
         self.rows, self.saved_step, self._seconds_before = rows, step, seconds
+        self._began = time.perf_counter()
+        self.best, self.evaluations_since_best, self.last_val = -math.inf, 0, None
         for row in rows:
             if row["split"] == "val":
                 self._judge(row)
@@ -66,12 +69,15 @@ class History:
         """Tokens trained on in so many steps."""
         return round(step * self.task.step_tokens)
 
-    def add_step(self, step: int, metrics: Metrics) -> tuple[float, float]:
-        """Write the row of an update, and return its loss and tokens/s; waits for the device.
+    def add_step(self, step: int, metrics: Metrics) -> tuple[float, float, Skips | None]:
+        """Write the row of an update; waits for the device.
 
-        Raises: TrainingError where the loss is no finite number.
+        Returns its loss, tokens/s, and which updates were skipped up to it, where a guard looks.
         """
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        found = jax.device_get(metrics)
+        guard = {name: found.pop(f"guard_{name}", None) for name in Skips._fields}
+        skips = None if guard["steps"] is None else Skips(**guard)
+        values = {name: float(value) for name, value in found.items()}
         now = time.perf_counter()
         speed = (step - self._clock_step) * self.task.step_tokens / (now - self._clock)
         self._clock, self._clock_step = now, step
@@ -80,17 +86,14 @@ class History:
         if self.mfu_per_speed is not None:
             row["mfu"] = round(speed * self.mfu_per_speed, 4)
         row["epoch"] = self.task.epochs_at(step)
-        self.refuse_divergence(f"the loss became {values['loss']}", step, values["loss"])
+        if skips is not None and skips.skipped:
+            row["skipped"] = int(skips.skipped)
         self._record(row)
-        return values["loss"], speed
+        return values["loss"], speed, skips
 
     def add_evaluation(self, step: int, measured: Scores) -> bool:
-        """Write the row of an evaluation, and return whether its score is the best so far.
-
-        Raises: TrainingError where the loss is no finite number.
-        """
+        """Write the row of an evaluation, and return whether its score is the best so far."""
         row: MetricsRow = {"step": step, "split": "val"} | measured
-        self.refuse_divergence(f"the validation loss is {row['loss']}", step, row["loss"])
         before = self.best
         self._judge(self._record(row | {"tokens": self.tokens(step)}))
         return self.best > before
@@ -107,7 +110,7 @@ class History:
 
     def _judge(self, row: MetricsRow) -> None:
         """Compare an evaluation with the best one; a score that is no number is the worst."""
-        score = self.task.score(row)
+        score = None if row["loss"] is None else self.task.score(row)
         score = -math.inf if score is None or math.isnan(score) else score
         better = self.last_val is None or score > self.best
         self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1

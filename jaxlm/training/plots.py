@@ -24,6 +24,7 @@ def plot_losses(path: Path, rows: list[dict[str, Any]], baselines: Mapping[str, 
     }
     for split, style in styles.items():
         points = [(row["step"], row["loss"]) for row in rows if row["split"] == split]
+        points = [(step, loss) for step, loss in points if loss is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=split, **style)
     for order, loss in baselines.items():

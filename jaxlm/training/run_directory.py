@@ -38,12 +38,13 @@ FILES = (
     RESTARTS,
     *ROWS,
 )
-CHECKPOINTS, LOCK, PROFILE = "checkpoints", ".lock", "profile"
+CHECKPOINTS, LOCK, PROFILE, SKIPPED = "checkpoints", ".lock", "profile", "skipped"
 # Folders beside the checkpoints, and the names of the files that a run writes in them.
 FOLDERS = {
     PROFILE: r".*\.(pb|json\.gz)",
     "tensorboard": r"events\.out\.tfevents\..*",
     "wandb": r".*",
+    SKIPPED: r"batch_\d+\.npz",
 }
 STEP = re.compile(rf"\d+(\.damaged|{re.escape(UNFINISHED)}.*)?|{TEMPORARY.pattern}", re.ASCII)
 # A run whose config differs only in these, and has less of them, is lengthened.

@@ -18,6 +18,7 @@ from jaxlm.config import FinetuneConfig, JaxlmError
 from jaxlm.models.parameters import add_lora, count_layers
 from jaxlm.parallel import divided_activations
 from jaxlm.tasks.task import Arrays, Objective, Params, Sums
+from jaxlm.training.guard import Guard, Skips, chosen
 from jaxlm.training.norms import layer_norms
 from jaxlm.training.optimizers import Schedule
 from jaxlm.training.trainable import joined, overlay, split, trained_paths
@@ -55,6 +56,7 @@ class TrainState:
     ema: Params | None
     recent: "Recent | None" = flax.struct.field(default=None, kw_only=True)
     frozen: Params = flax.struct.field(default_factory=dict, kw_only=True)  # all others
+    guard: Guard | None = flax.struct.field(default=None, kw_only=True)  # None: all are applied
     model: nn.Module = flax.struct.field(pytree_node=False)
     optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
     objective: Objective = flax.struct.field(pytree_node=False)
@@ -66,7 +68,10 @@ class TrainState:
 
 
 def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
-    """One update. The metrics are means over the batch, computed with the params before it."""
+    """One update. The metrics are means over the batch, computed with the params before it.
+
+    A guard may skip the update; the step counts all the same.
+    """
     key = jax.random.fold_in(state.key, state.step)
     grads, sums = accumulated_gradients(state, batch, key)
     count = jnp.maximum(sums.pop("count"), 1)
@@ -80,10 +85,17 @@ def train_step(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
     metrics["grad_norm"] = optax.tree.norm(grads)
     if state.log_norms:
         metrics |= layer_norms(state.params, grads, updates)
+    guard, applied = state.guard, state.step
+    if guard is not None:
+        applied -= guard.skipped  # the optimizer does not count skipped updates
+        apply, guard = guard.judge(metrics["loss"], metrics["grad_norm"], state.step)
+        new, old = (params, opt_state, ema), (state.params, state.opt_state, state.ema)
+        params, opt_state, ema = chosen(apply, new, old)
+        metrics |= {f"guard_{name}": getattr(guard, name) for name in Skips._fields}
     if state.schedule is not None:
-        metrics["learning_rate"] = jnp.asarray(state.schedule(state.step), jnp.float32)
+        metrics["learning_rate"] = jnp.asarray(state.schedule(applied), jnp.float32)
     state = dataclasses.replace(
-        state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+        state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema, guard=guard
     )
     return state, metrics
 
@@ -181,6 +193,7 @@ def init_state(
     schedule: Schedule | None = None,
     mesh: Mesh | None = None,
     log_norms: bool = False,
+    guard: Guard | None = None,
 ) -> TrainState:
     """The state at step 0. Initial weights and dropout get different keys, derived from `key`.
 
@@ -219,6 +232,7 @@ def init_state(
         schedule=schedule,
         mesh=mesh,
         log_norms=log_norms,
+        guard=guard,
     )
 
 
@@ -236,6 +250,8 @@ def to_items(
         rest["params"] = state.params
     if state.recent is not None:
         rest["recent"] = {"params": state.recent.params, "count": state.recent.count}
+    if state.guard is not None:
+        rest["guard"] = state.guard.items()
     params = joined(averaged, state.frozen)
     return params if own is None else split(params, own)[0], rest
 
@@ -248,6 +264,8 @@ def from_items(state: TrainState, params: Params, rest: dict[str, Any]) -> Train
     changes = {"params": averaged, "frozen": frozen} | rest
     if "recent" in changes:
         changes["recent"] = Recent(**changes["recent"])
+    if "guard" in changes and state.guard is not None:
+        changes["guard"] = dataclasses.replace(state.guard, **changes["guard"])
     return dataclasses.replace(state, **changes, ema=ema)
 
 

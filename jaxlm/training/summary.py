@@ -14,6 +14,7 @@ def run_summary(history: History, steps: int, known: Mapping[str, Any]) -> dict[
     over all processes.
     """
     losses = [row["loss"] for row in history.rows if row["split"] == "val"]
+    losses = [loss for loss in losses if loss is not None]
     tokens, seconds = history.tokens(steps), history.seconds
     summary = {
         "best_val_loss": min(losses, default=None),

@@ -3,18 +3,14 @@
 import math
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 import jax
 
 from jaxlm.artifact import Loaded
-from jaxlm.base_model import BaseModel, base_from_meta
-from jaxlm.checkpoint import PARAMS, STATE, Checkpoints, restore_newest
-from jaxlm.config import Config, to_mapping
-from jaxlm.files import WriteError, to_json
+from jaxlm.config import Config
+from jaxlm.files import to_json
 from jaxlm.loading import load
 from jaxlm.models.parameters import flops_per_token, merge_lora
 from jaxlm.parallel import described, mesh_sizes
@@ -22,26 +18,25 @@ from jaxlm.runtime import peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line
+from jaxlm.training.faults import StuckError, batch_of, keep_batch
 from jaxlm.training.goodput import Goodput, goodput_line
+from jaxlm.training.guard import Skips, fetch_skips
 from jaxlm.training.history import History
 from jaxlm.training.loggers import open_loggers
 from jaxlm.training.plots import plot_losses
 from jaxlm.training.prefetch import Prefetch
 from jaxlm.training.profiling import Profiler
-from jaxlm.training.recorded_config import recorded
 from jaxlm.training.resolve import Heritage
-from jaxlm.training.run_directory import PROFILE, RunDirectory, RunError
+from jaxlm.training.run_directory import PROFILE, SKIPPED, RunDirectory
+from jaxlm.training.saving import Saving
 from jaxlm.training.state import (
     Metrics,
     TrainState,
     evaluation_params,
-    from_items,
     remembered,
-    to_items,
-    worst_value,
 )
 from jaxlm.training.summary import run_summary
-from jaxlm.training.trainable import memory_report, own_paths
+from jaxlm.training.trainable import memory_report
 
 Update = Callable[[TrainState, Arrays], tuple[TrainState, Metrics]]
 
@@ -67,110 +62,117 @@ class Trainer:
         self.goodput = goodput or Goodput()
         self.run, self.config, self.task = run, config, task
         self.state, self.update, self.heritage = state, update, heritage
-        self.own = own_paths(state.params, state.frozen, heritage.paths)
         self.step = int(state.step)  # of the updates handed to the device
         self.num_params = sum(x.size for x in jax.tree.leaves((state.params, state.frozen)))
         self.memory = memory_report(state.params, state.frozen, state.opt_state)
         flops = flops_per_token(config.model, self.num_params, config.data.seq_len)
         peak = peak_flops(math.prod(mesh_sizes(state.mesh).values()))
         self.history = History(run, task, None if peak is None else flops / peak)
+        self.saving = Saving(run, config, task, state, heritage, self.history, self.goodput)
+        self._skipped = 0  # updates, as far as the loop has looked
+        self._goes_back = config.train.rollback_after
+        self._put_off: set[str] = set()
         self._pending: tuple[int, Metrics] | None = None  # a row that is not fetched yet
-        self._checkpoints: Checkpoints | None = None
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        if self._checkpoints is None:
-            self._checkpoints = Checkpoints(self.run.checkpoints)
-        return self._checkpoints
-
-    @cached_property
-    def base(self) -> BaseModel | None:
-        """The model that the checkpoints stand on; None where they hold all weights."""
-        if self.own is None:
-            return None
-        return self.heritage.base(self.config, self.own, self.state.frozen, self.run.path)
 
     def restore(self) -> None:
         """Take the state of the newest checkpoint that is whole, and cut what came after it."""
+        self._take(self.saving.restore(self.state))
 
-        def targets(meta: dict[str, Any]) -> dict[str, Any]:
-            self._refuse_other_data(meta)
-            base = base_from_meta(meta)
-            return dict(zip((PARAMS, STATE), to_items(self.state, base and base.own), strict=True))
-
-        items, meta = restore_newest(self.run.checkpoints, targets)
-        self.state = from_items(self.state, items[PARAMS], items[STATE])
-        # A run that an earlier version began goes on to hold all weights.
-        base = base_from_meta(meta)
-        self.base = base and self.heritage.place(base, self.config, self.run.path)
-        self.step = int(self.state.step)
-        self.goodput.restore(self.run, self.step, meta.get("goodput", {}), meta["seconds"])
-        rows = self.run.rewind(self.step, meta.get("rows", {}))
-        self.history.restore(rows, self.step, meta["seconds"])
-
-    def _refuse_other_data(self, meta: dict[str, Any]) -> None:
-        if meta["data"] != self.task.fingerprint:
-            raise RunError(
-                f"the data or tokenizer of {self.run.path} has changed since step {meta['step']}; "
-                "restore it, choose another run.dir, or --run.overwrite true to start anew"
-            )
+    def _take(self, state: TrainState) -> None:
+        """Go on from a state that was restored."""
+        self.state, self.step, self._pending, self._put_off = state, int(state.step), None, set()
+        self._skipped = 0 if state.guard is None else int(state.guard.skipped)
 
     def train(self, interrupted: Callable[[], bool]) -> None:
         """Run to the last step or to early stopping; KeyboardInterrupt after saving."""
         train, first = self.config.train, self.step
-        if first == train.steps or self._out_of_patience():
+        if self._is_done():
             return
-        self.history.start_clock(first)
+        # Saving needs Orbax, which is slow to import: beside the first steps.
+        imports = {"target": import_module, "args": ("orbax.checkpoint",), "daemon": True}
+        self._beside: threading.Thread | None = threading.Thread(**imports)
         with (
             self.goodput.spent("steps"),
-            Prefetch(self.task, self.config.model, first, train.steps, self.state.mesh) as batches,
             TrainingConsole(train.steps, first) as self.console,
-            Profiler(train.profile, self.run.path / PROFILE) as profiler,
+            Profiler(train.profile, self.run.path / PROFILE) as self.profiler,
             open_loggers(self.config, self.run.path, first) as self.history.loggers,
         ):
             self._introduce()
-            profiler.look(first, self.state)
-            while self.step < train.steps and not self._out_of_patience():
-                batch = self._next_batch(batches)
-                with profiler.step(self.step):
-                    self.state, metrics = self.update(self.state, batch)
-                self.step += 1
-                if file := profiler.look(self.step, self.state):
-                    self.console.say(f"wrote {file}; open it at ui.perfetto.dev")
-                if self.step == first + 1:
-                    # Saving needs Orbax, which is slow to import: beside the first steps.
-                    imports = {"target": import_module, "args": ("orbax.checkpoint",)}
-                    threading.Thread(**imports, daemon=True).start()
-                self.console.advance(self.step)
-                if self.step % train.log_every == 0 or self.step == train.steps:
-                    self._log(self.step, metrics)
-                stop = interrupted()
-                self._evaluate_and_save(self.step, stop)
-                if stop:
-                    self.checkpoints.wait()
-                    again = "the same command"
-                    again += " without --run.overwrite" if self.config.run.overwrite else ""
-                    told = f"saved at step {self.step}; {again} goes on from there"
-                    self.console.say(told)
-                    raise KeyboardInterrupt(told)
-            if self.history.saved_step < self.step:
-                with self.goodput.spent("checkpoints"):
-                    self._save(self.step)
+            self.profiler.look(first, self.state)
+            while not self._is_done():
+                self.history.start_clock(self.step)
+                places = self.step, train.steps, self.state.mesh, self.saving.restarts.passed_over
+                with Prefetch(self.task, self.config.model, *places) as self.batches:
+                    try:
+                        self._run_steps(interrupted)
+                    except StuckError as stuck:
+                        self._roll_back(stuck.args[0])
 
-    def _next_batch(self, batches: Prefetch) -> Arrays:
+    def _is_done(self) -> bool:
+        train, waited = self.config.train, self.history.evaluations_since_best
+        out_of_patience = train.patience is not None and waited >= train.patience
+        return self.step >= train.steps or out_of_patience
+
+    def _run_steps(self, interrupted: Callable[[], bool]) -> None:
+        """Update, log, evaluate and save to the end. Raises: StuckError, KeyboardInterrupt."""
+        train = self.config.train
+        while not self._is_done():
+            batch = self._next_batch()
+            with self.profiler.step(self.step):
+                self.state, metrics = self.update(self.state, batch)
+            self.step += 1
+            if file := self.profiler.look(self.step, self.state):
+                self.console.say(f"wrote {file}; open it at ui.perfetto.dev")
+            if self._beside is not None:
+                self._beside.start()
+                self._beside = None
+            self.console.advance(self.step)
+            if self.step % train.log_every == 0 or self.step == train.steps:
+                self._log(self.step, metrics)
+            self._do(self._due(self.step, interrupted()))
+        if self.history.saved_step < self.step:
+            with self.goodput.spent("checkpoints"):
+                self._save(self.step)
+
+    def _roll_back(self, skips: Skips) -> None:
+        """Go back to the last checkpoint, to pass over the batches that were skipped since."""
+        reached = self.step
+        with self.goodput.spent("checkpoints"):
+            self._take(self.saving.roll_back(self.state, reached, skips))
+        batches = ", ".join(map(str, self.saving.restarts.rows[-1]["passed_over"]))
+        self.console.say(
+            f"step {reached}: {skips.in_a_row} updates in a row were skipped; going back to step "
+            f"{self.step}, and passing over the batches {batches}"
+        )
+
+    def _look_at(self, skips: Skips) -> None:
+        """Keep the batches of updates that were skipped since the last look, and tell them.
+
+        Raises: StuckError where so many in a row were that the run has to go back.
+        """
+        new, self._skipped = int(skips.skipped) - self._skipped, int(skips.skipped)
+        for step in skips.last(new):
+            number = batch_of(step, self.saving.restarts.passed_over)
+            kept = keep_batch(self.run.path / SKIPPED, number, self.batches.again(number))
+            self.console.say(
+                f"step {step + 1}: the update is skipped, as its loss or gradients are no numbers "
+                "or the loss is a spike" + (f"; its batch is {kept}" if kept else "")
+            )
+        if self._goes_back and skips.in_a_row >= self._goes_back:
+            raise StuckError(skips)
+
+    def _next_batch(self) -> Arrays:
         """The next batch; what the device waits for it is counted."""
-        if not batches.is_ready():
-            step: Any = self.state.step
-            batches.wait(step.is_ready)
-            with self.goodput.spent("waiting_for_data"):
-                return batches.take()
-        return batches.take()
+        if self.batches.is_ready():
+            return self.batches.take()
+        step: Any = self.state.step
+        self.batches.wait(step.is_ready)
+        with self.goodput.spent("waiting_for_data"):
+            return self.batches.take()
 
     def close(self) -> None:
         """Wait for what is being saved, as when the run ends early."""
-        if self._checkpoints is not None:
-            with suppress(WriteError):
-                self._checkpoints.close()
+        self.saving.close()
 
     def finish(self, model: Any) -> Loaded:
         """Wait for the last checkpoint, draw loss.png, write summary.json; return the best model.
@@ -178,14 +180,14 @@ class Trainer:
         `model` is that of `jaxlm.load`. The summary, written last, marks the run as finished.
         """
         with self.goodput.spent("checkpoints"):
-            self.checkpoints.wait()
-            self.checkpoints.close()
+            self.saving.checkpoints.wait()
+            self.saving.checkpoints.close()
         # The base is in memory: it is not looked for.
         given, merged = self.state.frozen, self.heritage.merged
         base = Loaded(
             self.state.model, given, self.task.tokenizer, self.config.model, merged=merged
         )
-        best = load(self.run.path, model=model, base=base if self.base else None)
+        best = load(self.run.path, model=model, base=base if self.saving.base else None)
         own = self.task.summary(best)
         history, steps = self.history, int(self.state.step)
         plot_losses(self.run.path / "loss.png", history.rows, own.get("baselines") or {})
@@ -218,28 +220,55 @@ class Trainer:
         if self._pending is not None:
             step, metrics = self._pending
             self._pending = None
-            self.console.show(step, *self.history.add_step(step, metrics))
+            loss, speed, skips = self.history.add_step(step, metrics)
+            self.console.show(step, loss, speed)
+            if skips is not None:
+                self._look_at(skips)
 
-    def _evaluate_and_save(self, step: int, stop: bool) -> None:
-        """Evaluate, sample and save, where the step is due for it; with `stop`, save anyway."""
+    def _due(self, step: int, stop: bool) -> set[str]:
+        """What is to be done after a step, or was put off until now."""
         train, sample = self.config.train, self.config.sample
         ending = step == train.steps
-        evaluates = step % train.eval_every == 0 or ending
-        samples = sample.every and (step % sample.every == 0 or ending)
-        saves = step % train.checkpoint_every == 0 or ending or stop
-        if not (evaluates or samples or saves):
+        due = {
+            "evaluate": step % train.eval_every == 0 or ending,
+            "sample": sample.every and (step % sample.every == 0 or ending),
+            "save": step % train.checkpoint_every == 0 or ending or stop,
+            "stop": stop,
+        }
+        return self._put_off | {name for name, holds in due.items() if holds}
+
+    def _do(self, due: set[str]) -> None:
+        """Evaluate, sample, save and stop, as far as it is due.
+
+        While updates are being skipped it is put off, so that a run never goes back to a checkpoint
+        from amidst them: where it goes back to then makes no difference.
+        """
+        if not due:
             return
+        step, self._put_off = self.step, set()
         self._fetch()
+        if self.state.guard is not None:
+            skips = fetch_skips(self.state.guard)
+            self._look_at(skips)
+            if skips.in_a_row and self._goes_back and step < self.config.train.steps:
+                self._put_off = due
+                return
         with self.history.pause():
-            if evaluates:
+            if "evaluate" in due:
                 self.state = remembered(self.state)
-            improved = evaluates and self._evaluate(step)
-            if samples:
+            improved = "evaluate" in due and self._evaluate(step)
+            if "sample" in due:
                 with self.goodput.spent("sampling"):
                     self._sample(step)
-            if improved or saves:
+            if improved or "save" in due:
                 with self.goodput.spent("checkpoints"):
                     self._save(step)
+        if "stop" in due:
+            self.saving.checkpoints.wait()
+            again = " without --run.overwrite" * self.config.run.overwrite
+            told = f"saved at step {step}; the same command{again} goes on from there"
+            self.console.say(told)
+            raise KeyboardInterrupt(told)
 
     def _evaluate(self, step: int) -> bool:
         """Write the row of the whole validation split; return whether it is the best so far."""
@@ -265,34 +294,6 @@ class Trainer:
             self.console.say(indent(prompt + between + text))
 
     def _save(self, step: int) -> None:
-        """Start to write a checkpoint.
-
-        Raises: TrainingError, before anything is written, where a loss or a weight is no number.
-        """
+        """Start to write a checkpoint. Raises: TrainingError where a weight is no number."""
         self._fetch()
-        params, rest = to_items(self.state, self.base and self.base.own)
-        worst = float(worst_value((params, rest.get("params")), rest["opt_state"]))
-        self.history.refuse_divergence(f"a weight became {worst}", step, worst)
-        val = self.history.last_val
-        val = val if val is not None and val["step"] == step else None
-        merit = self.task.score(val) if val else None
-        meta = {
-            "step": step,
-            "config": to_mapping(recorded(self.config)),
-            "tokenizer": self.task.tokenizer.saved(),
-            "data": self.task.fingerprint,
-            "val_loss": val["loss"] if val else None,
-            "merit": merit if merit is not None and math.isfinite(merit) else None,
-            "rows": self.run.marks(),
-            "seconds": self.history.seconds,
-            "goodput": self.goodput.seconds(),
-            "origin": dict(self.heritage.origin),
-            "trained": self.own,
-            "base": self.base and self.base.to_meta(),
-        }
-        self.checkpoints.save(step, params, rest, meta)
-        self.history.saved_step = step
-
-    def _out_of_patience(self) -> bool:
-        patience = self.config.train.patience
-        return patience is not None and self.history.evaluations_since_best >= patience
+        self.saving.save(step, self.state)

@@ -134,7 +134,7 @@ def test_a_run_goes_on_exactly_from_a_base_that_moved(home, lora, tmp_path, monk
     folder, _, config = lora
 
     def cut(self, step):
-        self.checkpoints.wait()
+        self.saving.checkpoints.wait()
         raise InterruptedError
 
     with monkeypatch.context() as patch:

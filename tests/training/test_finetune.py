@@ -114,7 +114,7 @@ def test_a_resumed_tuning_is_the_undisturbed_one(
     def stop(self, step):
         calls.append(step)
         if len(calls) == 2:
-            self.checkpoints.wait()
+            self.saving.checkpoints.wait()
             raise Stop
         return evaluate(self, step)
 

@@ -8,9 +8,9 @@ import pytest
 
 from jaxlm.config import ModelConfig
 from jaxlm.training import fit
+from jaxlm.training.faults import Restarts
 from jaxlm.training.goodput import PARTS, Goodput, goodput_line
 from jaxlm.training.prefetch import Prefetch
-from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.trainer import Trainer
 from tests.training.runs import tiny
 
@@ -42,7 +42,8 @@ def test_only_a_wait_with_nothing_on_the_device_is_one_for_data(idle, waited):
     loop = SimpleNamespace(goodput=Goodput(), state=SimpleNamespace())
     loop.state.step = SimpleNamespace(is_ready=lambda: idle)
     with Prefetch(Slow(), ModelConfig(vocab_size=9), 0, 3) as batches:
-        Trainer._next_batch(loop, batches)
+        loop.batches = batches
+        Trainer._next_batch(loop)
     assert (loop.goodput.seconds()["waiting_for_data"] > 0.03) is waited
 
 
@@ -75,17 +76,30 @@ def test_times_are_kept_over_a_kill_and_what_was_done_again_is_lost(tmp_path, mo
     assert told[-2] == goodput_line(goodput)
 
 
-def test_what_is_lost_adds_up_over_kills_and_older_checkpoints_have_no_times(tmp_path):
-    with RunDirectory(tiny(tmp_path)) as run:
-        for _ in range(2):
-            row = {"step": 8, "split": "train", "seconds": 5.0}
-            run.append("metrics.jsonl", row)
-            goodput = Goodput()
-            goodput.restore(run, 6, {}, 3.0)
-            run.rewind(6, {})
+def test_what_is_lost_adds_up_over_restarts(tmp_path):
+    restarts = Restarts(tmp_path / "restarts.jsonl")
+    restarts.note(6, 8, 2.0)
+    restarts.note(6, 9, 2.5, passed_over=[7, 8])
+    again = Restarts(tmp_path / "restarts.jsonl")
+    assert (again.lost_seconds, again.passed_over) == (4.5, [7, 8])
+    goodput = Goodput()
+    goodput.restore({"steps": 3.0, "lost_to_restarts": 1.0}, again.lost_seconds)
     seconds = goodput.seconds()
-    assert seconds["lost_to_restarts"] == 4.0
-    assert seconds["other"] == pytest.approx(3.0, abs=0.5)
+    assert (seconds["lost_to_restarts"], seconds["steps"]) == (4.5, 3.0)
+
+
+def test_what_came_after_the_checkpoint_that_a_run_goes_back_to_is_lost():
+    goodput = Goodput()
+    goodput.restore({"steps": 3.0}, 1.0)
+    with goodput.spent("steps"):
+        kept = goodput.seconds()
+        time.sleep(0.03)
+        before = sum(goodput.seconds().values())
+        lost = goodput.roll_back(kept)
+    seconds = goodput.seconds()
+    assert 0.03 <= lost < 0.2
+    assert seconds["lost_to_restarts"] == pytest.approx(1.0 + lost)
+    assert sum(seconds.values()) == pytest.approx(before, abs=0.01)
 
 
 def test_a_run_that_is_overwritten_forgets_what_was_lost(tmp_path):

@@ -84,7 +84,7 @@ def test_an_own_task_trains_and_resumes_exactly(tmp_path, monkeypatch):
 
     def stop_at_8(self, step):
         if step == 8:
-            self.checkpoints.wait()
+            self.saving.checkpoints.wait()
             raise KeyboardInterrupt
         return evaluate(self, step)
 
