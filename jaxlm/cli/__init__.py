@@ -13,6 +13,7 @@ from typing import NoReturn
 import jaxlm
 from jaxlm.cli import train
 from jaxlm.cli.chat import CHAT
+from jaxlm.cli.doctor import DOCTOR
 from jaxlm.cli.evaluate import EVALUATE
 from jaxlm.cli.export import EXPORT
 from jaxlm.cli.fill import FILL
@@ -35,6 +36,7 @@ VERBS = {
     "import": IMPORT,
     "export": EXPORT,
     "inspect": INSPECT,
+    "doctor": DOCTOR,
 }
 
 
@@ -89,12 +91,13 @@ def check_verb(words: list[str]) -> None:
         raise UsageError(f"jaxlm has no verb {words[0]!r}; {hint}")
 
 
-def run_verb(words: list[str]) -> None:
+def run_verb(words: list[str]) -> int:
+    """The exit status of a verb: 0 for those that do not return one."""
     if words[:1] == [TRAIN]:
         train.run(words[1:])
-    else:
-        args = parse(words)
-        VERBS[args.verb].run(args)
+        return 0
+    args = parse(words)
+    return VERBS[args.verb].run(args) or 0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -106,7 +109,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         with exit_on_interrupt():
             try:
-                run_verb(words)
+                return run_verb(words)
             finally:
                 sys.stdout.flush()
     except BrokenPipeError:

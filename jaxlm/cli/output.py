@@ -20,11 +20,14 @@ BLANKS = str.maketrans("\t\r\n", "   ")
 
 
 class Verb(NamedTuple):
-    """A verb of the command line: one line of help, its arguments, and its function."""
+    """A verb of the command line: one line of help, its arguments, and its function.
+
+    The function returns the exit status, or nothing for 0.
+    """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
 
 
 def declare_source(parser: argparse.ArgumentParser) -> None:

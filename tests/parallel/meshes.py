@@ -18,8 +18,8 @@ from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh, mesh_of, place_rows
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.tasks.masked_lm import masked_lm
-from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.task import mean_scores
+from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.training.fit import compile_and_start
 from jaxlm.training.state import evaluation_params, remembered
 
