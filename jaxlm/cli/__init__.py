@@ -20,6 +20,7 @@ from jaxlm.cli.fill import FILL
 from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.inspect import INSPECT
+from jaxlm.cli.plan import PLAN
 from jaxlm.cli.predict import PREDICT
 from jaxlm.cli.translate import TRANSLATE
 from jaxlm.config import JaxlmError
@@ -36,6 +37,7 @@ VERBS = {
     "import": IMPORT,
     "export": EXPORT,
     "inspect": INSPECT,
+    "plan": PLAN,
     "doctor": DOCTOR,
 }
 
@@ -71,6 +73,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     check_verb(words)
     parser = build_parser()
     args, unknown = parser.parse_known_args(words)
+    if hasattr(args, "overrides"):  # dotted config fields, which load_config checks
+        args.overrides = unknown
+        unknown = [w for w in unknown if w.startswith("-") and "." not in w.partition("=")[0]]
+        unknown = [word for word in unknown if not word[1:2].isdigit()]  # a value below 0
     if unknown:
         verb = argparse.ArgumentParser(add_help=False)
         VERBS[args.verb].declare(verb)

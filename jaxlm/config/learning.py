@@ -266,6 +266,12 @@ class TrainConfig(Section):
         "stop after this many evaluations without a better val loss; null: never",
         "positive",
     )
+    dry_run: bool = option(
+        False,
+        "do one step, evaluation, sample and checkpoint in a temporary folder, and say what the "
+        "whole run takes",
+        role="cadence",
+    )
     deterministic: bool = option(
         False, "on a GPU, use kernels that give the same bits in every run"
     )
