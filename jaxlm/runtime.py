@@ -23,27 +23,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 INTERRUPTED = 130  # the exit status that shells give a command ended by Ctrl-C
 
-# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets, by JAX's whole name of it.
-PEAK_FLOPS = {
-    r"NVIDIA B200": 2250e12,
-    r"NVIDIA H200": 989e12,
-    r"NVIDIA GH200.*": 989e12,
-    r"NVIDIA H100( 80GB HBM3)?": 989e12,
-    r"NVIDIA H100 NVL": 835e12,
-    r"NVIDIA H100 PCIe": 756e12,
-    r"(NVIDIA )?A100.*": 312e12,
-    r"(NVIDIA )?A10": 125e12,
-    r"(NVIDIA )?A10G": 70e12,
-    r"NVIDIA L40S": 362e12,
-    r"NVIDIA L40": 181e12,
-    r"NVIDIA L4": 121e12,
-    r"(NVIDIA )?GeForce RTX 4090": 165e12,
-    r"TPU v4": 275e12,
-    r"TPU v5( lite|e)": 197e12,
-    r"TPU v5p?": 459e12,
-    r"TPU v6( lite|e)": 918e12,
-}
-
 
 def user_cache() -> Path:
     """Where tokens and compiled programs are kept between runs: $JAXLM_CACHE or ~/.cache/jaxlm."""
@@ -68,6 +47,19 @@ def set_up(deterministic: bool = False) -> None:
             os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
     elif deterministic:
         refuse_late_determinism()
+
+
+def expect_described_devices(tpu: bool) -> None:
+    """Let this process compile for devices that are only described; before JAX starts.
+
+    It computes on its CPU then, but for described GPUs where GPUs are. libtpu would look for TPUs
+    in the network of a cloud.
+    """
+    if tpu:
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    if tpu or not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def refuse_late_determinism() -> None:
@@ -119,16 +111,6 @@ def memory_limit() -> int:
 
     stats = jax.devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_flops(num_devices: int = 1) -> float | None:
-    """Peak FLOP/s of so many devices together in bf16; None where it is unknown, as on a CPU."""
-    import jax
-
-    kind = jax.devices()[0].device_kind
-    found = (peak for name, peak in PEAK_FLOPS.items() if re.fullmatch(name, kind))
-    peak = next(found, None)
-    return None if peak is None else peak * num_devices
 
 
 def environment(version: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxlm.config import load_config
 from jaxlm.models import make_model
 from jaxlm.runtime import set_up
-from jaxlm.training.fit import compile_and_start
+from jaxlm.training.programs import compile_and_start
 from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.trainer import Trainer

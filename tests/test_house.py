@@ -10,7 +10,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "jaxlm"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_FILES, MOST_LINES, FEWEST_LINES = 170, 300, 30
+MOST_FILES, MOST_LINES, FEWEST_LINES = 180, 300, 30
 
 TASKS = {
     "causal_lm",

@@ -14,12 +14,14 @@ import jaxlm
 from jaxlm.cli import train
 from jaxlm.cli.chat import CHAT
 from jaxlm.cli.compare import COMPARE
+from jaxlm.cli.doctor import DOCTOR
 from jaxlm.cli.evaluate import EVALUATE
 from jaxlm.cli.export import EXPORT
 from jaxlm.cli.fill import FILL
 from jaxlm.cli.generate import GENERATE
 from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.inspect import INSPECT
+from jaxlm.cli.plan import PLAN
 from jaxlm.cli.predict import PREDICT
 from jaxlm.cli.sweep import SWEEP
 from jaxlm.cli.translate import TRANSLATE
@@ -39,6 +41,8 @@ VERBS = {
     "inspect": INSPECT,
     "compare": COMPARE,
     "sweep": SWEEP,
+    "plan": PLAN,
+    "doctor": DOCTOR,
 }
 
 
@@ -73,9 +77,11 @@ def parse(words: list[str]) -> argparse.Namespace:
     check_verb(words)
     parser = build_parser()
     args, unknown = parser.parse_known_args(words)
-    if VERBS[args.verb].takes_fields:
+    if VERBS[args.verb].takes_fields:  # dotted config fields, which load_config checks
         args.fields = unknown
-    elif unknown:
+        unknown = [w for w in unknown if w.startswith("-") and "." not in w.partition("=")[0]]
+        unknown = [word for word in unknown if not word[1:2].isdigit()]  # a value below 0
+    if unknown:
         verb = argparse.ArgumentParser(add_help=False)
         VERBS[args.verb].declare(verb)
         options = [name for action in verb._actions for name in action.option_strings]
@@ -95,12 +101,13 @@ def check_verb(words: list[str]) -> None:
         raise UsageError(f"jaxlm has no verb {words[0]!r}; {hint}")
 
 
-def run_verb(words: list[str]) -> None:
+def run_verb(words: list[str]) -> int:
+    """The exit status of a verb: 0 for those that do not return one."""
     if words[:1] == [TRAIN]:
         train.run(words[1:])
-    else:
-        args = parse(words)
-        VERBS[args.verb].run(args)
+        return 0
+    args = parse(words)
+    return VERBS[args.verb].run(args) or 0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -112,7 +119,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         with exit_on_interrupt():
             try:
-                run_verb(words)
+                return run_verb(words)
             finally:
                 sys.stdout.flush()
     except BrokenPipeError:

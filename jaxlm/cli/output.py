@@ -22,12 +22,13 @@ BLANKS = str.maketrans("\t\r\n", "   ")
 class Verb(NamedTuple):
     """A verb of the command line: one line of help, its arguments, and its function.
 
-    With `takes_fields`, words that are no argument of its own are overrides of a config.
+    The function returns the exit status, or nothing for 0. With `takes_fields`, words that are no
+    argument of its own are overrides of a config.
     """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
     takes_fields: bool = False
 
 

@@ -170,6 +170,12 @@ class TrainConfig(Section):
         "write a trace of the steps from A to B, as in 10:20, to the run directory; null: none",
         role="cadence",
     )
+    dry_run: bool = option(
+        False,
+        "do one step, evaluation, sample and checkpoint in a temporary folder, and say what the "
+        "whole run takes",
+        role="cadence",
+    )
     deterministic: bool = option(
         False, "on a GPU, use kernels that give the same bits in every run"
     )

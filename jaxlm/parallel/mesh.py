@@ -24,7 +24,19 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
     None for one device. Raises: ConfigError where there are too few, or -1 cannot be filled in.
     """
     devices = jax.devices() if devices is None else devices
-    sizes, number = list(astuple(config)), len(devices)
+    sizes = mesh_shape(config, len(devices))
+    used = devices[: math.prod(sizes)]
+    if len(used) == 1:
+        return None
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=used)
+
+
+def mesh_shape(config: ParallelConfig, number: int) -> tuple[int, ...]:
+    """The sizes of the axes on so many devices, -1 filled in; they may leave some devices unused.
+
+    Raises: ConfigError where there are too few, or -1 cannot be filled in.
+    """
+    sizes = list(astuple(config))
     asked = ", ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
     given = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
@@ -35,10 +47,7 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
         sizes[sizes.index(-1)] = number // given
     elif given > number:
         raise ConfigError(f"parallel ({asked}) asks for {given} devices, but there are {number}")
-    used = devices[: math.prod(sizes)]
-    if len(used) == 1:
-        return None
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=used)
+    return tuple(sizes)
 
 
 def mesh_sizes(mesh: Mesh | None) -> dict[str, int]:

@@ -94,5 +94,13 @@ def closing_line(summary: Mapping[str, Any], path: Path) -> str:
     return line
 
 
+def duration(seconds: float) -> str:
+    """A time in its most readable unit."""
+    for name, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {name}"
+    return f"{seconds:,.1f} seconds"
+
+
 def indent(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.strip("\n").split("\n"))

@@ -3,8 +3,7 @@
 import math
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jax.sharding import Mesh
 
 from jaxlm.artifact import Loaded
 from jaxlm.base_model import newest_base
@@ -22,19 +20,18 @@ from jaxlm.config import Config, ConfigError, ModelConfig
 from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
-from jaxlm.parallel import divided_shapes, make_mesh, mesh_sizes, row_shapes, tree_shardings
+from jaxlm.parallel import make_mesh, mesh_sizes
 from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
+from jaxlm.training.dry_run import rehearse, run_place
 from jaxlm.training.goodput import Goodput
-from jaxlm.training.guard import make_guard
 from jaxlm.training.history import TrainingError
-from jaxlm.training.optimizers import make_optimizer, make_schedule
+from jaxlm.training.optimizers import make_schedule
+from jaxlm.training.programs import compile_and_start
 from jaxlm.training.resolve import load_source, resolve
 from jaxlm.training.run_directory import RunDirectory
-from jaxlm.training.state import Metrics, TrainState, init_state, train_step
-from jaxlm.training.trainable import joined, scale_by_depth
-from jaxlm.training.trainer import Trainer, Update
+from jaxlm.training.trainer import Trainer
 
 MakeModel = Callable[[ModelConfig], nn.Module]
 
@@ -65,7 +62,7 @@ def fit(
     config, goodput = with_own_parts(config, own), Goodput()
     if task is not None:
         config = config.replace({"task": {"name": "own"}})
-    with RunDirectory(config) as run, exhaustion_told():
+    with run_place(config) as config, RunDirectory(config) as run, exhaustion_told():
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
@@ -86,6 +83,8 @@ def fit(
                 made = compile_and_start(*parts)
             trainer = Trainer(run, config, task, *made, heritage, goodput)
             try:
+                if config.train.dry_run:
+                    return rehearse(trainer, model)
                 if todo == "start":
                     run.start(config, task.tokenizer)
                 else:
@@ -208,92 +207,3 @@ def refuse_large_batch(config: Config, mesh: Mesh | None) -> None:
             f"train.batch_size {config.train.batch_size} takes more than {need / 1e9:,.1f} GB, but "
             f"there are {held / 1e9:,.1f} GB of memory; lower it, or raise train.accumulate_steps"
         )
-
-
-def refuse_too_large(shapes: TrainState) -> None:
-    """Raise ConfigError if weights and optimizer state alone exceed the device's memory."""
-
-    def size(leaf: jax.ShapeDtypeStruct) -> int:
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        return math.prod(shape) * leaf.dtype.itemsize
-
-    need, held = sum(map(size, jax.tree.leaves(shapes))), memory_limit()
-    if need > held:
-        raise ConfigError(
-            f"the model's weights and the state of the optimizer take {need / 1e9:,.1f} GB, but "
-            f"there are {held / 1e9:,.1f} GB of memory; lower the sizes of the model section"
-        )
-
-
-def compile_and_start(
-    config: Config,
-    model: nn.Module,
-    objective: Objective,
-    batch: Arrays,
-    optimizer: optax.GradientTransformation | None,
-    given: Mapping[str, Array],
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Update]:
-    """The state at step 0, made by one compiled program, and the compiled training step.
-
-    `given` are weights, by path, that replace random ones. The step is compiled for the shapes of
-    `batch` at once, and for other shapes when they first occur. On a `mesh`, both compute on all
-    of its devices, and the state is divided over it.
-    """
-    train, optim = config.train, config.optim
-    schedule = None
-    if optimizer is None:
-        optimizer = make_optimizer(optim, train.steps)
-        schedule = make_schedule(optim, train.steps, optim.learning_rate)
-    if config.finetune.layer_decay != 1:
-        slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
-        optimizer = optax.chain(optimizer, slower)
-    own = optimizer
-
-    def start(key: Array, given: Mapping[str, Array]) -> TrainState:
-        return init_state(
-            model,
-            own,
-            objective,
-            key,
-            given=given,
-            finetune=config.finetune,
-            accumulate_steps=train.accumulate_steps,
-            ema_decay=optim.ema_decay,
-            average_last=train.average_last,
-            schedule=schedule,
-            mesh=mesh,
-            log_norms=train.log_norms,
-            guard=make_guard(train),
-        )
-
-    key = jax.random.key(config.run.seed)
-    shapes = jax.eval_shape(start, key, given)
-    for_init: dict[str, Any] = {}
-    for_step: dict[str, Any] = {}
-    if mesh is not None:
-        params = joined(shapes.params, shapes.frozen)
-        shapes = divided_shapes(shapes, params, config.model, mesh)
-        places = jax.tree.map(lambda x: x.sharding, shapes)
-        for_init = {"out_shardings": places}
-        for_step = {"out_shardings": (places, NamedSharding(mesh, PartitionSpec()))}
-        given = jax.device_put(given, tree_shardings(given, params, config.model, mesh))
-    refuse_too_large(shapes)
-    init = jax.jit(start, donate_argnums=1, **for_init)
-    step = jax.jit(train_step, donate_argnums=0, **for_step)
-    compiled: dict[tuple, Update] = {}
-
-    def shape_of(batch: Arrays) -> tuple:
-        return tuple(batch[name].shape for name in sorted(batch))
-
-    def update(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
-        shape = shape_of(batch)
-        if shape not in compiled:
-            compiled[shape] = step.lower(state, batch).compile()
-        return compiled[shape](state, batch)
-
-    # XLA releases Python's lock, so init compiles while the step is traced.
-    with ThreadPoolExecutor(1) as beside:
-        state = beside.submit(init, key, given)
-        compiled[shape_of(batch)] = step.lower(shapes, row_shapes(batch, mesh)).compile()
-        return state.result(), update

@@ -13,8 +13,7 @@ from jaxlm.config import Config
 from jaxlm.files import to_json
 from jaxlm.loading import load
 from jaxlm.models.parameters import flops_per_token, merge_lora
-from jaxlm.parallel import described, mesh_sizes
-from jaxlm.runtime import peak_flops
+from jaxlm.parallel import described, mesh_sizes, peak_flops
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line

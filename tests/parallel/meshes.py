@@ -20,7 +20,7 @@ from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.tasks.masked_lm import masked_lm
 from jaxlm.tasks.task import mean_scores
 from jaxlm.tasks.teacher_forcing import TeacherForcing
-from jaxlm.training.fit import compile_and_start
+from jaxlm.training.programs import compile_and_start
 from jaxlm.training.state import evaluation_params, remembered
 
 STEPS, ROWS, LENGTH = 5, 8, 12

@@ -17,7 +17,7 @@ from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training import fit
-from jaxlm.training.fit import compile_and_start
+from jaxlm.training.programs import compile_and_start
 from jaxlm.training.state import to_items
 from tests.parallel.meshes import texts
 from tests.training.runs import leaves, rows, tiny

@@ -1,0 +1,156 @@
+"""The two compiled programs of a run: the state at step 0, and the training step."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxtyping import Array
+
+from jaxlm.config import Config, ConfigError
+from jaxlm.parallel import divided_shapes, row_shapes, tree_shardings
+from jaxlm.runtime import memory_limit
+from jaxlm.tasks import Objective
+from jaxlm.tasks.task import Arrays
+from jaxlm.training.counting import bytes_a_device
+from jaxlm.training.guard import make_guard
+from jaxlm.training.optimizers import make_optimizer, make_schedule
+from jaxlm.training.state import Metrics, TrainState, init_state, train_step
+from jaxlm.training.trainable import joined, scale_by_depth
+from jaxlm.training.trainer import Update
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What a run computes, as functions to be compiled, and the shapes of its state.
+
+    The shapes say where each array lies if there is a mesh, or a device was named.
+    """
+
+    shapes: TrainState
+    init: Any  # jitted: (key, given weights by path) -> state
+    step: Any  # jitted: (state, batch) -> state, metrics
+    mesh: Mesh | None
+    device: Any = None
+
+    def lower(self, batch: Arrays) -> Any:
+        """The training step, traced for a batch of these shapes and for where its arrays lie."""
+        shapes = row_shapes(batch, self.mesh)
+        if self.device is not None:
+            shapes = placed(shapes, self.device)
+        return self.step.lower(self.shapes, shapes)
+
+
+def placed(shapes: Any, device: Any) -> Any:
+    """Shapes of arrays that lie on one device, which may be only described."""
+    place = SingleDeviceSharding(device)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+
+
+def make_programs(
+    config: Config,
+    model: nn.Module,
+    objective: Objective,
+    optimizer: optax.GradientTransformation | None,
+    given: Mapping[str, Any],
+    mesh: Mesh | None = None,
+    device: Any = None,
+) -> Programs:
+    """The programs of a config. `given` are weights, or their shapes, that replace random ones.
+
+    Without a `mesh` they are compiled for one `device`, by default JAX's own.
+    """
+    train, optim = config.train, config.optim
+    schedule = None
+    if optimizer is None:
+        optimizer = make_optimizer(optim, train.steps)
+        schedule = make_schedule(optim, train.steps, optim.learning_rate)
+    if config.finetune.layer_decay != 1:
+        slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
+        optimizer = optax.chain(optimizer, slower)
+    own = optimizer
+
+    def start(key: Array, given: Mapping[str, Array]) -> TrainState:
+        return init_state(
+            model,
+            own,
+            objective,
+            key,
+            given=given,
+            finetune=config.finetune,
+            accumulate_steps=train.accumulate_steps,
+            ema_decay=optim.ema_decay,
+            average_last=train.average_last,
+            schedule=schedule,
+            mesh=mesh,
+            log_norms=train.log_norms,
+            guard=make_guard(train),
+        )
+
+    shapes = jax.eval_shape(start, jax.random.key(0), given)
+    for_init: dict[str, Any] = {}
+    for_step: dict[str, Any] = {}
+    if mesh is not None:
+        params = joined(shapes.params, shapes.frozen)
+        shapes = divided_shapes(shapes, params, config.model, mesh)
+        places = jax.tree.map(lambda x: x.sharding, shapes)
+        for_init = {"out_shardings": places}
+        for_step = {"out_shardings": (places, NamedSharding(mesh, PartitionSpec()))}
+    elif device is not None:
+        shapes = placed(shapes, device)
+    init = jax.jit(start, donate_argnums=1, **for_init)
+    step = jax.jit(train_step, donate_argnums=0, **for_step)
+    return Programs(shapes, init, step, mesh, device)
+
+
+def compile_and_start(
+    config: Config,
+    model: nn.Module,
+    objective: Objective,
+    batch: Arrays,
+    optimizer: optax.GradientTransformation | None,
+    given: Mapping[str, Array],
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Update]:
+    """The state at step 0, made by one compiled program, and the compiled training step.
+
+    `given` are weights, by path, that replace random ones. The step is compiled for the shapes of
+    `batch` at once, and for other shapes when they first occur. On a `mesh`, both compute on all
+    of its devices, and the state is divided over it.
+    """
+    programs = make_programs(config, model, objective, optimizer, given, mesh)
+    shapes = programs.shapes
+    refuse_too_large(shapes)
+    if mesh is not None:
+        params = joined(shapes.params, shapes.frozen)
+        given = jax.device_put(given, tree_shardings(given, params, config.model, mesh))
+    compiled: dict[tuple, Update] = {}
+
+    def shape_of(batch: Arrays) -> tuple:
+        return tuple(batch[name].shape for name in sorted(batch))
+
+    def update(state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
+        shape = shape_of(batch)
+        if shape not in compiled:
+            compiled[shape] = programs.step.lower(state, batch).compile()
+        return compiled[shape](state, batch)
+
+    # XLA releases Python's lock, so init compiles while the step is traced.
+    with ThreadPoolExecutor(1) as beside:
+        state = beside.submit(programs.init, jax.random.key(config.run.seed), given)
+        compiled[shape_of(batch)] = programs.lower(batch).compile()
+        return state.result(), update
+
+
+def refuse_too_large(shapes: TrainState) -> None:
+    """Raise ConfigError if weights and optimizer state alone exceed the device's memory."""
+    need, held = bytes_a_device(shapes), memory_limit()
+    if need > held:
+        raise ConfigError(
+            f"the model's weights and the state of the optimizer take {need / 1e9:,.1f} GB, but "
+            f"there are {held / 1e9:,.1f} GB of memory; lower the sizes of the model section"
+        )
