@@ -14,7 +14,6 @@ import jax
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config
-from jaxlm.loading import load
 from jaxlm.training.console import TrainingConsole, duration
 from jaxlm.training.prefetch import Prefetch
 from jaxlm.training.trainer import Trainer
@@ -52,8 +51,8 @@ def rehearse(trainer: Trainer, model: Any) -> Loaded:
         trainer._fetch()
         evaluating = timed(lambda: trainer._evaluate(1))
         sampling = timed(lambda: trainer._sample(1)) if sample.every else 0.0
-        saving = timed(lambda: (trainer._save(1), trainer.checkpoints.wait()))
-        loaded = load(run.path, model=model, base=None)
+        saving = timed(lambda: (trainer._save(1), trainer.saving.checkpoints.wait()))
+        loaded = trainer.load_best(model)
         jax.block_until_ready(trainer.state)
         began = time.perf_counter()
         for _ in range(TIMED_STEPS):

@@ -107,7 +107,7 @@ def make_plan(config: Config, device: str | None = None, devices: int | None = N
     resolved, stands_in = resolve_or_stand_in(config)
     config, task = resolved.config, resolved.task
     number = devices or (1 if device else len(jax.devices()))
-    axes = dict(zip(AXES, mesh_shape(config.parallel, number), strict=True))
+    axes: dict[str, int] = dict(zip(AXES, mesh_shape(config.parallel, number), strict=True))
     number = math.prod(axes.values())
     batch = task.train_batch(0)
     step = count_step(config, task, batch, resolved)

@@ -181,12 +181,7 @@ class Trainer:
         with self.goodput.spent("checkpoints"):
             self.saving.checkpoints.wait()
             self.saving.checkpoints.close()
-        # The base is in memory: it is not looked for.
-        given, merged = self.state.frozen, self.heritage.merged
-        base = Loaded(
-            self.state.model, given, self.task.tokenizer, self.config.model, merged=merged
-        )
-        best = load(self.run.path, model=model, base=base if self.saving.base else None)
+        best = self.load_best(model)
         own = self.task.summary(best)
         history, steps = self.history, int(self.state.step)
         plot_losses(self.run.path / "loss.png", history.rows, own.get("baselines") or {})
@@ -196,6 +191,12 @@ class Trainer:
         print(goodput_line(summary["goodput"]))
         print(closing_line(summary, self.run.path))
         return best
+
+    def load_best(self, model: Any) -> Loaded:
+        """The best of the saved checkpoints. The base is in memory: it is not looked for."""
+        state, tokenizer, merged = self.state, self.task.tokenizer, self.heritage.merged
+        base = Loaded(state.model, state.frozen, tokenizer, self.config.model, merged=merged)
+        return load(self.run.path, model=model, base=base if self.saving.base else None)
 
     def _introduce(self) -> None:
         self.console.say(
