@@ -65,6 +65,13 @@ for token, probability in filled.candidates[0]:
 print(filled.text)
 
 # %% [markdown]
+# After 250 steps it knows which characters are frequent and which stand together, not yet what
+# fits. The whole recipe takes 5,000 steps. Half of the learning is enough for what comes next.
+#
+# 250 步之后，它知道哪些字常见、哪些字常在一起，还不知道哪个字合适。完整的配方要训练 5000 步。
+# 不过对下一步来说，学到一半也够用。
+
+# %% [markdown]
 # ## It looks both ways
 #
 # Change a word behind the gap and the guess changes. A decoder could not have noticed.

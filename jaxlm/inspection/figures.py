@@ -100,7 +100,7 @@ def figures_of_both_sides(loaded: Loaded, source: list[int]) -> Iterator[tuple[s
         rows = sides[part == "decoder"]
         columns = sides[0] if kind != "attention" else rows
         maps = np.asarray(weights[0])
-        number = int(block.removeprefix("layers_")) + 1
+        number = int(block.rpartition("_")[2]) + 1
         title = f"{part}_{kind}_{number}"
         numbers = {"tokens": rows, "looked_at": columns, "weights": maps.tolist()}
         yield title, numbers, heads(maps, rows, columns)

@@ -202,20 +202,6 @@ def test_padding_may_hold_anything(rotary):
     np.testing.assert_array_equal(out, bare)
 
 
-def only_after(logits, context):
-    """A rule: the token after each, one higher, as far as the vocabulary goes."""
-    newest = jnp.take_along_axis(context.tokens, context.lengths[:, None] - 1, axis=1)
-    return jnp.where(jnp.arange(logits.shape[1]) == (newest + 1) % 19, logits, -jnp.inf)
-
-
-def test_a_rule_of_ones_own_comes_before_all_others(rotary):
-    for temperature in (0.0, 1.0):
-        (row,) = tokens(rotary, [[3, 16]], 4, rule=only_after, temperature=temperature)
-        assert row == [17, 18, 0, 1]
-    rows = tokens(rotary, [[3, 16], [5]], 3, rule=only_after, banned_tokens=[4])
-    assert rows[0] == [17, 18, 0]
-
-
 def test_no_rows_give_no_rows(rotary):
     ids = np.zeros((0, 4), np.int32)
     assert generate_tokens(rotary.model, rotary.params, ids, max_new_tokens=3).shape == (0, 3)

@@ -24,7 +24,7 @@ class Browser:
     def __enter__(self) -> "Browser":
         read, self.writing = os.pipe()
         self.reading, write = os.pipe()
-        options = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe"
+        options = "--headless --hide-scrollbars --no-sandbox --disable-gpu --remote-debugging-pipe"
         command = f'exec "$0" {options} --user-data-dir="$1" about:blank 3<&{read} 4>&{write}'
         self.process = subprocess.Popen(
             ["bash", "-c", command, str(CHROMIUM), str(self.profile)],

@@ -10,6 +10,8 @@ import pytest
 import jaxlm
 from jaxlm.cli import main
 from jaxlm.inspection import ablated, report, run, write_report
+from jaxlm.inspection.figures import write_figures
+from jaxlm.inspection.pages import written_target
 from jaxlm.tokenizer import train_tokenizer
 from tests.inspection.browser import CHROMIUM, Browser
 from tests.inspection.models import tiny_loaded
@@ -68,6 +70,25 @@ def test_texts_that_the_page_cannot_follow_are_told(masked):
     answers = tiny_loaded(head="question_answering", architecture="encoder")
     with pytest.raises(jaxlm.JaxlmError, match="QuestionAnswerer"):
         report(answers, TEXT)
+
+
+def translator():
+    """A tiny encoder-decoder whose vocabulary has the tokens around a text."""
+    letters = "abcdefghijklmnop"
+    tokenizer = train_tokenizer("char", [letters], specials=["<pad>", "</s>", "<s>"])
+    sizes = {"vocab_size": tokenizer.vocab_size, "max_seq_len": 16, "decoder_start_id": 2}
+    loaded = tiny_loaded("rotary", architecture="encoder_decoder", **sizes)
+    return dataclasses.replace(loaded, tokenizer=tokenizer)
+
+
+def test_an_encoder_decoder_begins_with_what_it_writes(tmp_path):
+    loaded = translator()
+    data = data_of(report(loaded, "abc"))
+    assert data["source"] == loaded.tokenizer.encode_sources(["abc"])[0]
+    assert data["ids"][0] == 2
+    assert data["end"] not in data["ids"]
+    names = write_figures(loaded, "abc", tmp_path / "figures")
+    assert {"encoder_attention_1", "decoder_cross_attention_2", "probabilities"} <= {*names}
 
 
 def test_a_large_model_stays_at_home(monkeypatch):
@@ -156,6 +177,21 @@ class TestInABrowser:
                 assert browser.run("return state.difference") < 1e-3
                 assert browser.run("return state.encoder !== undefined")
                 assert len(browser.run(BARS)) == (12 if name == "mask" else 2)
+
+    def test_both_sides_of_an_encoder_decoder_are_followed(self, tmp_path):
+        loaded = translator()
+        write_report(loaded, "cabbage", tmp_path / "page.html")
+        with Browser(tmp_path / "page.html", tmp_path / "profile") as browser:
+            assert browser.run("return state.difference") < 1e-3
+            assert browser.run("return state.encoder !== undefined")
+            tabs = browser.run("""return document.querySelectorAll(".tabs button").length""")
+            assert tabs == 2 + 2 * 2
+            before = browser.run(BARS)
+            browser.run("""document.querySelectorAll(".switch")[0].click();""")
+            assert browser.run(BARS) != before
+            browser.run(TYPE.replace("TEXT", "'bead'"))
+            target = written_target(loaded, loaded.tokenizer.encode_sources(["bead"])[0])
+            assert browser.run("return state.ids")[: len(target)] == target
 
     def test_what_jaxlm_recorded_is_shown(self, tmp_path, monkeypatch):
         monkeypatch.setattr("jaxlm.inspection.pages.MOST_PARAMS", 100)
