@@ -55,18 +55,16 @@ def tree_shardings(
     the shape of it; all else is whole on every device.
     """
     leaves: dict[str, Any] = flatten_dict(params, sep="/")
-    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    specs = {path: partition_spec(path, x.shape, model, mesh) for path, x in leaves.items()}
 
     def sharding_of(path: tuple, leaf: Any) -> NamedSharding:
         parts, spec = path_name(path).split("/"), PartitionSpec()
-        for start in range(len(parts)):
-            shape = shapes.get(name := "/".join(parts[start:]))
-            if shape is None:
-                continue
+        names = ("/".join(parts[start:]) for start in range(len(parts)))
+        if name := next((name for name in names if name in specs), None):
+            shape = leaves[name].shape
             added = len(leaf.shape) - len(shape)
             if added >= 0 and leaf.shape[added:] == shape:
-                spec = PartitionSpec(*[None] * added, *partition_spec(name, shape, model, mesh))
-            break
+                spec = PartitionSpec(*[None] * added, *specs[name])
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding_of, tree)

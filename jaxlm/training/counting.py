@@ -6,7 +6,7 @@ assume, and `ASSUMED` says it in words.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -40,6 +40,7 @@ class StepCount:
     rows: int
     row_tokens: float  # that a row holds, padding included
     sides: int  # 2 for an encoder_decoder, whose tokens pass one half each
+    _divided: dict[tuple[int, ...], TrainState] = field(default_factory=dict, repr=False)
 
     @property
     def num_params(self) -> int:
@@ -62,11 +63,12 @@ class StepCount:
 
     def divided(self, sizes: Mapping[str, int]) -> TrainState:
         """The state's shapes on a mesh of these sizes."""
-        mesh = AbstractMesh(
-            tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES)
-        )
-        whole = joined(self.shapes.params, self.shapes.frozen)
-        return divided_shapes(self.shapes, whole, self.config.model, mesh)
+        shape = tuple(sizes[axis] for axis in AXES)
+        if shape not in self._divided:
+            mesh = AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+            whole = joined(self.shapes.params, self.shapes.frozen)
+            self._divided[shape] = divided_shapes(self.shapes, whole, self.config.model, mesh)
+        return self._divided[shape]
 
     def kept_by_row(self) -> float:
         """Bytes of activations that the backward pass needs of a row, in the compute type."""
