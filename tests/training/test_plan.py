@@ -99,7 +99,7 @@ def test_the_mesh_suggested_has_the_memory_and_is_the_simplest(counted):
 
 
 def test_a_model_too_large_is_told_and_a_mesh_that_holds_it_suggested(capsys):
-    words = ["--model.d_model", "4096", "--model.num_heads", "32", "--model.num_layers", "32"]
+    words = ["--model.d_model", "8192", "--model.num_heads", "64", "--model.num_layers", "8"]
     assert main(["plan", *LARGE, *words, "--devices", "8", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert not plan["fits"]
