@@ -2,7 +2,6 @@
 
 import math
 from contextlib import suppress
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -43,7 +42,9 @@ class Saving:
         self.history, self.goodput = history, goodput
         self.own = own_paths(start.params, start.frozen, heritage.paths)
         self.restarts = Restarts(run.path / RESTARTS)
-        self._frozen = start.frozen
+        # The model that the checkpoints stand on; None where they hold all weights.
+        self.base: BaseModel | None = None
+        self._base_is_known = self.own is None
         self._checkpoints: Checkpoints | None = None
 
     @property
@@ -51,13 +52,6 @@ class Saving:
         if self._checkpoints is None:
             self._checkpoints = Checkpoints(self.run.checkpoints)
         return self._checkpoints
-
-    @cached_property
-    def base(self) -> BaseModel | None:
-        """The model that the checkpoints stand on; None where they hold all weights."""
-        if self.own is None:
-            return None
-        return self.heritage.base(self.config, self.own, self._frozen, self.run.path)
 
     def restore(self, state: TrainState) -> TrainState:
         """The state of the newest checkpoint that is whole; what came after it is cut."""
@@ -103,6 +97,7 @@ class Saving:
         # A run that an earlier version began goes on to hold all weights.
         base = base_from_meta(meta)
         self.base = base and self.heritage.place(base, self.config, self.run.path)
+        self._base_is_known = True
         return from_items(state, items[PARAMS], items[STATE]), meta
 
     def _rewind(self, step: int, meta: dict[str, Any]) -> None:
@@ -121,6 +116,9 @@ class Saving:
 
         Raises: TrainingError, before anything is written, where a weight is no number.
         """
+        if self.own is not None and not self._base_is_known:
+            self.base = self.heritage.base(self.config, self.own, state.frozen, self.run.path)
+            self._base_is_known = True
         params, rest = to_items(state, self.base and self.base.own)
         worst = worst_value((params, rest.get("params")), rest["opt_state"])
         worst = float(jax.device_get(worst))
