@@ -19,6 +19,7 @@ from jaxlm.loading import write_run
 from jaxlm.models.parameters import merge_lora
 from jaxlm.own_weights import write_trained
 from jaxlm.training import fit
+from jaxlm.training.resolve import Heritage
 from jaxlm.training.trainer import Trainer
 from tests.training.runs import assert_same_run, leaves
 from tests.training.tuning import TUNE, tuned
@@ -181,7 +182,7 @@ def test_checkpoints_of_earlier_versions_with_all_weights_go_on(home, lora, tmp_
     folder, _, config = lora
     old = config.replace({"run": {"dir": str(tmp_path / "old")}})
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "base", None)
+        patch.setattr(Heritage, "base", lambda *parts: None)
         fit(old.replace({"train": TUNE | {"steps": 4}}))
     assert any("['tokens']" in path for path in leaves(tmp_path / "old"))
     write_trained(tmp_path / "old", tmp_path / "part.safetensors", 4)
