@@ -194,8 +194,9 @@ class Trainer:
 
     def load_best(self, model: Any) -> Loaded:
         """The best of the saved checkpoints. The base is in memory: it is not looked for."""
-        state, tokenizer, merged = self.state, self.task.tokenizer, self.heritage.merged
-        base = Loaded(state.model, state.frozen, tokenizer, self.config.model, merged=merged)
+        given = jax.device_put(self.state.frozen, jax.devices()[0])  # as what is loaded
+        tokenizer, merged = self.task.tokenizer, self.heritage.merged
+        base = Loaded(self.state.model, given, tokenizer, self.config.model, merged=merged)
         return load(self.run.path, model=model, base=base if self.saving.base else None)
 
     def _introduce(self) -> None:

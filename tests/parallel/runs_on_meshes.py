@@ -58,9 +58,7 @@ def unequal_leaves(folder: Path, parallel: dict[str, int]) -> list[str]:
     mesh, model = make_mesh(config.parallel), make_model(config.model)
     state, _ = compile_and_start(config, model, causal_lm, texts(0), None, {}, mesh)
     params, rest = to_items(state)
-    items, _ = restore_newest(
-        folder / "checkpoints", {PARAMS: params, STATE: rest}, lambda meta: None
-    )
+    items, _ = restore_newest(folder / "checkpoints", lambda meta: {PARAMS: params, STATE: rest})
     found = {
         jax.tree_util.keystr(path).replace(".", "").replace("'", ""): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)
