@@ -37,7 +37,8 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     sections, given = read_yaml(path), parse_overrides(overrides)
     for section, fields in given.items():
         sections[section] = section_fields(section, sections.get(section)) | fields
-    if "steps" in given.get("train", {}) and "warmup_steps" not in given.get("optim", {}):
+    asked = given.get("train", {}), given.get("optim", {})
+    if "steps" in asked[0] and "warmup_steps" not in asked[1] and "run_format" not in sections:
         shorten_warmup(sections)
     run = section_fields("run", sections.get("run"))
     if run.get("name") is None:
@@ -87,7 +88,7 @@ def build_config(sections: Mapping[str, Any]) -> Config:
 
     Raises: ConfigError for an unknown field or a value out of range.
     """
-    sections = dict(sections)
+    sections, of_run = dict(sections), "run_format" in sections
     run_format = str(sections.pop("run_format", RUN_FORMAT))
     if run_format == "1":
         sections = upgraded(sections)
@@ -104,6 +105,9 @@ def build_config(sections: Mapping[str, Any]) -> Config:
             fields = expand_preset(fields)
         built[name] = build_section(kinds[name], fields, keys)
         written |= {f"{name}.{field}" for field in fields}
+    if of_run:
+        # A run records all fields, this one too where its steps cut the default short.
+        written.discard("optim.warmup_steps")
     return Config(**built, written=frozenset(written))
 
 

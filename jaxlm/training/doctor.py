@@ -208,8 +208,9 @@ def check_tokenizer(run: Path, newest: dict[str, Any] | None, found: Examination
     except (JaxlmError, OSError) as error:
         found.add("tokenizer", "damaged", f"damaged: {error}; resuming writes it again")
         return
-    if newest and tokenizer.saved() != newest["tokenizer"]:
-        told = "damaged: it is another than that of the checkpoints; resuming writes it again"
+    kept = newest and newest["tokenizer"]
+    if kept and tokenizer.fingerprint != Tokenizer.from_saved(kept).fingerprint:
+        told = "damaged: its tokens are not those of the checkpoints; resuming writes it again"
         found.add("tokenizer", "damaged", told)
     else:
         found.add("tokenizer", "whole", f"{tokenizer.vocab_size:,} tokens")

@@ -176,6 +176,8 @@ class RunDirectory:
         now = dict(flat(to_mapping(self.config.resolved())))
         passed_over = not_compared() | open_fields(self.config)
         passed_over |= {"finetune.init_from"} if newest_base(self.checkpoints) else set()  # hashed
+        if then["optim.warmup_steps"] == then["train.steps"]:  # the steps had cut it short
+            passed_over |= {"optim.warmup_steps"}
         differing = [name for name in {**now, **then} if now.get(name) != then.get(name)]
         changed = [name for name in differing if name not in passed_over]
         lengthened = [n for n in changed if n in LENGTHS and (now[n] or 0) > (then[n] or 0)]

@@ -14,7 +14,7 @@ import yaml
 import jaxlm
 from jaxlm import tasks
 from jaxlm.checkpoint import saved_steps
-from jaxlm.config import JaxlmError, load_config
+from jaxlm.config import JaxlmError, build_config, load_config
 from jaxlm.models import make_model
 from jaxlm.runtime import source_version
 from jaxlm.training import fit
@@ -142,6 +142,24 @@ def test_a_run_is_lengthened_by_its_steps(tmp_path, capsys, monkeypatch, finishe
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(JaxlmError, match=r"train\.steps: 8 -> 6"):
         fit(config("run", 6))
+
+
+def test_steps_below_the_default_warm_up_make_a_run_like_any_other(tmp_path):
+    sections = sections_of(tmp_path) | {"optim": {}}
+    sections["train"] |= SHORT
+    fit(build_config(sections))  # warms up over 100 steps by default
+    assert jaxlm.load(tmp_path / "run").run_config.train.steps == 4
+    again = load_config(tmp_path / "run" / "config.yaml", ["--train.steps", "6"])
+    fit(again)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
+
+
+def test_a_warm_up_that_the_steps_cut_short_does_not_stand_in_the_way_of_more(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(sections_of(tmp_path)), encoding="utf-8")
+    for steps in (3, 6):  # the file has a warm-up of 4
+        fit(load_config(file, ["--train.steps", str(steps)]))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
 
 
 def test_what_a_longer_schedule_does_to_the_rate_is_told(tmp_path, capsys):
