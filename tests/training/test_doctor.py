@@ -8,13 +8,14 @@ import pytest
 
 from jaxlm.checkpoint import set_aside
 from jaxlm.cli import main
-from jaxlm.config import JaxlmError
+from jaxlm.config import JaxlmError, build_config
 from jaxlm.training import fit
 from jaxlm.training.doctor import examine
 from jaxlm.training.run_directory import RunLock
 from jaxlm.training.trainer import Trainer
 from scripts.damages import cut, damages
 from tests.training.runs import contents, tiny
+from tests.training.tuning import write
 
 TRAIN = {"steps": 12, "eval_every": 4, "checkpoint_every": 5, "log_every": 1}
 OF_RUNS = [(name, harm, all) for name, harm, all in damages() if not name.startswith("cache/")]
@@ -52,6 +53,16 @@ def test_a_whole_run_is_told_and_nothing_of_it_is_touched(run, capsys):
     assert [line.partition("  ")[0] for line in said[:2]] == ["checkpoint 8", "checkpoint 10"]
     assert all("  whole" in line for line in said[:-1])
     assert contents(run) == before
+
+
+def test_a_tokenizer_learned_from_rows_is_that_of_its_checkpoints(tmp_path):
+    write(tmp_path, "rows.tsv", ["label\ttext", *(f"{c in 'ab'}\t{c} day" for c in "abcdefgh")])
+    data = {"source": str(tmp_path / "rows.tsv"), "seq_len": 12}
+    model = {"architecture": "encoder", "num_layers": 1, "num_heads": 2, "d_model": 16}
+    sections = {"run": {"dir": str(tmp_path / "run")}, "data": data, "model": model}
+    task, train = {"name": "sequence_classification"}, {"steps": 2, "batch_size": 2}
+    fit(build_config(sections | {"task": task, "train": train}))
+    assert examine(tmp_path / "run").status == 0
 
 
 @pytest.mark.parametrize(
