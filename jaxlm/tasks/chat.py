@@ -101,11 +101,6 @@ class ChatTask(RowTask):
         except TokenizerError as error:
             raise DataError(f"{item.where}: {error}") from None
 
-    def answer(
-        self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[Answer]:
-        return [{} for _ in items]
-
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         return {}
 

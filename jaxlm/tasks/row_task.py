@@ -83,11 +83,14 @@ class RowTask(RowReader, Task):
     def encode(self, items: Sequence[Item], labelled: bool = True) -> list[Example]:
         """The examples of items, with targets if `labelled`."""
 
-    @abstractmethod
     def answer(
         self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
     ) -> list[Answer]:
-        """The answer to each item, from the outputs of its examples."""
+        """The answer to each item, from the outputs of its examples.
+
+        Empty where one pass gives none, as where a text is written token by token.
+        """
+        return [{} for _ in items]
 
     @abstractmethod
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:

@@ -21,7 +21,7 @@ from jaxlm.tasks.fields import text_field
 from jaxlm.tasks.labelled_rows import RowSplits
 from jaxlm.tasks.metrics import exact_match, library, six_digits, translation_scores
 from jaxlm.tasks.row_task import Answer, RowTask
-from jaxlm.tasks.task import Outputs, Params, RowObjective, Scores, mean_scores, perplexity
+from jaxlm.tasks.task import Params, RowObjective, Scores, mean_scores, perplexity
 from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.tasks.vocabularies import cut_sources, end_of, learn_tokenizer, start_of
 from jaxlm.tokenizer import Tokenizer
@@ -187,11 +187,6 @@ class Seq2SeqTask(RowTask):
         fitting, cut = cut_sources(self.tokenizer, texts, loaded.config.max_seq_len)
         self.notes["texts_cut"] += cut
         return translate(loaded, fitting, **self.decoding)
-
-    def answer(
-        self, items: Sequence[Item], outputs: Sequence[tuple[Example, Outputs]]
-    ) -> list[Answer]:
-        raise NotImplementedError("targets are written token by token, not read off one pass")
 
     def score_answers(self, items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
         """BLEU and chrF, where sacrebleu is there, and exact match; that alone if it is best_by."""

@@ -221,9 +221,10 @@ def check_rows(run: Path, newest: dict[str, Any] | None, found: Examination) -> 
     for name in ROWS:
         content = (run / name).read_bytes() if (run / name).is_file() else b""
         rows, dropped = read_rows_of(content)
-        size, value = ((newest or {}).get("rows") or {}).get(name) or (0, None)
+        kept = newest or {}
+        size, value = (kept.get("rows") or {}).get(name) or (0, None)
         if value is not None and xxhash.xxh3_128_hexdigest(content[:size]) != value:
-            found.add(name, "damaged", f"damaged: it is not as it was at step {newest['step']}")  # type: ignore[index]
+            found.add(name, "damaged", f"damaged: it is not as it was at step {kept['step']}")
         elif dropped:
             found.add(name, "damaged", f"damaged: {dropped} lines are no rows")
         elif rows or value is not None:

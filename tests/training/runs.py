@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import Config, build_config
+from jaxlm.training import fit
+from jaxlm.training.trainer import Trainer
 
 TEXT = (
     "今天天气真好，写代码的中年人天天写代码。\nThe quick brown fox jumps over the lazy dog.\n" * 12
@@ -80,3 +84,16 @@ def contents(folder: Path) -> dict[str, str]:
     """A hash of every file under a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def fit_until(config: Config, last: int) -> None:
+    """Train until Ctrl-C after a step."""
+    log = Trainer._log
+
+    def stop(self, step, metrics):
+        log(self, step, metrics)
+        if step == last:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(Trainer, "_log", stop), suppress(KeyboardInterrupt):
+        fit(config)

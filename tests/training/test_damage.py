@@ -12,8 +12,7 @@ from jaxlm import files
 from jaxlm.checkpoint import saved_steps
 from jaxlm.config import JaxlmError
 from jaxlm.training import fit
-from jaxlm.training.trainer import Trainer
-from tests.training.runs import assert_same_run, rows, tiny
+from tests.training.runs import assert_same_run, fit_until, rows, tiny
 
 TRAIN = {"steps": 12, "eval_every": 4, "checkpoint_every": 5, "log_every": 1}
 
@@ -23,17 +22,8 @@ def home(tmp_path_factory):
     """A whole run, and one that was stopped after its checkpoints of steps 8 (best) and 10."""
     folder = tmp_path_factory.mktemp("damage")
     fit(tiny(folder, run={"dir": str(folder / "whole")}, train=TRAIN, sample={"every": 3}))
-    log = Trainer._log
-
-    def stop(self, step, metrics):
-        log(self, step, metrics)
-        if step == 11:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_log", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(tiny(folder, run={"dir": str(folder / "cut")}, train=TRAIN, sample={"every": 3}))
+    cut = tiny(folder, run={"dir": str(folder / "cut")}, train=TRAIN, sample={"every": 3})
+    fit_until(cut, 11)
     assert saved_steps(folder / "cut" / "checkpoints") == [8, 10]
     return folder
 

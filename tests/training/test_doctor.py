@@ -12,9 +12,8 @@ from jaxlm.config import JaxlmError, build_config
 from jaxlm.training import fit
 from jaxlm.training.doctor import examine
 from jaxlm.training.run_directory import RunLock
-from jaxlm.training.trainer import Trainer
 from scripts.damages import cut, damages
-from tests.training.runs import contents, tiny
+from tests.training.runs import contents, fit_until, tiny
 from tests.training.tuning import write
 
 TRAIN = {"steps": 12, "eval_every": 4, "checkpoint_every": 5, "log_every": 1}
@@ -25,17 +24,7 @@ OF_RUNS = [(name, harm, all) for name, harm, all in damages() if not name.starts
 def home(tmp_path_factory):
     """A run that was stopped after its checkpoints of steps 8 (best) and 10."""
     folder = tmp_path_factory.mktemp("doctor")
-    log = Trainer._log
-
-    def stop(self, step, metrics):
-        log(self, step, metrics)
-        if step == 11:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_log", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(tiny(folder, train=TRAIN, sample={"every": 3}))
+    fit_until(tiny(folder, train=TRAIN, sample={"every": 3}), 11)
     return folder
 
 

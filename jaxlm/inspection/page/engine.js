@@ -298,8 +298,8 @@ class Model {
 
   // Logits (T, V) of final states, or of the text's label (1, C).
   answer(x, T) {
-    const { head, d_model: D } = this.config;
-    if (head !== "sequence_classification") return this.vocabulary(x, T);
+    const D = this.config.d_model;
+    if (!this.get("classifier/kernel")) return this.vocabulary(x, T);
     const vector = new Float32Array(D);
     if (this.config.pooling === "mean") {
       for (let at = 0; at < x.length; at++) vector[at % D] += x[at] / T;
