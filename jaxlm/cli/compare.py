@@ -62,6 +62,7 @@ def show_tables(found: dict[str, Any]) -> None:
             settings.add_row(name, *(escape(as_written(value)) for value in values))
         console.print(settings)
     results = Table("", *labels, title="results: mean ± standard error over seeds")
+    results.add_row("runs", *(str(len(group["runs"])) for group in groups))
     results.add_row("run.seed", *(", ".join(map(str, group["seeds"])) for group in groups))
     for name in groups[0]["results"]:
         cells = [result_cell(group["results"][name]) for group in groups]

@@ -231,6 +231,7 @@ def comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "groups": [
             {
                 "label": group.label,
+                "runs": [str(run.path) for run in group.runs],
                 "seeds": sorted({run.seed for run in group.runs}),
                 "results": {name: group.result(name) for name in result_names(groups)},
             }

@@ -19,6 +19,7 @@ def folder(tmp_path):
 def test_compare_prints_differences_results_and_tests(folder, capsys):
     found = said(capsys, "compare", folder / "runs", "--json")
     assert [group["seeds"] for group in found["groups"]] == [[0, 1], [0, 1]]
+    assert [len(group["runs"]) for group in found["groups"]] == [2, 2]
     assert main(["compare", str(folder / "runs")]) == 0
     shown = capsys.readouterr().out
     for part in ("optim.learning_rate", "0.003", "best_val_loss", "±", "paired t tests"):
