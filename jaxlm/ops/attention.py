@@ -94,7 +94,7 @@ def kernels_for(query: Array, key: Array, mask: "Array | Segments | None") -> di
     # A decoding step has too little to compute for a kernel to pay.
     if query.dtype != jnp.bfloat16 or query.shape[-2] == 1:
         return kernels
-    if cudnn_takes(query, key, mask is not None):
+    if cudnn_takes(query, key):
         kernels["cuda"] = lambda q, k, v, mask, **options: cudnn_attention(
             q, k, v, as_array(mask), **options
         )

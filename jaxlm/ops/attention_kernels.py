@@ -21,11 +21,10 @@ ROW_AXES, HEAD_AXIS = ("data", "fsdp"), "tensor"  # mesh axes that rows and head
 LANES = 128  # a TPU's tile: queries and keys must be a multiple of it
 
 
-def cudnn_takes(query: Array, key: Array, masked: bool) -> bool:
+def cudnn_takes(query: Array, key: Array) -> bool:
     """Whether cuDNN is installed and takes these heads; the rest is for `jax.numpy`."""
     T, H = query.shape[-2:]
-    S = key.shape[-2]
-    even = not masked or (T % 2 == 0 and S % 2 == 0)
+    even = T % 2 == 0 and key.shape[-2] % 2 == 0  # the gradient exists for these alone
     return query.dtype == jnp.bfloat16 and H % 8 == 0 and H <= 128 and even and has_cudnn()
 
 

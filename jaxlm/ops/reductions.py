@@ -42,7 +42,9 @@ def cross_entropy(
     added, which keeps logits from drifting (Chowdhery et al. 2022).
     """
     logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # Not a lookup, whose gradient would be a scatter into an array of the size of the logits.
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    chosen = jnp.where(is_target, logits, 0).sum(axis=-1)
     if smoothing:
         chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
     log_sum = jax.nn.logsumexp(logits, axis=-1)

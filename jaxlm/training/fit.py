@@ -62,7 +62,7 @@ def fit(
     config, goodput = with_own_parts(config, own), Goodput()
     if task is not None:
         config = config.replace({"task": {"name": "own"}})
-    with run_place(config) as config, RunDirectory(config) as run, exhaustion_told():
+    with run_place(config) as config, RunDirectory(config) as run, device_errors_told():
         todo = run.decide()
         if todo == "finished":
             print(f"{run.path} is finished; --run.overwrite true trains it anew")
@@ -77,6 +77,8 @@ def fit(
         refuse_large_batch(config, mesh)
         with own_errors_told(own, {}):
             first = task.train_batch(0)
+        if jax.default_backend() != "cpu":
+            print(f"compiling for {jax.devices()[0].device_kind}, up to a minute", flush=True)
         with own_errors_told(own, first):
             with goodput.spent("compiling"):
                 parts = (config, module, task.objective, first, optimizer, given, mesh)
@@ -177,10 +179,18 @@ def tell_lengthening(run: RunDirectory, config: Config, step: int) -> None:
 
 
 @contextmanager
-def exhaustion_told() -> Iterator[None]:
-    """Turn the error of a device that is out of memory into a TrainingError of one sentence."""
+def device_errors_told() -> Iterator[None]:
+    """Turn what a device says when it cannot go on into a TrainingError of one sentence."""
     try:
         yield
+    except IndexError as error:
+        if "absl::" not in str(error):
+            raise
+        # Seen of JAX 0.11.2 on an H200, of every step with deterministic operations.
+        raise TrainingError(
+            f"JAX {jax.__version__} fails to run this step on {jax.devices()[0].device_kind}; "
+            "leave train.deterministic out, or take another version of JAX"
+        ) from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

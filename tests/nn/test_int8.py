@@ -7,7 +7,7 @@ import pytest
 
 from jaxlm.models import make_model
 from jaxlm.models.parameters import output_dim, path_name
-from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.nn.int8 import Int8Matrix, matmul, matmul_transposed
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 
@@ -75,3 +75,30 @@ def test_every_weight_of_a_model_that_multiplies_may_be_in_int8(head, tied):
     for exact, near in zip(apply(params), apply(rounded), strict=True):
         difference = np.linalg.norm(near - exact)
         assert 0 < difference < 0.03 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("product", [matmul, matmul_transposed])
+def test_gradients_of_fp32_logits_are_products_of_bfloat16(product):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shape = (16, 7) if product is matmul else (7, 16)
+    x, matrix = jax.random.normal(keys[0], (3, 5, 16)), jax.random.normal(keys[1], shape)
+    gradient = jax.random.normal(keys[2], (3, 5, 7))
+
+    def back(x, matrix):
+        logits, pull = jax.vjp(lambda x, matrix: product(x, matrix, jnp.float32), x, matrix)
+        assert logits.dtype == jnp.float32
+        return pull(gradient)
+
+    exact = back(x, matrix)
+    x = x.astype(jnp.bfloat16)
+    found = back(x, matrix)
+    assert [array.dtype for array in found] == [jnp.bfloat16, jnp.float32]
+    for ours, theirs in zip(found, exact, strict=True):
+        apart = np.linalg.norm(np.asarray(ours, np.float32) - theirs)
+        assert 0 < apart < 5e-3 * np.linalg.norm(theirs)
+    program = jax.jit(back).lower(x, matrix).as_text()
+    factors = [
+        line.split(" : (")[1].split(")")[0] for line in program.splitlines() if "dot_" in line
+    ]
+    assert len(factors) == 2
+    assert not any("xf32" in pair for pair in factors)

@@ -96,6 +96,7 @@ def test_the_kernel_is_chosen_by_what_it_takes(monkeypatch):
     assert chosen() == chosen(packed()) == {"cuda", "tpu"}
     assert chosen(jnp.ones((B, 1, LONG), bool)) == {"cuda"}
     assert chosen(length=LONG - 2) == {"cuda"}
+    assert chosen(length=LONG - 1) == set()
     assert chosen(size=20) == {"tpu"}
     assert chosen(dtype="float32") == chosen(length=1) == set()
     monkeypatch.setattr("jaxlm.ops.attention_kernels.has_cudnn", lambda: False)
