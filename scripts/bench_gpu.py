@@ -13,7 +13,7 @@ import gzip
 import json
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,11 @@ def kernel_times(folder: Path, most: int = 30) -> list[tuple[str, float]]:
     events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
     devices = {pid for pid, name in names.items() if "GPU" in name or "TPU" in name}
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for event in events:
         if event.get("ph") == "X" and event["pid"] in devices:
             total[event["name"]] += event["dur"] / 1e3
-    return total.most_common(most)
+    return sorted(total.items(), key=lambda pair: -pair[1])[:most]
 
 
 def main() -> None:
@@ -103,7 +103,8 @@ def main() -> None:
     told = "an unknown share" if result["mfu"] is None else f"{result['mfu']:.1%}"
     print(
         f"{result['device']}: {result['ms']:.2f} ms a step, {result['tokens_per_second']:,.0f} "
-        f"tokens/s, {told} of the peak; {result['peak_gb']:.1f} GB at most, started in {first:.0f} s"
+        f"tokens/s, {told} of the peak; {result['peak_gb']:.1f} GB at most, "
+        f"started in {first:.0f} s"
     )
 
 
