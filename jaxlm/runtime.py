@@ -24,6 +24,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # On an H200 trying out Triton's matrix products took more than half of the time of compiling, and
 # the step that came of it was no faster than with those of cuBLAS.
 NO_TRITON = "--xla_gpu_enable_triton_gemm=false"
+NVIDIA = Path("/dev/nvidiactl")  # is there where a driver of NVIDIA's is
 INTERRUPTED = 130  # the exit status that shells give a command ended by Ctrl-C
 
 
@@ -46,7 +47,7 @@ def set_up(deterministic: bool = False) -> None:
 
     if not backends_are_initialized():
         own = NO_TRITON.partition("=")[0] in os.environ.get("XLA_FLAGS", "")
-        if Path("/dev/nvidiactl").exists() and not own:
+        if NVIDIA.exists() and not own:
             ask_xla(NO_TRITON)
         if deterministic:
             ask_xla(DETERMINISTIC)
@@ -70,7 +71,7 @@ def expect_described_devices(tpu: bool) -> None:
     if tpu:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    if tpu or not Path("/dev/nvidiactl").exists():
+    if tpu or not NVIDIA.exists():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxlm import runtime
 from jaxlm.config import JaxlmError
-from jaxlm.runtime import DETERMINISTIC, interruption, refuse_late_determinism
+from jaxlm.runtime import DETERMINISTIC, NO_TRITON, interruption, refuse_late_determinism
 
 
 def test_determinism_is_set_before_jax_starts_and_only_once():
@@ -25,6 +25,21 @@ def test_determinism_is_set_before_jax_starts_and_only_once():
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["--xla_force_host_platform_device_count=1", DETERMINISTIC]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("", NO_TRITON), ("--xla_gpu_enable_triton_gemm=true",) * 2]
+)
+def test_where_a_gpu_is_products_are_those_of_cublas_unless_asked_otherwise(given, kept):
+    program = (
+        "import os, pathlib; from jaxlm import runtime; runtime.NVIDIA = pathlib.Path('.');"
+        "runtime.set_up(); print(os.environ['XLA_FLAGS'])"
+    )
+    env = os.environ | {"XLA_FLAGS": given}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [kept]
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,15 @@ def cross_entropy(
 
     With `smoothing` e the target is right with weight 1 - e, and every token of the vocabulary with
     e / V (Szegedy et al. 2016). `z_loss` times the squared log of the softmax's denominator is
-    added, which keeps logits from drifting (Chowdhery et al. 2022).
+    added, which keeps logits from drifting (Chowdhery et al. 2022). It is NaN for a target that is
+    no token.
     """
     logits = logits.astype(jnp.float32)
     # Not a lookup, whose gradient would be a scatter into an array of the size of the logits.
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
     chosen = jnp.where(is_target, logits, 0).sum(axis=-1)
+    is_token = (targets >= 0) & (targets < logits.shape[-1])
+    chosen = jnp.where(is_token, chosen, jnp.nan)
     if smoothing:
         chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
     log_sum = jax.nn.logsumexp(logits, axis=-1)
@@ -62,11 +65,11 @@ def target_sums(
 ) -> dict[str, Float[Array, ""]]:
     """Weighted sums over the targets: `loss` in nats, `count`, and the correct ones (`accuracy`).
 
-    A target counts as correct if it has the largest logit; `smoothing` and `z_loss` are those of
-    `cross_entropy`.
+    A target counts as correct if it has the largest logit, and not at all if its weight is 0.
+    `smoothing` and `z_loss` are those of `cross_entropy`.
     """
     losses = cross_entropy(logits, targets, smoothing, z_loss)
-    sums = {"loss": losses * weights, "count": weights}
+    sums = {"loss": jnp.where(weights == 0, 0, losses * weights), "count": weights}
     if accuracy:
         sums["accuracy"] = (jnp.argmax(logits, axis=-1) == targets) * weights
     return {name: jnp.sum(value, dtype=jnp.float32) for name, value in sums.items()}

@@ -97,8 +97,7 @@ def test_gradients_of_fp32_logits_are_products_of_bfloat16(product):
         apart = np.linalg.norm(np.asarray(ours, np.float32) - theirs)
         assert 0 < apart < 5e-3 * np.linalg.norm(theirs)
     program = jax.jit(back).lower(x, matrix).as_text()
-    factors = [
-        line.split(" : (")[1].split(")")[0] for line in program.splitlines() if "dot_" in line
-    ]
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    factors = [line.split(" : (")[1].split(")")[0] for line in products]
     assert len(factors) == 2
     assert not any("xf32" in pair for pair in factors)

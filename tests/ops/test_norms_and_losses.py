@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.ops.reductions import cross_entropy, layer_norm, rms_norm
+from jaxlm.ops.reductions import cross_entropy, layer_norm, rms_norm, target_sums
 
 EPS = 1e-2  # large enough to be missed
 
@@ -65,3 +65,21 @@ def test_cross_entropy_survives_huge_logits_and_half_precision():
     assert out.dtype == jnp.float32
     top = float(logits[0, 0])
     np.testing.assert_allclose(out, [0, top, 2 * top])
+
+
+def test_a_target_that_is_no_token_has_no_loss_but_where_its_weight_is_0():
+    logits, targets = jnp.zeros((1, 4, 8)), jnp.array([[3, 8, -1, -100]])
+    np.testing.assert_array_equal(jnp.isnan(cross_entropy(logits, targets)[0]), [0, 1, 1, 1])
+
+    def loss(logits, weights):
+        return target_sums(logits, targets, jnp.array([weights]))["loss"]
+
+    for weights, finite in (([1.0, 0, 0, 0], True), ([1.0, 1.0, 0, 0], False)):
+        assert jnp.isfinite(loss(logits, weights)) == finite
+    assert jnp.isfinite(jax.grad(loss)(logits, [1.0, 0, 0, 0])).all()
+
+
+def test_the_gradient_of_a_loss_scatters_nothing():
+    logits, targets = jnp.zeros((2, 3, 8)), jnp.zeros((2, 3), int)
+    gradient = jax.grad(lambda logits: cross_entropy(logits, targets).sum())
+    assert "scatter" not in jax.jit(gradient).lower(logits).as_text()

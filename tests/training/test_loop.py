@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import JaxlmError, ModelConfig
+from jaxlm.runtime import DETERMINISTIC
 from jaxlm.training import fit, trainer
 from jaxlm.training.history import History
 from jaxlm.training.prefetch import AHEAD, Prefetch
@@ -138,3 +139,20 @@ def test_the_best_score_is_kept_and_a_score_that_is_no_number_is_the_worst():
     again.restore(judge.rows, 5, 1.0)
     assert (again.best, again.evaluations_since_best) == (0.5, 2)
     assert again.last_val == judge.rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), "too little memory"),
+        (IndexError("absl::raw_hash_map<>::at"), "leave train.deterministic out"),
+    ],
+)
+def test_what_a_device_says_is_told_in_a_sentence(tmp_path, monkeypatch, error, told):
+    def fail(self, interrupted):
+        raise error
+
+    monkeypatch.setattr(Trainer, "train", fail)
+    monkeypatch.setenv("XLA_FLAGS", DETERMINISTIC)
+    with pytest.raises(JaxlmError, match=told):
+        fit(tiny(tmp_path, train={"deterministic": True}))
