@@ -182,7 +182,7 @@ def lesson():
     ("rule", "rate"),
     [
         ("adamw", 0.03),
-        ("muon", 0.1),
+        ("muon", 0.03),  # more spikes now and then, at steps that rounding decides
         ("lion", 0.003),
         ("adafactor", 0.03),
         ("schedule_free", 0.03),
