@@ -72,7 +72,7 @@ class Placement:
 
     def of(self, path: str) -> jax.sharding.Sharding:
         if self.sharding is None:
-            return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return self.sharding(path) if callable(self.sharding) else self.sharding
 
     def put(self, path: str, array: np.ndarray) -> jax.Array:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxlm.config import JaxlmError
 from jaxlm.files import WriteError, damage, seal, sync
+from jaxlm.processes import agreed, is_first
 
 STATE, PARAMS, META = "state", "params", "meta"
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a step that is being written
@@ -43,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        # Orbax takes over a second to import: a run imports it when it first saves or restores.
+        # Orbax takes over a second to import.
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
@@ -76,8 +77,7 @@ class Checkpoints:
             state=self._args.StandardSave(state),
             meta=self._args.JsonSave(meta | {"hashed": True}),
         )
-        worth = meta.get("merit")
-        metrics = None if worth is None else {"merit": worth}
+        metrics = {"merit": meta["merit"]} if meta.get("merit") is not None else None
         with self._writing():
             self._manager.save(step, args=items, metrics=metrics)
 
@@ -104,34 +104,31 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            for path in self._folder.glob(f"*{UNFINISHED}*"):
+            for path in self._folder.glob(f"*{UNFINISHED}*") if is_first() else ():
                 shutil.rmtree(path, ignore_errors=True)
             raise WriteError(
-                f"cannot write a checkpoint to {self._folder}: {write_reason(error)}; the "
+                f"cannot write a checkpoint to {self._folder}: {first_reason(error)}; the "
                 "checkpoint before it is kept, and the same command goes on from there"
             ) from None
 
 
-def write_reason(error: BaseException) -> str:
-    """What the system said, out of an exception of Orbax or TensorStore."""
+def first_reason(error: BaseException) -> str:
+    """What the system said, or the first line, out of an exception of Orbax or TensorStore."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
-    return os.strerror(int(found[1] or found[2])) if found else first_line(error)
-
-
-def first_line(error: BaseException) -> str:
+    if found := re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error)):
+        return os.strerror(int(found[1] or found[2]))
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
 
 
 def quiet_orbax() -> None:
     """Let Orbax log no tracebacks: what it raises is told in one sentence."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(not_of_orbax)
-
-
-def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
 
 
 def sealing_path() -> Any:
@@ -243,14 +240,15 @@ def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
                 "where it was trained with an optimizer or objective of your own, give the same "
                 "again"
             ) from None
-        raise DamagedError(f"the checkpoint {checkpoint} is damaged: {first_line(error)}") from None
+        raise DamagedError(
+            f"the checkpoint {checkpoint} is damaged: {first_reason(error)}"
+        ) from None
 
 
 def restore_newest(
     folder: Path, targets: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The items and the meta of the newest checkpoint that is whole; `targets` makes of the meta
-    what `restore_items` takes.
+    """The newest whole checkpoint's items and meta, of which `targets` makes what to restore.
 
     Damaged ones are set aside and told. Raises: CheckpointError where none is whole.
     """
@@ -264,22 +262,26 @@ def restore_newest(
             damaged[folders.pop()] = str(error)
             if not folders:
                 raise CheckpointError(f"{error}, and no other of the run is whole") from None
-    for older in folders[:-1]:  # Orbax reads their merits
+    agreed(lambda: set_all_aside(folders[:-1], damaged))
+    return items, meta
+
+
+def set_all_aside(older: list[Path], damaged: dict[Path, str]) -> None:
+    """Rename damaged checkpoints; of older ones Orbax reads the merits."""
+    for path in older:
         try:
-            if reason := damage(older, ("metrics",), read_meta(older).get("hashed", False)):
-                damaged[older] = f"the checkpoint {older} is damaged: {reason}"
+            if reason := damage(path, ("metrics",), read_meta(path).get("hashed", False)):
+                damaged[path] = f"the checkpoint {path} is damaged: {reason}"
         except DamagedError as error:
-            damaged[older] = str(error)
+            damaged[path] = str(error)
     for path, reason in damaged.items():
         print(f"{reason}; it is kept as {set_aside(path).name}")
-    return items, meta
 
 
 def set_aside(checkpoint: Path) -> Path:
     """Rename a damaged checkpoint, so that it counts no longer and nothing of it is lost."""
     aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
-    if aside.exists():
-        shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)
     with suppress(OSError):
         checkpoint.rename(aside)
         sync(aside.parent)

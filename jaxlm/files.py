@@ -288,3 +288,8 @@ def read_rows_of(content: bytes) -> tuple[list[StepRow], int]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows, len(lines) - len(rows)
+
+
+def rows_in(path: Path) -> list[StepRow]:
+    """The rows of a .jsonl file of a run; none where it is not there."""
+    return read_rows_of(path.read_bytes() if path.exists() else b"")[0]

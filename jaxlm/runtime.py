@@ -122,7 +122,7 @@ def memory_limit() -> int:
     """Bytes of memory that the first device has; on a CPU, that the machine has."""
     import jax
 
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

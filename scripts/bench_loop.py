@@ -47,8 +47,7 @@ class Alternation:
         self.bare: list[Times] = []
         self.step, self.began = 0, now()
 
-    def __call__(self) -> bool:
-        step = self.trainer.step
+    def __call__(self, step: int) -> bool:
         if step % self.turn == 0 and step > self.step:
             self.step = step
             jax.block_until_ready(self.trainer.state)

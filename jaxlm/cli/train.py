@@ -19,9 +19,13 @@ def run(words: list[str]) -> None:
     name, overrides = read_arguments(words)
     config = load_config(name, overrides)
     set_up(config.train.deterministic)
+    from jaxlm.processes import failing_alone, join
+
+    join(config.parallel)
     from jaxlm.training import fit
 
-    fit(config)
+    with failing_alone():
+        fit(config)
 
 
 def read_arguments(words: list[str]) -> tuple[str, list[str]]:

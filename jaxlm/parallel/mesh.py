@@ -6,10 +6,11 @@ A run on one device has no mesh, written None: its programs are the same as with
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.config import ConfigError, ParallelConfig
@@ -36,7 +37,7 @@ def mesh_shape(config: ParallelConfig, number: int) -> tuple[int, ...]:
 
     Raises: ConfigError where there are too few, or -1 cannot be filled in.
     """
-    sizes = list(astuple(config))
+    sizes = list(config.sizes)
     asked = ", ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
     given = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
@@ -87,7 +88,37 @@ def place_rows(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Arr
     """A batch on the devices of the mesh, its rows divided."""
     if mesh is None:
         return jax.device_put(dict(batch))
-    return {name: jax.device_put(x, row_sharding(mesh, x.shape)) for name, x in batch.items()}
+    return {name: place(x, row_sharding(mesh, x.shape)) for name, x in batch.items()}
+
+
+def place(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array on the devices of a sharding, of which each process fills its own."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+
+def everywhere(tree: Any, mesh: Mesh | None) -> Any:
+    """Within a compiled program: arrays that are whole on every device, and so in every process."""
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def on_this_process(tree: Any) -> Any:
+    """The arrays of a tree, whole on the first device of this process if others hold parts.
+
+    All processes call it together.
+    """
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return tree
+    device = jax.local_devices()[0]
+
+    def gathered(leaf: jax.Array) -> jax.Array:
+        return jax.device_put(multihost_utils.process_allgather(leaf, tiled=True), device)
+
+    return jax.tree.map(gathered, tree)
 
 
 def row_shapes(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxlm.data.batches import Batch
 from jaxlm.data.pair_batches import PairOrder, pair_batch
 from jaxlm.data.sources import DataError
 from jaxlm.generation import translate
+from jaxlm.parallel import on_this_process
 from jaxlm.tasks.baselines import neighbour_answers
 from jaxlm.tasks.examples import Example, Item
 from jaxlm.tasks.fields import text_field
@@ -178,7 +179,8 @@ class Seq2SeqTask(RowTask):
 
     def answers_to(self, model: nn.Module, params: Params, items: Sequence[Item]) -> list[Answer]:
         """The targets that the model writes, as `translation`."""
-        loaded = Loaded(model, params, self.tokenizer, self._config_of(model))
+        config = self._config_of(model)
+        loaded = Loaded(model, on_this_process(params), self.tokenizer, config)
         texts = [item.content[0] for item in items]
         return [{"translation": text} for text in self._written(loaded, texts)]
 

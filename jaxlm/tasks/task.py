@@ -18,7 +18,7 @@ from jaxlm.config import Config, JaxlmError
 from jaxlm.models import CausalLM, Seq2SeqLM
 from jaxlm.ops.chunked_loss import chunked_target_sums, loss_chunk
 from jaxlm.ops.reductions import target_sums
-from jaxlm.parallel import divided_activations, mesh_of, place_rows
+from jaxlm.parallel import divided_activations, everywhere, mesh_of, place_rows
 from jaxlm.tokenizer import Tokenizer
 
 Params = Any
@@ -226,4 +226,5 @@ def row_step(
     """Sums of the losses if `labelled`, and the outputs if `answers` are computed from them."""
     with divided_activations(mesh):
         outputs = objective.forward(model, params, batch, None)
-    return objective.losses(outputs, batch) if labelled else {}, outputs if answers else None
+    sums = objective.losses(outputs, batch) if labelled else {}
+    return sums, everywhere(outputs, mesh) if answers else None

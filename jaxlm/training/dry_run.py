@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import jax
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import Config
+from jaxlm.processes import agreed
 from jaxlm.training.console import TrainingConsole, duration
 from jaxlm.training.prefetch import Prefetch
 from jaxlm.training.trainer import Trainer
@@ -30,7 +31,14 @@ def run_place(config: Config) -> Iterator[Config]:
         return
     parent = Path(str(config.resolved().run.dir)).absolute().parent
     disk = parent if parent.is_dir() else None  # the disk that the run will write to
-    with tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-", dir=disk) as folder:
+    kept = ExitStack()
+
+    def make() -> str:
+        temporary = tempfile.TemporaryDirectory(prefix="jaxlm-dry-run-", dir=disk)
+        return kept.enter_context(temporary)
+
+    with kept:
+        folder = agreed(make)
         place = replace(config.run, dir=str(Path(folder) / "run"), resume="auto", overwrite=False)
         yield replace(config, run=place)
 
@@ -90,6 +98,6 @@ def timed(do: Callable[[], Any]) -> float:
 
 def peak_memory() -> int:
     """The most bytes that the first device held; on a CPU, the process."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return stats.get("peak_bytes_in_use") or of_process

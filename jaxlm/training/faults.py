@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.files import RowFile, file_in_place, read_rows_of
+from jaxlm.files import RowFile, file_in_place
 from jaxlm.training.history import TrainingError
 
 MOST_KEPT = 32  # batches in the folder of skipped ones
@@ -25,10 +25,8 @@ class Restarts:
     older than any batch that was passed over after it, its own steps stay as they were.
     """
 
-    def __init__(self, path: Path):
-        self._file = RowFile(path)
-        content = path.read_bytes() if path.exists() else b""
-        self.rows, _ = read_rows_of(content)
+    def __init__(self, path: Path, rows: list[dict[str, Any]]):
+        self._file, self.rows = RowFile(path), rows
 
     @property
     def passed_over(self) -> list[int]:

@@ -16,12 +16,13 @@ from jax.sharding import Mesh
 
 from jaxlm.artifact import Loaded
 from jaxlm.base_model import newest_base
-from jaxlm.config import Config, ConfigError, ModelConfig
+from jaxlm.config import Config, ConfigError, ModelConfig, to_yaml
 from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh, mesh_sizes
-from jaxlm.runtime import interruption, memory_limit, refuse_late_determinism
+from jaxlm.processes import agreed, first_alone, stop_requests
+from jaxlm.runtime import memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.dry_run import rehearse, run_place
@@ -29,6 +30,7 @@ from jaxlm.training.goodput import Goodput
 from jaxlm.training.history import TrainingError
 from jaxlm.training.optimizers import make_schedule
 from jaxlm.training.programs import compile_and_start
+from jaxlm.training.recorded_config import recorded
 from jaxlm.training.resolve import load_source, resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.trainer import Trainer
@@ -70,7 +72,11 @@ def fit(
             base = below and load_source(str(config.finetune.init_from), run.path)[0]
             return load(run.path, model=model, base=base)
         goes_on = run.path if todo == "resume" else None
-        config, task, given, heritage = resolve(config, task, objective, goes_on)
+        asked, part = config, task
+        config, task, given, heritage = first_alone(
+            lambda: resolve(asked, part, objective, goes_on)
+        )
+        refuse_other_process(config, task)
         make = make_model if model is None else model
         module = make if isinstance(make, nn.Module) else make(config.model)
         mesh = make_mesh(config.parallel)
@@ -93,11 +99,21 @@ def fit(
                     trainer.restore()
                     tell_lengthening(run, config, int(trainer.state.step))
                     run.resume(config, task.tokenizer)
-                with interruption() as interrupted:
-                    trainer.train(interrupted)
+                with stop_requests() as stopped:
+                    trainer.train(stopped)
                 return trainer.finish(model)
             finally:
                 trainer.close()
+
+
+def refuse_other_process(config: Config, task: Task) -> None:
+    """ConfigError in a process whose config or data are not those of the first."""
+    for what, own in (("config", to_yaml(recorded(config))), ("data", task.fingerprint)):
+        if agreed(lambda own=own: own) != own:
+            raise ConfigError(
+                f"process {jax.process_index()} has another {what} than the first one; give all "
+                "processes of a run the same command and the same files"
+            )
 
 
 def own_parts(**parts: Any) -> tuple[str, ...]:
@@ -194,7 +210,12 @@ def device_errors_told(config: Config) -> Iterator[None]:
         ) from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            if jax.process_count() == 1:
+                raise
+            raise TrainingError(
+                "another process of the run has ended, or cannot be reached; the same command on "
+                f"all of them goes on from the last checkpoint ({str(error).splitlines()[0]:.200})"
+            ) from None
         raise TrainingError(
             "the device has too little memory for a step; lower train.batch_size, raise "
             "train.accumulate_steps, or take a smaller model"

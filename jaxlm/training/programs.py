@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from jaxtyping import Array
 
 from jaxlm.config import Config, ConfigError
-from jaxlm.parallel import divided_shapes, row_shapes, tree_shardings
+from jaxlm.parallel import divided_shapes, place, row_shapes, tree_shardings
 from jaxlm.runtime import memory_limit
 from jaxlm.tasks import Objective
 from jaxlm.tasks.task import Arrays
@@ -127,7 +127,7 @@ def compile_and_start(
     refuse_too_large(shapes)
     if mesh is not None:
         params = joined(shapes.params, shapes.frozen)
-        given = jax.device_put(given, tree_shardings(given, params, config.model, mesh))
+        given = jax.tree.map(place, given, tree_shardings(given, params, config.model, mesh))
     compiled: dict[tuple, Update] = {}
 
     def shape_of(batch: Arrays) -> tuple:

@@ -40,7 +40,9 @@ def open_fields(config: Config) -> set[str]:
 def recorded(config: Config) -> Config:
     """The config as a run records it: passed again, it continues the run, and never deletes it."""
     run = dataclasses.replace(config.run, resume="auto", overwrite=False)
-    return dataclasses.replace(config, run=run)
+    alone = {"coordinator": None, "num_processes": None, "process_id": None}
+    parallel = dataclasses.replace(config.parallel, **alone)
+    return dataclasses.replace(config, run=run, parallel=parallel)
 
 
 def flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,8 @@ from jaxlm.config import (
     to_mapping,
     to_yaml,
 )
-from jaxlm.files import TEMPORARY, RowFile, read_rows_of, temporary_path, to_json, write_file
+from jaxlm.files import TEMPORARY, RowFile, rows_in, temporary_path, to_json, write_file
+from jaxlm.processes import agreed, is_first
 from jaxlm.runtime import environment
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.training.recorded_config import flat, not_compared, open_fields, recorded
@@ -56,13 +58,23 @@ class RunError(JaxlmError):
 
 
 class RunDirectory:
-    """One run's folder, locked while open; files are named as in docs/training.md."""
+    """One run's folder, locked while open; files are named as in docs/training.md.
+
+    Of several processes the first writes it. The others write what it does to an `output` of their
+    own, which is thrown away, and learn from the first what the folder holds.
+    """
 
     def __init__(self, config: Config):
         self.path = Path(config.resolved().run.dir)
         self.config = config
         self.checkpoints = self.path / CHECKPOINTS
-        self.rows = {name: RowFile(self.path / name) for name in ROWS}
+        self._created = False
+        self._lock: RunLock | None = None
+        agreed(self._open)
+        self.output = self.path if is_first() else Path(tempfile.mkdtemp(prefix="jaxlm-process-"))
+        self.rows = {name: RowFile(self.output / name) for name in ROWS}
+
+    def _open(self) -> None:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise RunError(f"run.dir {self.path} is a file; choose another run.dir")
@@ -83,10 +95,16 @@ class RunDirectory:
                 if [path.name for path in self.path.iterdir()] == [LOCK]:
                     (self.path / LOCK).unlink()
                     self.path.rmdir()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+        if self.output != self.path:
+            shutil.rmtree(self.output, ignore_errors=True)
 
     def decide(self) -> Literal["start", "resume", "finished"]:
         """What the command has to do here; RunError where it would spoil what is there."""
+        return agreed(self._decide)
+
+    def _decide(self) -> Literal["start", "resume", "finished"]:
         run = self.config.run
         if not (self.path / "config.yaml").exists():
             if found := [name for name in self.names() if name != LOCK]:
@@ -191,6 +209,9 @@ class RunDirectory:
 
     def start(self, config: Config, tokenizer: Tokenizer) -> None:
         """Delete the files of an earlier run, and nothing else; write those a run starts with."""
+        agreed(lambda: self._start(config, tokenizer))
+
+    def _start(self, config: Config, tokenizer: Tokenizer) -> None:
         # First the files that record progress: if interrupted here, the rest counts as not begun.
         for name in ("summary.json", RESTARTS, *ROWS):
             (self.path / name).unlink(missing_ok=True)
@@ -206,12 +227,15 @@ class RunDirectory:
 
     def resume(self, config: Config, tokenizer: Tokenizer) -> None:
         """Write config and tokenizer again: the run may have been lengthened."""
+        agreed(lambda: self._resume(config, tokenizer))
+
+    def _resume(self, config: Config, tokenizer: Tokenizer) -> None:
         (self.path / "summary.json").unlink(missing_ok=True)
         self.describe(config, tokenizer)
 
     def steps_recorded(self) -> int:
         """train.steps of the run in this directory."""
-        return build_config(read_yaml(self.path / "config.yaml")).train.steps
+        return agreed(lambda: build_config(read_yaml(self.path / "config.yaml")).train.steps)
 
     def describe(self, config: Config, tokenizer: Tokenizer) -> None:
         """Write the config, which marks the directory as that of a run, then the tokenizer."""
@@ -223,14 +247,17 @@ class RunDirectory:
 
     def rewind(self, step: int, marks: dict[str, list]) -> list[MetricsRow]:
         """Cut rows after the step of a checkpoint with `marks`; return the metrics that remain."""
-        rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
-        return rows["metrics.jsonl"]
+
+        def kept() -> list[MetricsRow]:
+            rows = {name: file.rewind(step, marks.get(name)) for name, file in self.rows.items()}
+            return rows["metrics.jsonl"]
+
+        return agreed(kept)
 
     def last_row(self) -> MetricsRow | None:
         """The newest row of metrics.jsonl, as an ended process left it."""
-        path = self.path / "metrics.jsonl"
-        rows, _ = read_rows_of(path.read_bytes() if path.exists() else b"")
-        return rows[-1] if rows else None
+        newest = agreed(lambda: rows_in(self.path / "metrics.jsonl")[-1:])
+        return newest[0] if newest else None
 
     def marks(self) -> dict[str, list]:
         """Size and hash of metrics and samples, which are flushed to disk."""
@@ -242,7 +269,7 @@ class RunDirectory:
 
     def write(self, name: str, text: str) -> None:
         """Write a file atomically."""
-        write_file(self.path / name, text)
+        write_file(self.output / name, text)
 
 
 class RunLock:

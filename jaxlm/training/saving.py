@@ -9,7 +9,9 @@ import jax
 from jaxlm.base_model import BaseModel, base_from_meta
 from jaxlm.checkpoint import PARAMS, STATE, Checkpoints, restore_newest
 from jaxlm.config import Config, to_mapping
-from jaxlm.files import WriteError
+from jaxlm.files import WriteError, rows_in
+from jaxlm.parallel import on_this_process
+from jaxlm.processes import agreed
 from jaxlm.tasks import Task
 from jaxlm.training.faults import Restarts, batch_of
 from jaxlm.training.goodput import Goodput
@@ -41,7 +43,9 @@ class Saving:
         self.run, self.config, self.task, self.heritage = run, config, task, heritage
         self.history, self.goodput = history, goodput
         self.own = own_paths(start.params, start.frozen, heritage.paths)
-        self.restarts = Restarts(run.path / RESTARTS)
+        self.restarts = Restarts(
+            run.output / RESTARTS, agreed(lambda: rows_in(run.path / RESTARTS))
+        )
         # The model that the checkpoints stand on; None where they hold all weights.
         self.base: BaseModel | None = None
         self._base_is_known = self.own is None
@@ -117,7 +121,8 @@ class Saving:
         Raises: TrainingError, before anything is written, where a weight is no number.
         """
         if self.own is not None and not self._base_is_known:
-            self.base = self.heritage.base(self.config, self.own, state.frozen, self.run.path)
+            frozen = on_this_process(state.frozen)
+            self.base = self.heritage.base(self.config, self.own, frozen, self.run.path)
             self._base_is_known = True
         params, rest = to_items(state, self.base and self.base.own)
         worst = worst_value((params, rest.get("params")), rest["opt_state"])

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,8 @@ from jaxlm.config import Config
 from jaxlm.files import to_json
 from jaxlm.loading import load
 from jaxlm.models.parameters import flops_per_token, merge_lora
-from jaxlm.parallel import described, mesh_sizes, peak_flops
+from jaxlm.parallel import described, mesh_sizes, on_this_process, peak_flops
+from jaxlm.processes import agreed
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.console import TrainingConsole, closing_line, indent, memory_line
@@ -82,19 +84,19 @@ class Trainer:
         self.state, self.step, self._pending, self._put_off = state, int(state.step), None, set()
         self._skipped = 0 if state.guard is None else int(state.guard.skipped)
 
-    def train(self, interrupted: Callable[[], bool]) -> None:
+    def train(self, interrupted: Callable[[int], bool]) -> None:
         """Run to the last step or to early stopping; KeyboardInterrupt after saving."""
         train, first = self.config.train, self.step
         if self._is_done():
             return
         # Saving needs Orbax, which is slow to import: beside the first steps.
-        imports = {"target": import_module, "args": ("orbax.checkpoint",), "daemon": True}
-        self._beside: threading.Thread | None = threading.Thread(**imports)
+        load = partial(import_module, "orbax.checkpoint")
+        self._beside: threading.Thread | None = threading.Thread(target=load, daemon=True)
         with (
             self.goodput.spent("steps"),
             TrainingConsole(train.steps, first) as self.console,
-            Profiler(train.profile, self.run.path / PROFILE) as self.profiler,
-            open_loggers(self.config, self.run.path, first) as self.history.loggers,
+            Profiler(train.profile, self.run.output / PROFILE) as self.profiler,
+            open_loggers(self.config, self.run.output, first) as self.history.loggers,
         ):
             self._introduce()
             self.profiler.look(first, self.state)
@@ -112,7 +114,7 @@ class Trainer:
         out_of_patience = train.patience is not None and waited >= train.patience
         return self.step >= train.steps or out_of_patience
 
-    def _run_steps(self, interrupted: Callable[[], bool]) -> None:
+    def _run_steps(self, interrupted: Callable[[int], bool]) -> None:
         """Update, log, evaluate and save to the end. Raises: StuckError, KeyboardInterrupt."""
         train = self.config.train
         while not self._is_done():
@@ -128,7 +130,7 @@ class Trainer:
             self.console.advance(self.step)
             if self.step % train.log_every == 0 or self.step == train.steps:
                 self._log(self.step, metrics)
-            self._do(self._due(self.step, interrupted()))
+            self._do(self._due(self.step, interrupted(self.step)))
         if self.history.saved_step < self.step:
             with self.goodput.spent("checkpoints"):
                 self._save(self.step)
@@ -139,10 +141,8 @@ class Trainer:
         with self.goodput.spent("checkpoints"):
             self._take(self.saving.roll_back(self.state, reached, skips))
         batches = ", ".join(map(str, self.saving.restarts.rows[-1]["passed_over"]))
-        self.console.say(
-            f"step {reached}: {skips.in_a_row} updates in a row were skipped; going back to step "
-            f"{self.step}, and passing over the batches {batches}"
-        )
+        told = f"step {reached}: {skips.in_a_row} updates in a row were skipped; going back to "
+        self.console.say(f"{told}step {self.step}, and passing over the batches {batches}")
 
     def _look_at(self, skips: Skips) -> None:
         """Keep the batches of updates that were skipped since the last look, and tell them.
@@ -152,7 +152,7 @@ class Trainer:
         new, self._skipped = int(skips.skipped) - self._skipped, int(skips.skipped)
         for step in skips.last(new):
             number = batch_of(step, self.saving.restarts.passed_over)
-            kept = keep_batch(self.run.path / SKIPPED, number, self.batches.again(number))
+            kept = keep_batch(self.run.output / SKIPPED, number, self.batches.again(number))
             self.console.say(
                 f"step {step + 1}: the update is skipped, as its loss or gradients are no numbers "
                 "or the loss is a spike" + (f"; its batch is {kept}" if kept else "")
@@ -179,12 +179,11 @@ class Trainer:
         `model` is that of `jaxlm.load`. The summary, written last, marks the run as finished.
         """
         with self.goodput.spent("checkpoints"):
-            self.saving.checkpoints.wait()
             self.saving.checkpoints.close()
         best = self.load_best(model)
         own = self.task.summary(best)
         history, steps = self.history, int(self.state.step)
-        plot_losses(self.run.path / "loss.png", history.rows, own.get("baselines") or {})
+        plot_losses(self.run.output / "loss.png", history.rows, own.get("baselines") or {})
         summary = run_summary(history, steps, {"num_params": self.num_params, **self.memory, **own})
         summary["goodput"] = self.goodput.report()
         self.run.write("summary.json", to_json(summary))
@@ -194,7 +193,7 @@ class Trainer:
 
     def load_best(self, model: Any) -> Loaded:
         """The best of the saved checkpoints. The base is in memory: it is not looked for."""
-        given = jax.device_put(self.state.frozen, jax.devices()[0])  # as what is loaded
+        given = jax.device_put(on_this_process(self.state.frozen), jax.local_devices()[0])
         tokenizer, merged = self.task.tokenizer, self.heritage.merged
         base = Loaded(self.state.model, given, tokenizer, self.config.model, merged=merged)
         return load(self.run.path, model=model, base=base if self.saving.base else None)
@@ -274,7 +273,8 @@ class Trainer:
     def _evaluate(self, step: int) -> bool:
         """Write the row of the whole validation split; return whether it is the best so far."""
         with self.goodput.spent("evaluation"):
-            measured = self.task.evaluate(self.state.model, evaluation_params(self.state))
+            ours = self.task.evaluate(self.state.model, evaluation_params(self.state))
+            measured = agreed(lambda: ours)  # of a bit of difference processes would part ways
         if not measured:
             return False
         improved = self.history.add_evaluation(step, measured)
@@ -283,7 +283,7 @@ class Trainer:
 
     def _sample(self, step: int) -> None:
         """Write what the model makes of the prompts as it is now, and show the first."""
-        params = merge_lora(evaluation_params(self.state))
+        params = merge_lora(on_this_process(evaluation_params(self.state)))
         origin, tokenizer = self.heritage.origin, self.task.tokenizer
         loaded = Loaded(self.state.model, params, tokenizer, self.config.model, origin)
         samples = self.task.samples(loaded, step)
