@@ -44,7 +44,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        # Orbax takes over a second to import.
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 

@@ -21,7 +21,7 @@ from jaxlm.config.schema import require
 from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh, mesh_sizes
-from jaxlm.processes import agreed, first_alone, stop_requests
+from jaxlm.processes import SharedError, first_alone, of_all, stop_requests
 from jaxlm.runtime import memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
@@ -107,12 +107,14 @@ def fit(
 
 
 def refuse_other_process(config: Config, task: Task) -> None:
-    """ConfigError in a process whose config or data are not those of the first."""
-    for what, own in (("config", to_yaml(recorded(config))), ("data", task.fingerprint)):
-        if agreed(lambda own=own: own) != own:
-            raise ConfigError(
-                f"process {jax.process_index()} has another {what} than the first one; give all "
-                "processes of a run the same command and the same files"
+    """SharedError where the config or the data of some process are not those of the first."""
+    # Other data may make another config, by its vocabulary.
+    for what, own in (("data", task.fingerprint), ("config", to_yaml(recorded(config)))):
+        first, *others = of_all(own)
+        if other := [number for number, given in enumerate(others, 1) if given != first]:
+            raise SharedError(
+                f"process {other[0]} has another {what} than the first; give all processes of a "
+                "run the same command and the same files"
             )
 
 

@@ -3,7 +3,6 @@
 import math
 import threading
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -90,8 +89,8 @@ class Trainer:
         if self._is_done():
             return
         # Saving needs Orbax, which is slow to import: beside the first steps.
-        load = partial(import_module, "orbax.checkpoint")
-        self._beside: threading.Thread | None = threading.Thread(target=load, daemon=True)
+        imports = {"target": import_module, "args": ("orbax.checkpoint",), "daemon": True}
+        self._beside: threading.Thread | None = threading.Thread(**imports)
         with (
             self.goodput.spent("steps"),
             TrainingConsole(train.steps, first) as self.console,

@@ -62,10 +62,12 @@ def leaves(run: Path) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     folder = run / "checkpoints" / str(saved_steps(run / "checkpoints")[-1])
-    trees = {
-        item: ocp.PyTreeCheckpointer().restore((folder / item).absolute())
-        for item in ("params", "state")
-    }
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)  # wherever they lay
+    trees = {}
+    for item in ("params", "state"):
+        place, reader = (folder / item).absolute(), ocp.PyTreeCheckpointer()
+        kinds = jax.tree.map(lambda _: as_numpy, reader.metadata(place).item_metadata.tree)
+        trees[item] = reader.restore(place, restore_args=kinds)
     flat = jax.tree_util.tree_leaves_with_path(trees)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
 
