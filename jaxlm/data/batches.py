@@ -6,7 +6,6 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
-from jaxlm.data.sources import DataError
 from jaxlm.data.store import TokenStore
 
 Batch = dict[str, np.ndarray]
@@ -21,25 +20,18 @@ def train_batch(
     step: int,
     batch_size: int,
     seq_len: int,
-    host: int = 0,
-    num_hosts: int = 1,
     mask_documents: bool = False,
 ) -> Batch:
-    """The windows of one step, drawn without replacement; of these, the rows of one host.
+    """The windows of one step, drawn without replacement.
 
     In each epoch the windows are adjacent, start at a random offset and are shuffled. Returns
-    int32 `ids` and `targets` (B, T), B = batch_size / num_hosts; with `mask_documents` also
-    `segment_ids` and `positions` (B, T), which restart at each document, and float32 `weights`
-    (B, T), 0 where the target belongs to the next document.
-
-    Raises: DataError where the hosts cannot share the batch evenly.
+    int32 `ids` and `targets` (B, T); with `mask_documents` also `segment_ids` and `positions`
+    (B, T), which restart at each document, and float32 `weights` (B, T), 0 where the target belongs
+    to the next document.
     """
-    if batch_size % num_hosts:
-        raise DataError(f"a batch of {batch_size} rows cannot be shared by {num_hosts} hosts")
-    rows = batch_size // num_hosts
-    place = step * batch_size + host * rows + np.arange(rows)
+    place = step * batch_size + np.arange(batch_size)
     epoch, i = divmod(place, num_windows(len(store), seq_len))
-    starts = np.empty(rows, np.int64)
+    starts = np.empty(batch_size, np.int64)
     for e in np.unique(epoch):
         starts[epoch == e] = epoch_starts(len(store), seq_len, seed, int(e))[i[epoch == e]]
     batch = cut_windows(store, starts, seq_len)

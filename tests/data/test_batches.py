@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxlm.data import DataError, TokenStore, epochs_at, eval_batches, train_batch
+from jaxlm.data import TokenStore, epochs_at, eval_batches, train_batch
 from jaxlm.data.batches import epoch_starts
 
 T = 8
@@ -67,16 +67,6 @@ def test_every_place_of_a_short_text_is_reached_and_none_beyond(num_tokens):
         np.testing.assert_array_equal(batch["ids"] + 1, batch["targets"])
         seen |= set(batch["targets"].flat)
     assert seen == set(range(1, num_tokens))
-
-
-def test_hosts_share_the_rows_of_the_global_batch():
-    store = make_store(starts=(0, 100, 205))
-    whole = train_batch(store, 0, 5, 12, T, mask_documents=True)
-    parts = [train_batch(store, 0, 5, 12, T, host, 3, mask_documents=True) for host in range(3)]
-    for name, array in whole.items():
-        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
-    with pytest.raises(DataError, match="cannot be shared by 5 hosts"):
-        train_batch(store, 0, 5, 12, T, 0, 5)
 
 
 def test_documents_are_told_apart():
