@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxlm.config import ModelConfig
+from jaxlm.files import rows_in
 from jaxlm.training import fit
 from jaxlm.training.faults import Restarts
 from jaxlm.training.goodput import PARTS, Goodput, goodput_line
@@ -76,11 +77,16 @@ def test_times_are_kept_over_a_kill_and_what_was_done_again_is_lost(tmp_path, mo
     assert told[-2] == goodput_line(goodput)
 
 
+def restarts_in(folder):
+    path = folder / "restarts.jsonl"
+    return Restarts(path, rows_in(path))
+
+
 def test_what_is_lost_adds_up_over_restarts(tmp_path):
-    restarts = Restarts(tmp_path / "restarts.jsonl")
+    restarts = restarts_in(tmp_path)
     restarts.note(6, 8, 2.0)
     restarts.note(6, 9, 2.5, passed_over=[7, 8])
-    again = Restarts(tmp_path / "restarts.jsonl")
+    again = restarts_in(tmp_path)
     assert (again.lost_seconds, again.passed_over) == (4.5, [7, 8])
     goodput = Goodput()
     goodput.restore({"steps": 3.0, "lost_to_restarts": 1.0}, again.lost_seconds)
