@@ -112,7 +112,7 @@ class Checkpoints:
 
 
 def first_reason(error: BaseException) -> str:
-    """What the system said, or the first line, out of an exception of Orbax or TensorStore."""
+    """What the system said, or the first line, of an error of Orbax's or TensorStore's."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if found := re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error)):
@@ -121,7 +121,7 @@ def first_reason(error: BaseException) -> str:
 
 
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname and "orbax" not in record.getMessage()
+    return "orbax" not in record.pathname + record.getMessage()
 
 
 def quiet_orbax() -> None:
@@ -224,8 +224,11 @@ def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
     hashed = read_meta(checkpoint).get("hashed", False)
     if reason := damage(checkpoint, tuple(targets), hashed):
         raise DamagedError(f"the checkpoint {checkpoint} is damaged: {reason}")
+    # Each of several processes reads what its devices hold: it alone may have to.
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
             return {
                 name: checkpointer.restore((checkpoint / name).absolute(), target)
                 for name, target in targets.items()
@@ -236,12 +239,9 @@ def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
         if hashed or "tree structures do not match" in str(error):
             raise CheckpointError(
                 f"the checkpoint {checkpoint} is of another model or optimizer than the config's; "
-                "where it was trained with an optimizer or objective of your own, give the same "
-                "again"
+                "if it was trained with an optimizer or objective of your own, give them again"
             ) from None
-        raise DamagedError(
-            f"the checkpoint {checkpoint} is damaged: {first_reason(error)}"
-        ) from None
+        raise DamagedError(f"{checkpoint} is damaged: {first_reason(error)}") from None
 
 
 def restore_newest(

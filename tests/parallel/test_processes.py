@@ -112,6 +112,16 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
 
 
 @pytest.mark.slow
+def test_adapters_are_trained_in_two_processes_as_in_one(tmp_path):
+    base = finish(write_settings(tmp_path / "base"), 1)
+    words = ["--finetune.init_from", str(base), "--finetune.lora_rank", "2"]
+    words += ["--data.tokenizer", "char"]
+    one = finish(write_settings(tmp_path / "one"), 1, *words)
+    two = finish(write_settings(tmp_path / "two"), 2, *words)
+    assert apart(one, two) < CLOSE
+
+
+@pytest.mark.slow
 def test_slurm_names_the_processes(tmp_path):
     common = {
         "SLURM_JOB_ID": str(free_port()),
