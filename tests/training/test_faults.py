@@ -102,7 +102,7 @@ class CleanTask(PoisonedTask):
 CleanTask.__name__ = "PoisonedTask"  # as the config records it
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_a_kill_around_going_back_changes_nothing(tmp_path, monkeypatch, moment):
     fit(config(tmp_path, "whole"), task=PoisonedTask(6, 7, 8))
     roll_back = Trainer._roll_back

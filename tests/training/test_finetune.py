@@ -93,8 +93,8 @@ def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
         ("sequence_classification", "encoder", {}),
         ("sequence_classification", "encoder", {"lora_rank": 2}),
         ("seq2seq", "encoder_decoder", {}),
-        ("seq2seq", "encoder_decoder", {"lora_rank": 2}),
-        ("span_corruption", "encoder_decoder", {}),
+        pytest.param("seq2seq", "encoder_decoder", {"lora_rank": 2}, marks=pytest.mark.slow),
+        pytest.param("span_corruption", "encoder_decoder", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_tuning_is_the_undisturbed_one(

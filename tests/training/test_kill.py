@@ -55,6 +55,7 @@ def last_step(run: Path) -> int:
     return json.loads(lines[-1])["step"] if lines else 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_during_a_save_goes_on_exactly(tmp_path: Path, undisturbed: Path):
     folder = tmp_path / "killed"
     checkpoints = folder / "run" / "checkpoints"
@@ -106,6 +107,7 @@ def test_help_names_every_setting():
     assert "--optim.adam_learning_rate" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_rows_of_an_undisturbed_run_are_complete(undisturbed: Path):
     assert [row["step"] for row in rows(undisturbed) if row["split"] == "val"] == list(
         range(6, 121, 6)
