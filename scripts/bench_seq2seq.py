@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -58,7 +59,7 @@ MARIAN = {
     "decoder_start_token_id": 58100,
     "bad_words_ids": [[58100]],
 }
-SENTENCES, SOURCE, NEW, BEAMS = 8, 24, 32, 4
+SOURCE, NEW, BEAMS = 24, 32, 4
 
 
 class TorchModel(torch.nn.Module):
@@ -125,14 +126,14 @@ def training(steps: int) -> dict[str, Callable[[], None]]:
     return {"torch.nn.Transformer": torch_steps, "jaxlm": jax_steps}
 
 
-def decoding(folder: Path, layers: int) -> dict[str, Callable[[], None]]:
+def decoding(folder: Path, layers: int, sentences: int) -> dict[str, Callable[[], None]]:
     """Beams of the same sentences by each side, all of the same length."""
     sizes: dict[str, Any] = {"encoder_layers": layers, "decoder_layers": layers}
     torch.manual_seed(0)
     model: Any = transformers.MarianMTModel(transformers.MarianConfig(**MARIAN | sizes)).eval()
     model.save_pretrained(folder)
     loaded: Any = jaxlm.load(folder)
-    rows = np.random.default_rng(0).integers(1, 58000, (SENTENCES, SOURCE))
+    rows = np.random.default_rng(0).integers(1, 58000, (sentences, SOURCE))
     ids = torch.tensor(rows)
 
     def theirs() -> None:
@@ -153,7 +154,11 @@ def decoding(folder: Path, layers: int) -> dict[str, Callable[[], None]]:
     names = [f"t{i}" for i in range(MARIAN["vocab_size"])]
     names[0], names[-2], names[-1] = "</s>", "<unk>", "<pad>"
     converter = ctranslate2.converters.TransformersConverter(str(folder))
-    converter.load_tokenizer = lambda *_, **__: None
+    ids_of_names = {name: i for i, name in enumerate(names)}
+    tokenizer = SimpleNamespace(
+        eos_token="</s>", unk_token="<unk>", get_vocab=lambda: ids_of_names
+    )
+    converter.load_tokenizer = lambda *_, **__: tokenizer
     converter.convert(str(folder / "ct2"), force=True)
     translator = ctranslate2.Translator(str(folder / "ct2"), compute_type="float32")
     batch = [[names[i] for i in row] for row in rows]
@@ -191,14 +196,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="of training in a round")
     parser.add_argument("--layers", type=int, default=6, help="of the model that decodes")
+    parser.add_argument("--sentences", type=int, nargs="+", default=[1, 8], help="decoded at once")
     args = parser.parse_args()
     if not args.parts or "train" in args.parts:
         title = f"{args.steps} training steps, 256 wide, 3 + 3 layers, {BATCH} x {LENGTH} tokens"
         compare(title, training(args.steps), args.rounds)
     if not args.parts or "decode" in args.parts:
-        with tempfile.TemporaryDirectory() as folder:
-            title = f"{NEW} tokens of {SENTENCES} sentences with {BEAMS} beams, Marian's base"
-            compare(title, decoding(Path(folder), args.layers), args.rounds)
+        for count in args.sentences:
+            with tempfile.TemporaryDirectory() as folder:
+                title = f"{NEW} tokens of {count} sentences with {BEAMS} beams, Marian's base"
+                compare(title, decoding(Path(folder), args.layers, count), args.rounds)
 
 
 if __name__ == "__main__":

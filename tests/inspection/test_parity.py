@@ -17,6 +17,7 @@ from tests.inspection.models import executed
 
 pytestmark = pytest.mark.parity
 DECODERS = ("gpt2", "llama", "qwen2")
+TRANSLATING = ("marian", "bart", "t5")
 EXECUTIONS = [{}, {"scan_layers": True, "remat": "full"}]
 TOLERANCE = 1e-4
 
@@ -26,7 +27,10 @@ def pair_of(name):
     """A tiny model of the reference with random weights, and ours with the same."""
     from scripts.reference_models import reference_model
 
-    theirs = reference_model(name)
+    return paired(reference_model(name))
+
+
+def paired(theirs):
     config = config_from_reference(theirs.config.to_dict())
     tensors = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
     params = import_tensors(tensors, config, FAMILIES[theirs.config.model_type])
@@ -94,25 +98,34 @@ def test_generation_with_the_cache_agrees(name):
         compared(step.activations, out.hidden_states[i], out.attentions[i])
 
 
+def compared_crossing(found, attentions):
+    for i, their in enumerate(attentions):
+        ours = found[f"layers_{i}/cross_attention/weights"]
+        np.testing.assert_allclose(ours, their.numpy(), atol=TOLERANCE)
+
+
 def of_part(found, part):
     return {k.removeprefix(f"{part}/"): v for k, v in found.items() if k.startswith(f"{part}/")}
 
 
-@pytest.mark.parametrize("execution", EXECUTIONS, ids=str)
-@pytest.mark.parametrize("name", ["marian", "bart", "t5"])
-def test_both_sides_of_an_encoder_decoder_agree(name, execution):
-    import torch
-
+@cache
+def translating_pair(name):
+    """A tiny encoder-decoder of the reference with random weights, and ours with the same."""
     from scripts.make_seq2seq_fixtures import seq2seq_model
 
     theirs = seq2seq_model(name)
     for path, weight in theirs.named_parameters():
         if weight.ndim > 1 and "embed_positions" not in path:
             weight.data *= 0.4  # with states of 20 the two differ by rounding
-    config = config_from_reference(theirs.config.to_dict())
-    tensors = {name: x.detach().numpy() for name, x in theirs.state_dict().items()}
-    params = import_tensors(tensors, config, FAMILIES[theirs.config.model_type])
-    loaded = Loaded(make_model(config), params, AbsentTokenizer("made here"), config)
+    return paired(theirs)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=str)
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_both_sides_of_an_encoder_decoder_agree(name, execution):
+    import torch
+
+    theirs, loaded = translating_pair(name)
     random = np.random.default_rng(0)
     source, target = random.integers(3, 30, size=(1, 9)), random.integers(3, 30, size=(1, 6))
     with torch.no_grad():
@@ -126,6 +139,43 @@ def test_both_sides_of_an_encoder_decoder_agree(name, execution):
     np.testing.assert_allclose(logits, out.logits.numpy(), atol=TOLERANCE)
     compared(of_part(found, "encoder"), out.encoder_hidden_states, out.encoder_attentions)
     compared(of_part(found, "decoder"), out.decoder_hidden_states, out.decoder_attentions)
-    for i, their in enumerate(out.cross_attentions):
-        ours = found[f"decoder/layers_{i}/cross_attention/weights"]
-        np.testing.assert_allclose(ours, their.numpy(), atol=TOLERANCE)
+    compared_crossing(of_part(found, "decoder"), out.cross_attentions)
+
+
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_generation_of_an_encoder_decoder_with_the_cache_agrees(name):
+    import torch
+
+    theirs, loaded = translating_pair(name)
+    source = np.random.default_rng(0).integers(3, 30, size=(2, 9))
+    out = theirs.generate(
+        torch.tensor(source),
+        max_new_tokens=4,
+        do_sample=False,
+        num_beams=1,
+        output_hidden_states=True,
+        output_attentions=True,
+        return_dict_in_generate=True,
+        eos_token_id=None,
+        forced_eos_token_id=None,
+        pad_token_id=0,
+    )
+    steps = run_generation(
+        loaded,
+        out.sequences[:, :1].numpy(),
+        "**",
+        max_new_tokens=4,
+        source_ids=source,
+        temperature=0.0,
+        banned_tokens=banned_by(theirs),
+    )
+    for i, step in enumerate(steps):
+        np.testing.assert_array_equal(step.tokens, out.sequences[:, 1 + i].numpy())
+        found = of_part(step.activations, "decoder") or step.activations
+        compared(found, out.decoder_hidden_states[i], out.decoder_attentions[i])
+        compared_crossing(found, out.cross_attentions[i])
+
+
+def banned_by(theirs):
+    """The tokens that a model's own generation config never lets come."""
+    return [token for (token,) in theirs.generation_config.bad_words_ids or ()]
