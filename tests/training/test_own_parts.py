@@ -101,7 +101,7 @@ def test_an_own_task_trains_and_resumes_exactly(tmp_path, monkeypatch):
 def test_an_own_task_is_learned(tmp_path):
     model = {"d_model": 64, "num_layers": 2, "num_heads": 4, "dropout": 0.0, "positions": "rotary"}
     config = copying(tmp_path, model=model, sample={"every": 0}, optim={"name": "muon"})
-    config = config.replace({"train": {"steps": 300, "eval_every": 300}})
+    config = config.replace({"train": {"steps": 90, "eval_every": 90}})
     fit(config, task=CopyTask(32))
     (val,) = (row for row in rows(tmp_path / "run") if row["split"] == "val")
     assert val["accuracy"] > 0.99
