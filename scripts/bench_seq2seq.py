@@ -155,9 +155,7 @@ def decoding(folder: Path, layers: int, sentences: int) -> dict[str, Callable[[]
     names[0], names[-2], names[-1] = "</s>", "<unk>", "<pad>"
     converter = ctranslate2.converters.TransformersConverter(str(folder))
     ids_of_names = {name: i for i, name in enumerate(names)}
-    tokenizer = SimpleNamespace(
-        eos_token="</s>", unk_token="<unk>", get_vocab=lambda: ids_of_names
-    )
+    tokenizer = SimpleNamespace(eos_token="</s>", unk_token="<unk>", get_vocab=lambda: ids_of_names)
     converter.load_tokenizer = lambda *_, **__: tokenizer
     converter.convert(str(folder / "ct2"), force=True)
     translator = ctranslate2.Translator(str(folder / "ct2"), compute_type="float32")
