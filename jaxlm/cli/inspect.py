@@ -28,7 +28,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     check_page(output, args.overwrite)
     if args.figures:
         check_figures(Path(args.figures), args.overwrite)
-    from jaxlm.inspection.pages import write_report
+    from jaxlm.inspection.pages import unknown_token, write_report
     from jaxlm.loading import load
     from jaxlm.runtime import keep_compiled_programs
 
@@ -36,6 +36,8 @@ def run_inspect(args: argparse.Namespace) -> None:
     loaded = load(args.source)
     title = Path(args.source).resolve().name
     write_report(loaded, args.text, output, title, args.language)
+    if unknown := unknown_token(loaded, args.text):
+        print(f"the vocabulary lacks part of the text; the model reads {unknown} there")
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, open it in a browser")
     if args.figures:
         from jaxlm.inspection.figures import write_figures

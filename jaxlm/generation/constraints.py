@@ -14,6 +14,7 @@ from jaxlm.generation.detokenizer import joins_words, starts_wide
 from jaxlm.generation.options import GenerationError
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.tokenizer.characters import UNSPACED
+from jaxlm.tokenizer.classes import byte_alphabet
 
 
 class Grammar(NamedTuple):
@@ -226,10 +227,3 @@ def decoded(tokenizer: Tokenizer, tokens: list[str]) -> str:
     """Tokens as the vocabulary's decoder joins them; without one there are spaces between."""
     decoder = tokenizer.backend.decoder
     return " ".join(tokens) if decoder is None else decoder.decode(tokens)
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The byte that each character stands for in byte-level vocabularies (Radford et al. 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

@@ -16,6 +16,7 @@ from jaxlm.generation import generate_tokens
 from jaxlm.inspection.activations import run, text_ids
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.inspection.payload import (
+    around_text,
     display_names,
     encoder_of,
     in_text,
@@ -27,15 +28,19 @@ from jaxlm.inspection.predictions import token_texts
 from jaxlm.models import CausalLM, MaskedLM, Seq2SeqLM, SequenceClassifier
 from jaxlm.nn.int8 import holds_int8
 from jaxlm.ops.attention import attention
+from jaxlm.tokenizer import Tokenizer
 from jaxlm.tokenizer.characters import CJK
 
 MOST_PARAMS = 5_000_000  # of a model whose weights travel in the file
 MOST_REFERENCE = 20_000  # logits that the page is compared with
 PARTS = {
     "/*STYLE*/": "style.css",
+    "/*WEIGHTS_READER*/": "weights.js",
     "/*ENGINE*/": "engine.js",
+    "/*TOKENS*/": "tokens.js",
     "/*WORDS*/": "words.js",
     "/*DRAWING*/": "drawing.js",
+    "/*STEPS*/": "steps.js",
     "/*PAGE*/": "page.js",
 }
 MODELS = (CausalLM, MaskedLM, SequenceClassifier, Seq2SeqLM)  # those that the page computes
@@ -55,8 +60,11 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     """
     config = loaded.config.resolved()
     ids, source = checked_ids(loaded, text), None
+    read, plain = reader_of(loaded), reader_of(loaded).encode(text)
+    around = around_text(ids, plain)
     if isinstance(loaded.model, Seq2SeqLM):
         source, ids = ids, written_target(loaded, ids)
+        around = 1, 0  # the token that starts a target
     kind, position = "next", len(ids) - 1
     if isinstance(loaded.model, SequenceClassifier):
         kind = "label"
@@ -69,6 +77,7 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
         "language": language or ("zh" if re.search(f"[{CJK}]", text) else "en"),
         "kind": kind,
         "ids": ids,
+        "around": around,
         "position": position,
         "mask": loaded.tokenizer.mask_id,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
@@ -77,8 +86,6 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     known = config.positions != "relative" and loaded.model.attention is attention
     if data["num_params"] <= MOST_PARAMS and known:
         tensors, content = packed_weights(loaded.params)
-        read = loaded.tokenizer if source is None else loaded.tokenizer.source or loaded.tokenizer
-        plain = read.encode(text)
         data |= {
             "tensors": tensors,
             "names": display_names(loaded.tokenizer, config.vocab_size or 0),
@@ -90,14 +97,14 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
             end = loaded.tokenizer.eos_id
             end = loaded.tokenizer.sep_id if end is None else end
             names = display_names(read, size)
-            data |= {"source": source, "source_names": names, "start": ids[0], "end": end}
+            data |= {"source": source, "source_names": names, "end": end}
     elif source is not None:
         raise InspectionError(
             f"the page shows encoder-decoders that it can compute, of up to {MOST_PARAMS:,} "
             "parameters and without relative positions; jaxlm.inspection.run takes any apart"
         )
     else:
-        record, content, named = recording(loaded, ids, position)
+        record, content, named = recording(loaded, ids)
         texts = token_texts(loaded.tokenizer, named)
         data |= {"recorded": record, "names": dict(zip(named, texts, strict=True))}
     return assembled(data, content)
@@ -110,7 +117,22 @@ def write_report(
     write_file(path, report(loaded, text, title, language))
 
 
+def reader_of(loaded: Loaded) -> Tokenizer:
+    """The tokenizer of the text that the page follows: an encoder-decoder's sources'."""
+    both = isinstance(loaded.model, Seq2SeqLM)
+    return loaded.tokenizer.source or loaded.tokenizer if both else loaded.tokenizer
+
+
+def unknown_token(loaded: Loaded, text: str) -> str | None:
+    """The token that a model reads for what its vocabulary lacks, if that happens in a text."""
+    reader = reader_of(loaded)
+    unknown = reader.special_token("unk_token")
+    lacks = unknown and unknown not in text and reader.unk_id in reader.encode(text)
+    return unknown if lacks else None
+
+
 def checked_ids(loaded: Loaded, text: str) -> list[int]:
+    """The ids of a text that the page can follow. Raises: InspectionError."""
     config, tokenizer = loaded.config, loaded.tokenizer
     if not isinstance(loaded.model, MODELS):
         known = ", ".join(kind.__name__ for kind in MODELS)
@@ -120,6 +142,8 @@ def checked_ids(loaded: Loaded, text: str) -> list[int]:
         )
     if holds_int8(loaded.params):
         raise InspectionError("the page shows weights as they were trained, not in int8")
+    if not reader_of(loaded).encode(text):
+        raise InspectionError("the text is empty; give one token or more")
     both = isinstance(loaded.model, Seq2SeqLM)
     ids = tokenizer.encode_sources([text])[0] if both else text_ids(loaded, text)
     if config.max_seq_len is not None and len(ids) > config.max_seq_len:

@@ -27,13 +27,14 @@ from jaxlm.models.activations import (
 from jaxlm.models.parameters import merge_lora
 from jaxlm.models.trunk import model_frequencies
 from jaxlm.tokenizer import Tokenizer
-from jaxlm.tokenizer.classes import in_bytes
+from jaxlm.tokenizer.classes import byte_alphabet, in_bytes
 
 # Rounded to 15 bits, with a scale a row, the logits of gpt_tiny are off by 5e-4; in fp16, which
 # takes more, they are off by 3e-3. A small model can have 16, which deflate less.
 FEW, BITS_OF_FEW, BITS = 500_000, 16, 15
 COLUMNS = 256  # of the pictures of a model that the page does not compute
-NAMED = 200  # of its likeliest tokens
+NAMED = 100  # of its likeliest tokens at each position
+STEP = 0.05  # of temperature
 SETTINGS = (
     "architecture head labels vocab_size d_model num_layers num_encoder_layers num_heads "
     "num_kv_heads head_dim d_ff max_seq_len norm norm_position final_norm embed_norm "
@@ -81,9 +82,7 @@ def packed_weights(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], byt
     return tensors, content
 
 
-def recording(
-    loaded: Loaded, ids: list[int], position: int
-) -> tuple[dict[str, Any], bytes, list[int]]:
+def recording(loaded: Loaded, ids: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
     """What the page shows of a model that it does not compute, its bytes, and the tokens it names.
 
     Raises: InspectionError where the model's attention shows no weights.
@@ -112,10 +111,28 @@ def recording(
     if config.head in ("lm", "pretraining"):
         record["lens"] = [likeliest(loaded, state) for state in stream]
         named |= {token for place in record["lens"] for row in place for token, _ in row}
-        logits = logits[position]
-        named |= set(np.argsort(-logits)[:NAMED].tolist())
-    record["logits"] = np.round(logits.astype(np.float64), 4).tolist()
+        record |= {"likeliest": [likeliest_logits(row) for row in logits], "step": STEP}
+        named |= {token for row in record["likeliest"] for token in row[0]}
+    else:
+        record["logits"] = np.round(logits.astype(np.float64), 4).tolist()
     return record, b"".join(parts), sorted(named)
+
+
+def likeliest_logits(
+    logits: Float[np.ndarray, " V"],
+) -> tuple[list[int], list[float], list[float | None]]:
+    """The likeliest tokens, their logits, and what the others weigh at each temperature.
+
+    That is the logarithm of the sum of exp(logit / temperature), None where there are no others;
+    temperatures go in STEPs up to 2, as the page's slider does.
+    """
+    order = np.argsort(-logits, kind="stable")
+    known, others = order[:NAMED], logits[order[NAMED:]].astype(np.float64)
+    heats = STEP * np.arange(1, round(2 / STEP) + 1)
+    weighs = lambda heat: round(float(np.logaddexp.reduce(others / heat)), 3)  # noqa: E731
+    rest = [weighs(heat) if others.size else None for heat in heats]
+    values = np.round(logits[known].astype(np.float64), 3)
+    return known.tolist(), values.tolist(), rest
 
 
 def likeliest(
@@ -144,6 +161,12 @@ def in_signed_bytes(x: np.ndarray) -> bytes:
     return np.round(127 * np.clip(x / largest, -1, 1)).astype(np.int8).tobytes()
 
 
+def around_text(ids: list[int], plain: list[int]) -> tuple[int, int]:
+    """How many special tokens stand before and behind a text's own ids."""
+    start = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
+    return start, len(ids) - start - len(plain)
+
+
 def encoder_of(tokenizer: Tokenizer, ids: list[int], plain: list[int]) -> dict[str, Any] | None:
     """The rules by which the page cuts a text; None for a vocabulary that it cannot cut by.
 
@@ -155,13 +178,13 @@ def encoder_of(tokenizer: Tokenizer, ids: list[int], plain: list[int]) -> dict[s
     kind = kinds.get(model["type"])
     if kind is None or (kind == "bpe" and not in_bytes(tokenizer.backend)):
         return None
-    start = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
+    before, after = around_text(ids, plain)
     names = [tokenizer.backend.id_to_token(i) or "" for i in range(size)]
     found: dict[str, Any] = {
         "kind": kind,
         "names": names,
-        "before": ids[:start],
-        "after": ids[start + len(plain) :],
+        "before": ids[:before],
+        "after": ids[len(ids) - after :],
         "special": tokenizer.special_tokens(),
     }
     unknown = tokenizer.backend.token_to_id(model.get("unk_token") or "")
@@ -172,22 +195,10 @@ def encoder_of(tokenizer: Tokenizer, ids: list[int], plain: list[int]) -> dict[s
         found["lower"] = bool(normalizer.get("lowercase"))
         found["cjk"] = bool(normalizer.get("handle_chinese_chars"))
     if kind == "bpe":
+        alphabet = byte_alphabet()
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        found |= {"merges": pairs, "bytes": byte_letters()}
+        found |= {"merges": pairs, "bytes": sorted(alphabet, key=alphabet.__getitem__)}
     return found
-
-
-def byte_letters() -> list[str]:
-    """The letter that stands for each byte in GPT-2's vocabularies (Radford et al. 2019)."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters, extra = {}, 0
-    for byte in range(256):
-        if byte in shown:
-            letters[byte] = chr(byte)
-        else:
-            letters[byte] = chr(256 + extra)
-            extra += 1
-    return [letters[byte] for byte in range(256)]
 
 
 def display_names(tokenizer: Tokenizer, size: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What a model predicts: the likeliest next tokens, and how expected each token of a text was."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxlm.generation.detokenizer import BROKEN
 from jaxlm.tokenizer import Tokenizer
+from jaxlm.tokenizer.classes import byte_alphabet, in_bytes
 
 
 class Candidate(NamedTuple):
@@ -22,15 +24,26 @@ class Candidate(NamedTuple):
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray | Array) -> list[str]:
-    """The text of each token alone; a part of a character shows by its name in the vocabulary."""
+    """The text of each token alone; bytes that are part of a character show as "<E698>"."""
+    alphabet = byte_alphabet() if in_bytes(tokenizer.backend) else {}
     texts = []
     for token in np.asarray(ids).tolist():
         shown = tokenizer.decode([token], skip_special_tokens=False)
         name = tokenizer.backend.id_to_token(token)
         # Alone, WordPiece's "##ing" would look like a word, and a space would vanish.
         keeps = shown and BROKEN not in shown and not (name or "").startswith(("##", "▁"))
-        texts.append(shown if keeps or name is None else name)
+        if not keeps and name and all(letter in alphabet for letter in name):
+            texts.append(readable_bytes(bytes(alphabet[letter] for letter in name)))
+        else:
+            texts.append(shown if keeps or name is None else name)
     return texts
+
+
+def readable_bytes(content: bytes) -> str:
+    """Bytes as UTF-8, those that make no whole character as numbers: "a<E698>"."""
+    text = content.decode("utf-8", errors="surrogateescape")
+    numbers = lambda part: "".join(f"{ord(byte) - 0xDC00:02X}" for byte in part[0])  # noqa: E731
+    return re.sub("[\udc80-\udcff]+", lambda part: f"<{numbers(part)}>", text)
 
 
 def next_token_table(

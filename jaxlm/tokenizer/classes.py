@@ -134,6 +134,13 @@ def in_bytes(backend: Backend) -> bool:
     return any(isinstance(step, pre_tokenizers.ByteLevel) for step in steps)
 
 
+def byte_alphabet() -> dict[str, int]:
+    """The byte that each character stands for in byte-level vocabularies (Radford et al. 2019)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
 def roles(bos: str, eos: str, unk: str, **others: str) -> dict[str, str]:
     named = {"bos": bos, "eos": eos, "unk": unk} | others
     return {f"{name}_token": text for name, text in named.items()}

@@ -1,8 +1,10 @@
 // Reads cases from standard input, computes each as the page does, and prints the results.
 "use strict";
 
-const [engine] = process.argv.slice(2);
-const { Model, Encoder, distribution, readWeights, unpacked } = require(engine);
+const [page] = process.argv.slice(2);
+const { Model } = require(page + "/engine.js");
+const { Encoder, distribution } = require(page + "/tokens.js");
+const { readWeights, unpacked } = require(page + "/weights.js");
 
 async function answers({ config, tensors, weights, ids, source, off, position, texts, tokenizer, draw }) {
   if (texts) {

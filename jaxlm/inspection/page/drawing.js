@@ -1,6 +1,8 @@
 // Pictures on canvas, and their way out as PNG and JSON.
 "use strict";
 
+const HUES = ["#e8f0fe", "#e6f4ea", "#fef7e0", "#fce8e6", "#f3e8fd"]; // of tokens, as in style.css
+
 // From -1 (red) over 0 (paper) to 1 (blue).
 function signed(value) {
   const size = Math.min(1, Math.abs(value)) ** 0.8;
@@ -80,6 +82,37 @@ function drawHead(canvas, map, rows, columns, cell) {
     const at = [Math.floor((y - side) / size), Math.floor((x - side) / size)];
     return at[0] >= 0 && at[0] < T && at[1] >= 0 && at[1] < S ? at : null;
   };
+}
+
+// Tokens in coloured boxes, each with its number, as a picture of the page's first step.
+function drawTokens(tokens) {
+  const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), gap = 8, high = 52, wide = 900;
+  const fonts = ["600 18px system-ui, sans-serif", "12px system-ui, sans-serif"];
+  const width = (texts) => Math.max(...texts.map((text, i) => ((context.font = fonts[i]), context.measureText(text).width)));
+  let x = gap, y = gap;
+  const boxes = tokens.map((texts) => {
+    const w = Math.max(42, width(texts) + 16);
+    if (x + w + gap > wide) [x, y] = [gap, y + high + gap];
+    const box = { texts, x, y, w };
+    x += w + gap;
+    return box;
+  });
+  canvas.width = wide;
+  canvas.height = y + high + gap;
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, wide, canvas.height);
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  boxes.forEach(({ texts, x, y, w }, i) => {
+    context.fillStyle = HUES[i % HUES.length];
+    context.fillRect(x, y, w, high);
+    texts.forEach((text, line) => {
+      context.fillStyle = line ? "#5a6472" : "#1d2430";
+      context.font = fonts[line];
+      context.fillText(text, x + w / 2, y + (line ? 39 : 19));
+    });
+  });
+  return canvas;
 }
 
 // Rows of names and shares as a picture, for the figures that the page shows as a table.

@@ -1,4 +1,4 @@
-// The forward pass in plain JavaScript, as jaxlm/models computes it, and texts into tokens.
+// The forward pass in plain JavaScript, as jaxlm/models computes it.
 "use strict";
 
 const ACTIVATIONS = {
@@ -24,59 +24,6 @@ function erf(x) {
     total += term / (2 * n + 1);
   }
   return Math.sign(x) * (2 / Math.sqrt(Math.PI)) * total;
-}
-
-// Base 85 as in RFC 1924, five characters for four bytes, but with a comma in place of "<".
-const DIGITS =
-  "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
-
-function fromBase85(text) {
-  const value = new Uint8Array(128);
-  for (let i = 0; i < 85; i++) value[DIGITS.charCodeAt(i)] = i;
-  const missing = (5 - (text.length % 5)) % 5;
-  const padded = text + "~".repeat(missing);
-  const bytes = new Uint8Array((padded.length / 5) * 4);
-  for (let i = 0, j = 0; i < padded.length; i += 5, j += 4) {
-    let word = 0;
-    for (let k = 0; k < 5; k++) word = word * 85 + value[padded.charCodeAt(i + k)];
-    bytes[j] = word >>> 24;
-    bytes[j + 1] = (word >>> 16) & 255;
-    bytes[j + 2] = (word >>> 8) & 255;
-    bytes[j + 3] = word & 255;
-  }
-  return bytes.subarray(0, bytes.length - missing);
-}
-
-async function unpacked(text) {
-  const stream = new Blob([fromBase85(text)]).stream();
-  const whole = stream.pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(whole).arrayBuffer());
-}
-
-// Matrices are whole numbers in two planes of bytes, high and low, with a scale a row; what comes
-// first is in fp32: vectors, and the scales in order.
-function readWeights(bytes, tensors) {
-  const plain = tensors.reduce((n, t) => n + (t.shape.length < 2 ? t.shape[0] ?? 1 : t.shape[0]), 0);
-  const floats = new Float32Array(bytes.slice(0, 4 * plain).buffer);
-  const cells = (bytes.length - 4 * plain) / 2;
-  const high = bytes.subarray(4 * plain), low = bytes.subarray(4 * plain + cells);
-  const weights = {};
-  let f = 0, c = 0;
-  for (const { path, shape } of tensors) {
-    if (shape.length < 2) {
-      const size = shape[0] ?? 1;
-      weights[path] = floats.slice(f, f + size);
-      f += size;
-      continue;
-    }
-    const [rows, columns] = shape;
-    const matrix = new Float32Array(rows * columns);
-    for (let i = 0; i < rows; i++, f++)
-      for (let j = 0; j < columns; j++, c++)
-        matrix[i * columns + j] = (((high[c] << 24) >> 16) | low[c]) * floats[f];
-    weights[path] = matrix;
-  }
-  return weights;
 }
 
 // x (T, I) times kernel (I, O), plus a bias.
@@ -345,98 +292,4 @@ class Model {
   }
 }
 
-// What sampling leaves of the logits: probabilities, zero where top-k or top-p cuts.
-function distribution(logits, temperature, topK, topP) {
-  const cold = temperature < 1e-6;
-  const chances = softmax(logits.map((x) => (cold ? x * 1e6 : x / temperature)));
-  const order = [...chances.keys()].sort((a, b) => chances[b] - chances[a]);
-  let kept = 0, total = 0;
-  for (const i of order) {
-    if (kept >= topK || (kept > 0 && total >= topP) || (cold && kept > 0)) break;
-    total += chances[i];
-    kept += 1;
-  }
-  const left = new Float64Array(chances.length);
-  for (const i of order.slice(0, kept)) left[i] = chances[i] / total;
-  return { left, order };
-}
-
-// Texts into ids, for the kinds of vocabularies that jaxlm trains. Returns null for an unknown
-// character of a vocabulary without a token for it.
-class Encoder {
-  constructor(tokenizer) {
-    Object.assign(this, tokenizer);
-    this.ids = new Map(tokenizer.names.map((name, id) => [name, id]));
-    if (this.merges) this.ranks = new Map(this.merges.map((pair, rank) => [pair.join(" "), rank]));
-  }
-
-  encode(text) {
-    const special = Object.values(this.special ?? {}).filter((name) => this.ids.has(name));
-    const escaped = special.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-    const parts = escaped.length ? text.split(new RegExp(`(${escaped.join("|")})`)) : [text];
-    const ids = [];
-    for (const part of parts) {
-      if (special.includes(part)) ids.push(this.ids.get(part));
-      else ids.push(...this[this.kind](part));
-    }
-    if (ids.includes(undefined)) return null;
-    return [...this.before, ...ids, ...this.after];
-  }
-
-  // The text of ids, for the input field.
-  text(ids) {
-    const inner = ids.slice(this.before.length, ids.length - this.after.length);
-    const names = inner.map((id) => this.names[id] ?? "");
-    if (this.kind === "char") return names.join("");
-    if (this.kind === "wordpiece") {
-      const spaced = names.map((name) => (name.startsWith("##") ? name.slice(2) : " " + name)).join("");
-      return spaced.replace(/([\u3400-\u9fff\u3000-\u303f\uff00-\uffef]) (?=[\u3400-\u9fff\u3000-\u303f\uff00-\uffef])/gu, "$1").trim();
-    }
-    const bytes = new Map(this.bytes.map((letter, byte) => [letter, byte]));
-    return new TextDecoder().decode(Uint8Array.from([...names.join("")], (letter) => bytes.get(letter) ?? 63));
-  }
-
-  char(text) {
-    return [...text].map((letter) => this.ids.get(letter) ?? this.unknown);
-  }
-
-  wordpiece(text) {
-    text = text.replace(/[\u0000\ufffd]/g, "").replace(/[\t\n\r]/g, " ");
-    if (this.lower) text = text.toLowerCase().normalize("NFD").replace(/\p{Mn}/gu, "");
-    if (this.cjk) text = text.replace(/[\u3400-\u9fff\uf900-\ufaff]|[\u{20000}-\u{2ffff}]/gu, " $& ");
-    const words = text.match(/[\p{P}$+<=>^`|~]|[^\s\p{P}$+<=>^`|~]+/gu) ?? [];
-    return words.flatMap((word) => {
-      const letters = [...word], found = [];
-      for (let start = 0; start < letters.length; ) {
-        let end = letters.length, id;
-        for (; end > start && id === undefined; end--)
-          id = this.ids.get((start ? "##" : "") + letters.slice(start, end).join(""));
-        if (id === undefined) return [this.unknown];
-        found.push(id);
-        start = end + 1;
-      }
-      return found;
-    });
-  }
-
-  bpe(text) {
-    const words = text.match(
-      /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu) ?? [];
-    return words.flatMap((word) => {
-      let pieces = [...new TextEncoder().encode(word)].map((byte) => this.bytes[byte]);
-      while (pieces.length > 1) {
-        let best = Infinity, at = -1;
-        for (let i = 0; i + 1 < pieces.length; i++) {
-          const rank = this.ranks.get(pieces[i] + " " + pieces[i + 1]) ?? Infinity;
-          if (rank < best) [best, at] = [rank, i];
-        }
-        if (at < 0) break;
-        pieces.splice(at, 2, pieces[at] + pieces[at + 1]);
-      }
-      return pieces.map((piece) => this.ids.get(piece));
-    });
-  }
-}
-
-if (typeof module !== "undefined")
-  module.exports = { Model, Encoder, distribution, softmax, readWeights, unpacked, erf };
+if (typeof module !== "undefined") module.exports = { Model, softmax };

@@ -41,7 +41,7 @@ const read = (id) => (DATA.source_names ? shown(id, DATA.source_names) : shown(i
 function views() {
   const { run, ids, source } = state, target = ids.map((id) => shown(id));
   const view = (title, key, n, { weights, hidden }, rows, columns = rows) =>
-    ({ title: words(title, { n: n + 1 }), key, weights, hidden, rows, columns });
+    ({ title: words(title, { n: n + 1 }), key, weights, hidden, rows, columns, own: rows === target });
   if (!source) return run.layers.map((block, i) => view("layer", String(i), i, block, target));
   const names = source.map(read);
   return [
@@ -53,230 +53,42 @@ function views() {
   ];
 }
 
-// A step: its title, one sentence, the shape of what leaves it, and its figures.
-function step(key, sentence, shape, values, ...figures) {
-  const number = ++step.count;
-  return make("section", { id: "step-" + key },
-    make("h2", {}, make("span", { class: "number" }, String(number)), words(key)),
-    make("p", {}, words(sentence, values)), ...figures,
-    shape ? make("p", { class: "shape" }, "↓ ", make("code", {}, shape)) : "");
-}
-
-// A figure with the buttons that save it.
-function figure(name, caption, picture, content, value) {
-  return make("figure", {},
-    make("div", { class: "caption" }, make("figcaption", {}, caption),
-      make("button", { type: "button", "aria-label": `PNG ${name}`, onclick: () => saveCanvas(picture(), name) }, words("png")),
-      make("button", { type: "button", "aria-label": `JSON ${name}`, onclick: () => saveJson(value, name) }, words("json"))),
-    content);
-}
-
-function matrix(name, values, rows, columns, colour, caption) {
-  const canvas = make("canvas", { class: "strip", role: "img", "aria-label": `${name} ${rows} × ${columns}` });
-  drawMatrix(canvas, values, rows, columns, colour);
-  canvas.style.height = Math.min(180, Math.max(28, rows * 5)) + "px";
-  return figure(name, caption, () => canvas, canvas, { shape: [rows, columns], values });
-}
-
-function bars(rows, mark = null) {
-  return make("table", { class: "bars" }, make("tbody", {}, ...rows.map((row, i) =>
-    make("tr", { class: row.cut ? "cut" : i === mark ? "mark" : null },
-      make("th", { scope: "row" }, row.name),
-      make("td", {}, make("span", { class: "bar", style: `width:${Math.max(0.3, 100 * row.share)}%` })),
-      make("td", { class: "share" }, percent(row.share))))));
-}
-
-function tokensStep() {
-  const { ids, run } = state;
-  const chips = ids.map((id, t) => make("button", {
-    type: "button", class: "chip hue" + (t % 5), "aria-pressed": String(t === state.position),
-    onclick: () => choose({ position: t }),
-    onkeydown: (event) => { if (event.key === "Delete" && state.model && ids.length > 1) retoken(ids.toSpliced(t, 1)); },
-  }, make("b", {}, shown(id)), make("small", {}, String(id))));
-  const box = make("div", { class: "chips" }, ...chips);
-  if (state.model && !state.encoder && !state.source) box.append(tokenPicker());
-  const note = state.model && !state.encoder ? make("p", { class: "note" }, words("tokensOnly")) : "";
-  const value = ids.map((id) => ({ id, token: DATA.names[id] }));
-  const picture = () => drawBars(ids.map((id) => ({ name: `${shown(id)}  ${id}`, share: 0 })));
-  const sides = state.source ? [sourceFigure(), figure("target", words("target"), picture, box, value)]
-    : [figure("tokens", "", picture, box, value)];
-  const shape = state.source ? `(S), (T) = (${run.source.T}), (${run.T})` : `(T) = (${run.T})`;
-  return step("tokens", "tokensText", shape, { V: config.vocab_size.toLocaleString() }, note, ...sides);
-}
-
-function sourceFigure() {
-  const chips = state.source.map((id, s) =>
-    make("span", { class: "chip hue" + (s % 5) }, make("b", {}, read(id)), make("small", {}, String(id))));
-  const picture = () => drawBars(state.source.map((id) => ({ name: `${read(id)}  ${id}`, share: 0 })));
-  const value = state.source.map((id) => ({ id, token: read(id) }));
-  return figure("source", words("source"), picture, make("div", { class: "chips" }, ...chips), value);
-}
-
-function tokenPicker() {
-  const list = make("datalist", { id: "vocabulary" });
-  const input = make("input", {
-    list: "vocabulary", placeholder: words("add"), "aria-label": words("add"),
-    oninput: () => {
-      const near = DATA.names.map((name, id) => [name, id]).filter(([name]) => name.includes(input.value)).slice(0, 30);
-      list.replaceChildren(...near.map(([name]) => make("option", { value: name })));
-    },
-    onchange: () => {
-      const id = DATA.names.indexOf(input.value);
-      if (id >= 0) retoken([...state.ids, id]);
-    },
-  });
-  return make("span", { class: "picker" }, input, list);
-}
-
-function embeddingStep() {
-  const { T, embedding, source } = state.run, D = embedding.x.length / T;
-  const place = { learned: "plusLearned", sinusoidal: "plusSinusoidal", rotary: "plusRotary", none: "plusNone", relative: "plusRelative" };
-  const added = ["learned", "sinusoidal"].includes(config.positions);
-  const whole = scaled(new Float32Array([...embedding.token, ...embedding.place, ...embedding.x]));
-  const strip = (i, name) => matrix(name, whole.subarray(i * T * D, (i + 1) * T * D), T, D, signed, words(name));
-  const strips = added ? [strip(0, "tokenVectors"), strip(1, "placeVectors"), strip(2, "sumVectors")] : [strip(2, "tokenVectors")];
-  if (source) {
-    const both = [["source", source], ["target", state.run]].map(([name, side]) =>
-      matrix(name, scaled(side.embedding.x), side.T, D, signed, words(name)));
-    strips.splice(0, strips.length, ...both);
+// Logits at a position, of all tokens or labels or of those in `ids`, and what the rest weigh together.
+function scoresAt(position) {
+  const { logits } = state.run, rest = () => -Infinity;
+  if (DATA.kind === "label") return { ids: null, logits, rest };
+  if (!state.model) {
+    const [ids, known, beside] = DATA.recorded.likeliest[position];
+    return { ids, logits: known, rest: (temperature) => beside[Math.round(temperature / DATA.recorded.step) - 1] ?? -Infinity };
   }
-  return step("embedding", "embeddingText", `(T) → (T, D) = (${T}, ${config.d_model})`,
-    { D: config.d_model, plus: words(place[config.positions]) }, make("div", { class: "strips" }, ...strips));
+  const V = config.vocab_size;
+  return { ids: null, logits: logits.subarray(position * V, (position + 1) * V), rest };
 }
 
-function blockStep() {
-  const { layer, head } = state, all = views(), block = all[layer];
-  const { rows, columns } = block, T = rows.length, S = columns.length;
-  const tabs = make("div", { class: "tabs", role: "group", "aria-label": words("layers") },
-    ...all.map(({ title }, i) => make("button", {
-      type: "button", "aria-pressed": String(i === layer), onclick: () => choose({ layer: i, cell: null }),
-    }, title)));
-  const small = block.weights.map((map, n) => {
-    const canvas = make("canvas", { "aria-hidden": "true" }), key = `${block.key},${n}`;
-    drawMatrix(canvas, map, T, S, share);
-    const isOff = state.off.has(key);
-    return make("div", { class: "head" + (isOff ? " off" : "") },
-      make("button", { type: "button", class: "map", "aria-pressed": String(n === head), onclick: () => choose({ head: n, cell: null }),
-        "aria-label": words("head", { n: n + 1 }) }, canvas, make("span", {}, words("head", { n: n + 1 }))),
-      state.model ? make("button", { type: "button", class: "switch", role: "switch", "aria-checked": String(!isOff),
-        "aria-label": block.title + ", " + words("head", { n: n + 1 }), onclick: () => toggle(key) },
-        words(isOff ? "off" : "on")) : "");
-  });
-  const canvas = make("canvas", { class: "large", tabindex: "0", role: "img", "aria-describedby": "looks",
-    "aria-label": block.title + ", " + words("head", { n: head + 1 }) });
-  const looks = make("p", { id: "looks", "aria-live": "polite" }, " ");
-  const map = block.weights[head];
-  let find = null;
-  const point = (cell) => {
-    if (!cell) return;
-    state.cell = cell;
-    const [t, s] = cell;
-    looks.textContent = words("looks", { query: `“${rows[t]}”`, key: `“${columns[s]}”`, share: percent(map[t * S + s]) });
-    find = drawHead(canvas, map, rows, columns, cell);
-  };
-  canvas.addEventListener("pointermove", (event) => {
-    const at = find(event.offsetX, event.offsetY);
-    if (at && String(at) !== String(state.cell)) point(at);
-  });
-  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  canvas.addEventListener("keydown", (event) => {
-    const by = steps[event.key];
-    if (!by) return;
-    event.preventDefault();
-    const [t, s] = state.cell ?? [T - 1, S - 1];
-    const within = (i, n) => Math.min(n - 1, Math.max(0, i));
-    point([within(t + by[0], T), within(s + by[1], S)]);
-  });
-  const large = figure(`attention_${layer + 1}_${head + 1}`, "", () => canvas, make("div", { class: "frame" }, canvas, looks),
-    { block: block.title, head: head + 1, tokens: rows, ...(S === T && rows === columns ? {} : { source: columns }), weights: map });
-  requestAnimationFrame(() => {
-    find = drawHead(canvas, map, rows, columns, state.cell);
-    point(state.cell);
-  });
-  const F = block.hidden ? block.hidden.length / T : 0, keys = rows === columns ? "T" : "S";
-  const neurons = F ? matrix(`feed_forward_${layer + 1}`, scaled(block.hidden), T, F, signed,
-    words(F === config.d_ff ? "mlp" : "mlpPooled", { F: config.d_ff.toLocaleString() })) : "";
-  return step("block", state.source ? "blockBothText" : "blockText",
-    `(T, D) → (N, T, ${keys}) → (T, D) = (${config.num_heads}, ${T}, ${S}) → (${T}, ${config.d_model})`,
-    { L: config.num_layers }, tabs, make("p", { class: "note" }, words("heads")),
-    make("div", { class: "heads" }, ...small), large, neurons);
+// Whether a token belongs to the model's own form around a text and stays.
+function isFixed(t) {
+  const [before, after] = DATA.around;
+  return t < before || t >= state.ids.length - after;
 }
 
-function lensStep() {
-  const rows = state.lens(), depth = (i) => words(i ? "layer" : "start", { n: i });
-  const table = make("table", { class: "lens" }, make("tbody", {}, ...rows.map((row, i) =>
-    make("tr", {}, make("th", { scope: "row" }, depth(i)), ...row.map(({ id, share: part }) =>
-      make("td", { style: `background:rgba(23,78,166,${(0.75 * part).toFixed(3)})`, class: part > 0.6 ? "deep" : null },
-        shown(id), make("small", {}, percent(part))))))));
-  const picture = () => drawBars(rows.map((row, i) => ({ name: `${depth(i)}: ${shown(row[0].id)}`, share: row[0].share })));
-  const value = rows.map((row, i) => ({ after: i, likeliest: row.map(({ id, share: part }) => ({ token: DATA.names[id], probability: part })) }));
-  return step("lens", DATA.kind === "mask" ? "lensMaskText" : "lensText", `(T, D) → (V) = (${config.vocab_size.toLocaleString()})`,
-    { token: quoted(state.ids[state.position]) }, figure("lens", "", picture, make("div", { class: "scroll" }, table), value));
+// Puts a token in place of the chosen mask, or behind the chosen token.
+function put(id) {
+  const { ids, position } = state;
+  if (DATA.kind === "mask") {
+    const next = ids.findIndex((other, t) => other === DATA.mask && t > position);
+    state.position = next < 0 ? position : next;
+    return retoken(ids.with(position, id), filled(position, id));
+  }
+  const kept = ids.slice(0, position + 1), shorter = state.source ? kept : kept.slice(-(T_MAX - 1));
+  state.position = shorter.length;
+  retoken([...shorter, id]);
 }
 
-function logitsAt(position) {
-  const { logits } = state.run, V = DATA.kind === "label" ? config.labels.length : config.vocab_size;
-  return DATA.kind === "label" ? logits : logits.subarray(position * V, (position + 1) * V);
-}
-
-function slider(key, name, min, max, stepSize, value, text, set) {
-  const output = make("output", {}, text(value));
-  const input = make("input", { type: "range", id: key, min, max, step: stepSize, value, oninput: () => {
-    const number = Number(input.value);
-    output.textContent = text(number);
-    set(number);
-    refreshProbabilities();
-  } });
-  return make("label", { for: key }, name, input, output);
-}
-
-function likeliest() {
-  const { left, order } = distribution(logitsAt(state.position), DATA.kind === "label" ? 1 : state.temperature, state.topK, state.topP);
-  const whole = softmax(logitsAt(state.position));
-  const name = (i) => (DATA.kind === "label" ? config.labels[i] : shown(i));
-  return { left, order, rows: order.slice(0, 12).map((i) => ({ id: i, name: name(i), share: left[i] || whole[i], cut: left[i] === 0 })) };
-}
-
-function probabilitiesStep() {
-  const label = DATA.kind === "label", V = config.vocab_size;
-  const content = make("div", { id: "bars" });
-  const sentence = { next: "nextText", mask: "maskText", label: "labelText" }[DATA.kind];
-  const sliders = label ? "" : make("div", { class: "sliders" },
-    slider("temperature", words("temperature"), 0, 2, 0.05, state.temperature, (x) => x.toFixed(2), (x) => (state.temperature = x)),
-    slider("top-k", "top-k", 1, Math.min(50, V), 1, Math.min(state.topK, 50, V), (x) => (x >= Math.min(50, V) ? words("all") : String(x)),
-      (x) => (state.topK = x >= Math.min(50, V) ? Infinity : x)),
-    slider("top-p", "top-p", 0.05, 1, 0.05, state.topP, (x) => x.toFixed(2), (x) => (state.topP = x)));
-  const value = { get tokens() { return likeliest().rows; } };
-  const shape = label ? `(C) = (${config.labels.length})` : `(V) = (${V.toLocaleString()})`;
-  return step("probabilities", sentence, shape, { V: V.toLocaleString(), C: config.labels?.length, token: quoted(state.ids[state.model ? state.position : DATA.position]) },
-    sliders, figure("probabilities", "", () => drawBars(likeliest().rows), content, value));
-}
-
-function refreshProbabilities() {
-  const { rows } = likeliest();
-  $("bars").replaceChildren(bars(rows, 0));
-  const best = rows[0];
-  $("answer").textContent = words("answer", { name: best.name, share: percent(best.share) });
-}
-
-function choiceStep() {
-  const answer = make("p", { id: "answer", "aria-live": "polite" });
-  if (DATA.kind === "label") return step("labelChoice", "", "", {}, answer);
-  const put = (id) => {
-    if (DATA.kind === "mask") return retoken(state.ids.with(state.position, id));
-    state.position = state.ids.length;
-    retoken([...state.ids.slice(-(T_MAX - 1)), id]);
-  };
-  const drawn = () => {
-    const { left, order } = likeliest();
-    let mark = Math.random();
-    return order.find((i) => (mark -= left[i]) <= 0) ?? order[0];
-  };
-  const buttons = state.model ? make("div", { class: "choices" },
-    make("button", { type: "button", id: "greedy", onclick: () => put(likeliest().order[0]) }, words("greedy")),
-    make("button", { type: "button", id: "sample", onclick: () => put(drawn()) }, words("sample"))) : "";
-  const mask = DATA.kind === "mask";
-  return step("choice", mask ? "choiceMaskText" : "choiceText", mask ? "" : "(T) → (T + 1)", {}, answer, buttons);
+// The text in the box with a token in place of the mask at a position.
+function filled(position, id) {
+  const mask = DATA.names[DATA.mask], before = state.ids.slice(0, position).filter((other) => other === DATA.mask).length;
+  let count = 0;
+  return $("text").value.replaceAll(mask, (found) => (count++ === before ? DATA.names[id].replace(/^##/, "") : found));
 }
 
 // Makes elements anew and gives the focus to the one that had it.
@@ -320,12 +132,17 @@ function renderAll() {
 
 function status() {
   const params = DATA.num_params.toLocaleString();
+  const unknown = state.encoder && (state.source ?? state.ids).includes(state.encoder.unknown);
+  const letters = ["T", ...(state.source ? ["S"] : []), "D", "N", "V", ...(DATA.kind === "label" ? ["C"] : [])];
+  $("letters").textContent = words("shapes") + letters.map((letter) => words("letter" + letter)).join(words("comma"));
+  $("notice").hidden = !unknown;
+  $("notice").textContent = words("unknownRead", { token: unknown ? `“${state.encoder.names[state.encoder.unknown]}”` : "" });
   const parts = [words(state.model ? "status" : "statusRecorded", { params, ms: state.ms?.toFixed(0) })];
   const isReference = String(state.ids) === String(DATA.ids)
     && String(state.source) === String(DATA.source ?? null) && state.off.size === 0;
   if (state.model && isReference) {
     const { position, values } = DATA.reference;
-    const from = position === null ? state.run.logits : logitsAt(position);
+    const from = position === null ? state.run.logits : scoresAt(position).logits;
     state.difference = values.reduce((most, x, i) => Math.max(most, Math.abs(x - from[i])), 0);
     parts.push(words("agreement", { difference: state.difference.toExponential(1) }));
   }
@@ -351,10 +168,11 @@ function toggle(key) {
   render();
 }
 
-function retoken(ids) {
+function retoken(ids, text = null) {
   state.ids = ids.slice(0, T_MAX);
   state.cell = null;
-  if (state.encoder && !state.source) $("text").value = state.encoder.text(state.ids);
+  complain(null);
+  if (state.encoder && !state.source) $("text").value = text ?? state.encoder.text(state.ids);
   compute();
   render();
 }
@@ -367,14 +185,14 @@ function complain(message) {
 function typed() {
   const text = $("text").value, ids = state.encoder.encode(text);
   if (ids === null) return complain(words("unknown", { character: [...text].find((x) => !state.encoder.ids.has(x)) }));
-  if (ids.length === 0) return complain(words("empty"));
+  if (ids.length === state.encoder.before.length + state.encoder.after.length) return complain(words("empty"));
   if (ids.length > T_MAX) return complain(words("tooLong", { limit: T_MAX, n: ids.length }));
   if (DATA.kind === "mask" && !ids.includes(DATA.mask)) return complain(words("noMask", { mask: DATA.names[DATA.mask] }));
   complain(null);
   state.cell = null;
   if (state.source) {
     state.source = ids;
-    state.ids = state.model.written(ids, DATA.start, DATA.end, T_MAX);
+    state.ids = state.model.written(ids, DATA.ids[0], DATA.end, T_MAX);
   } else {
     state.ids = ids;
   }
@@ -433,8 +251,7 @@ function recordedRun(bytes, { T, heads, columns, neurons, layers, logits }) {
   const maps = Array.from({ length: layers }, () => Array.from({ length: heads }, () => take(T * T, false)));
   const [token, place, x] = [0, 1, 2].map(() => take(T * columns, true));
   const found = maps.map((weights) => ({ weights, hidden: take(T * neurons, true) }));
-  const whole = { subarray: () => Float32Array.from(logits) };
-  return { T, embedding: { token, place, x }, layers: found, logits: DATA.kind === "label" ? logits : whole };
+  return { T, embedding: { token, place, x }, layers: found, logits };
 }
 
 open();
