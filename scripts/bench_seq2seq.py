@@ -16,15 +16,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 import transformers
 
 import jaxlm
-from jaxlm.config import ModelConfig
+from jaxlm.config import ModelConfig, OptimConfig
 from jaxlm.generation import beam_search
 from jaxlm.models import make_model
-from jaxlm.ops.reductions import cross_entropy
+from jaxlm.runtime import keep_freed_memory
+from jaxlm.tasks.teacher_forcing import TeacherForcing
+from jaxlm.training.optimizers import make_optimizer
+from jaxlm.training.state import init_state, train_step
 
 BATCH, LENGTH, V = 32, 32, 4000
 TRAINED = ModelConfig(
@@ -90,7 +92,7 @@ class TorchModel(torch.nn.Module):
 
 
 def training(steps: int) -> dict[str, Callable[[], None]]:
-    """So many steps of AdamW by each side, on the same pairs."""
+    """So many steps of AdamW by each side, on the same pairs; jaxlm's as `train.py` takes them."""
     random = np.random.default_rng(0)
     source, target = random.integers(2, V, (2, BATCH, LENGTH))
     theirs = TorchModel(TRAINED)
@@ -104,24 +106,24 @@ def training(steps: int) -> dict[str, Callable[[], None]]:
             torch.nn.functional.cross_entropy(logits, pair[1].flatten()).backward()
             their_optimizer.step()
 
-    ours, optimizer = make_model(TRAINED), optax.adamw(1e-3)
-    ids = jnp.asarray(source, jnp.int32), jnp.asarray(target, jnp.int32)
-
-    def loss(params: Any) -> jax.Array:
-        return cross_entropy(ours.apply({"params": params}, *ids), ids[1]).mean()
-
-    def step(params: Any, state: Any) -> tuple[Any, Any]:
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    params = jax.jit(ours.init)(jax.random.key(0), ids[0])["params"]
-    held = [params, jax.jit(optimizer.init)(params)]
-    compiled = jax.jit(step, donate_argnums=(0, 1))
+    optim = OptimConfig(learning_rate=1e-3, schedule="constant", weight_decay=1e-2, clip_norm=None)
+    optimizer, ids = make_optimizer(optim, 1000), jnp.asarray([source, target], jnp.int32)
+    batch = {
+        "source_ids": ids[0],
+        "source_mask": jnp.ones_like(ids[0]),
+        "target_ids": ids[1],
+        "targets": ids[1],
+        "weights": jnp.ones(ids[1].shape),
+    }
+    ours, objective = make_model(TRAINED), TeacherForcing()
+    init = jax.jit(lambda key: init_state(ours, optimizer, objective, key))
+    states = [init(jax.random.key(0))]
+    update = jax.jit(train_step, donate_argnums=0)
 
     def jax_steps() -> None:
         for _ in range(steps):
-            held[:] = compiled(*held)
-        jax.block_until_ready(held)
+            states[0], _ = update(states[0], batch)
+        jax.block_until_ready(states)
 
     return {"torch.nn.Transformer": torch_steps, "jaxlm": jax_steps}
 
@@ -196,6 +198,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6, help="of the model that decodes")
     parser.add_argument("--sentences", type=int, nargs="+", default=[1, 8], help="decoded at once")
     args = parser.parse_args()
+    keep_freed_memory()  # as `train.py` does; PyTorch, in the same process, gains from it too
     if not args.parts or "train" in args.parts:
         title = f"{args.steps} training steps, 256 wide, 3 + 3 layers, {BATCH} x {LENGTH} tokens"
         compare(title, training(args.steps), args.rounds)
