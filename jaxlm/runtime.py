@@ -5,12 +5,14 @@ JAX is imported where it is needed, so that a command can be interrupted while i
 """
 
 import ctypes
+import glob
 import os
 import platform
 import re
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -25,6 +27,8 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 # the step that came of it was no faster than with those of cuBLAS.
 NO_TRITON = "--xla_gpu_enable_triton_gemm=false"
 NVIDIA = Path("/dev/nvidiactl")  # is there where a driver of NVIDIA's is
+# JAX's warning of a compiled program that it could not keep or read again, with the program's name.
+UNREADABLE = r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'"
 INTERRUPTED = 130  # the exit status that shells give a command ended by Ctrl-C
 
 
@@ -95,8 +99,28 @@ def keep_compiled_programs() -> None:
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
+        folder = user_cache() / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        warnings.showwarning = replacing_damaged(folder, warnings.showwarning)
+
+
+def replacing_damaged(folder: Path, show: Callable[..., None]) -> Callable[..., None]:
+    """`warnings.showwarning` that takes compiled programs that JAX cannot read out of its cache.
+
+    A process that is killed, or whose disk is full, while JAX writes one leaves a part of it. JAX
+    would warn of it at each start and never write it anew.
+    """
+
+    def shown(message: Any, *details: Any, **more: Any) -> None:
+        found = re.match(UNREADABLE, str(message))
+        if found is None:
+            return show(message, *details, **more)
+        with suppress(OSError):
+            for entry in folder.glob(f"{glob.escape(found[1])}-*-cache"):
+                entry.unlink(missing_ok=True)
+
+    return shown
 
 
 def keep_freed_memory() -> None:

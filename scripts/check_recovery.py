@@ -246,7 +246,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["JAXLM_CACHE"] = str(home / "cache")
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiled"))
         began = time.perf_counter()
         base = sections(home / "base", home, "gpt", 6)
         start(home / "base", base | {"sample": {"every": 0}}).communicate()

@@ -42,6 +42,31 @@ def test_where_a_gpu_is_products_are_those_of_cublas_unless_asked_otherwise(give
     assert done.stdout.split() == [kept]
 
 
+def test_a_compiled_program_that_was_cut_is_compiled_and_kept_anew(tmp_path):
+    program = (
+        "from jaxlm.runtime import keep_compiled_programs; keep_compiled_programs(); import jax;"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+        "double = jax.jit(lambda x: 2 * x); print(double(3))"
+    )
+    env = os.environ | {"JAXLM_CACHE": str(tmp_path)}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def compiled():
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+        )
+        assert (done.stdout, done.stderr) == ("6\n", "")
+        (kept,) = (tmp_path / "compiled").glob("jit__lambda*-cache")
+        return kept, kept.read_bytes()
+
+    kept, whole = compiled()
+    kept.write_bytes(whole[: len(whole) // 2])
+    compiled()
+    assert len(kept.read_bytes()) > len(whole) // 2
+    kept.write_bytes(b"")
+    assert len(compiled()[1]) > len(whole) // 2
+
+
 @pytest.mark.parametrize(
     ("backend", "flags", "refused"),
     [("gpu", "", True), ("gpu", DETERMINISTIC, False), ("cpu", "", False)],
