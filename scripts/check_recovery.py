@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,12 @@ def start(folder: Path, settings: dict, limit: int | None = None) -> subprocess.
     file.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
     words = [sys.executable, str(ROOT / "train.py"), "--config", str(file)]
 
-    def limited() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    # A function before the program starts makes a fork, which can block where JAX has threads.
+    before = None
+    if limit is not None:
+        before = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
     pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=limited)
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=before)
 
 
 def last_step(run: Path) -> int:
