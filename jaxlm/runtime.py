@@ -115,7 +115,8 @@ def replacing_damaged(folder: Path, show: Callable[..., None]) -> Callable[..., 
     def shown(message: Any, *details: Any, **more: Any) -> None:
         found = re.match(UNREADABLE, str(message))
         if found is None:
-            return show(message, *details, **more)
+            show(message, *details, **more)
+            return
         with suppress(OSError):
             for entry in folder.glob(f"{glob.escape(found[1])}-*-cache"):
                 entry.unlink(missing_ok=True)
