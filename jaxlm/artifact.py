@@ -45,7 +45,8 @@ def inherited(origin: Mapping[str, Any]) -> dict[str, Any]:
 def check_loaded(loaded: Any) -> None:
     """Raise JaxlmError for what is no Loaded, such as the path of a model."""
     if not isinstance(loaded, Loaded):
-        raise JaxlmError(f"a model is what jaxlm.load returns, got {loaded!r:.60}")
+        told = " ".join(f"{loaded!r:.60}".split())  # a module's has several lines
+        raise JaxlmError(f"a model is what jaxlm.load returns, got {told}")
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,12 @@ def run_inspect(args: argparse.Namespace) -> None:
     print(f"{output}: {output.stat().st_size / 1e6:.2f} MB, open it in a browser")
     if args.figures:
         from jaxlm.inspection.figures import write_figures
+        from jaxlm.inspection.fonts import advice_on, fonts_for
 
         names = write_figures(loaded, args.text, args.figures)
         print(f"{args.figures}: {len(names)} figures as PNG and JSON")
+        if advice := advice_on(fonts_for(args.text)[1]):
+            print(advice)
 
 
 def check_page(path: Path, overwrite: bool) -> None:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxlm.artifact import Loaded
-from jaxlm.inspection.activations import forward, id_rows
+from jaxlm.inspection.activations import forward, one_row
+from jaxlm.inspection.arguments import Index, check_index
 from jaxlm.inspection.lenses import STREAM
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.models.activations import (
@@ -18,6 +19,7 @@ from jaxlm.models.activations import (
     output_weights,
     stream_of,
 )
+from jaxlm.nn.int8 import holds_int8
 
 
 class Attribution(NamedTuple):
@@ -44,20 +46,25 @@ class Attribution(NamedTuple):
 
 
 def direct_attribution(
-    loaded: Loaded, ids: Any, token: int, against: int | None = None, position: int = -1
+    loaded: Loaded, ids: Any, token: Index, against: Index | None = None, position: Index = -1
 ) -> Attribution:
     """What each part adds directly to the logit of a token (Elhage et al. 2021).
 
     The final norm is linear once its scale is taken as it is in this run. With `against` it is
     the difference of two tokens' logits, which a constant added to all logits leaves alone.
 
-    Raises: ConfigError for a model whose logits are no such sum, InspectionError for several rows.
+    Raises: ConfigError for a model whose logits are no such sum, InspectionError for several rows,
+    weights in int8, and a token or a position that is none.
     """
-    rows = id_rows(loaded, ids)
-    if len(rows) != 1:
-        raise InspectionError(f"attribution reads one row of ids, got {len(rows)}")
+    rows = one_row(loaded, ids)
     config, params = loaded.config.resolved(), loaded.params
+    if holds_int8(params):
+        raise InspectionError("attribution multiplies weights as they were trained, not in int8")
     head = linear_head(config, params)
+    tokens = {"token": token} if against is None else {"token": token, "against": against}
+    for name, value in tokens.items():
+        check_index(name, value, config.vocab_size)
+    check_index("position", position, rows.shape[1], from_end=True)
     capture = (*STREAM, of_layer("*", MIXED), of_layer("*", HIDDEN))
     logits, found = forward(loaded.model, params, rows, capture)
     direction, bias = head.kernel[:, token], head.bias[token]

@@ -10,8 +10,10 @@ from jaxtyping import Array, Float
 
 from jaxlm.artifact import Loaded
 from jaxlm.checkpoint import saved_steps
+from jaxlm.inspection.arguments import check_params, in_a_line
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.models.parameters import adapter_paths, is_kernel
+from jaxlm.nn.int8 import holds_int8
 
 
 class Change(NamedTuple):
@@ -39,8 +41,7 @@ def adapter_changes(params: Mapping[str, Any]) -> dict[str, Change]:
     Raises: InspectionError for params without adapters: `jaxlm.load` merges them into the kernels,
     which `weight_changes` compares with the model that tuning started from.
     """
-    leaves: dict[str, Any] = flatten_dict(params, sep="/")
-    found = {}
+    leaves, found = leaves_of("params", params), {}
     for path in filter(is_kernel, leaves):
         names = adapter_paths(path)
         if names[0] in leaves:
@@ -58,14 +59,23 @@ def weight_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 
     Raises: InspectionError where a kernel has another shape or is missing.
     """
-    old: dict[str, Any] = flatten_dict(before, sep="/")
-    new: dict[str, Any] = flatten_dict(after, sep="/")
+    old, new = leaves_of("before", before), leaves_of("after", after)
     found = {}
-    for path in filter(is_kernel, old):
-        if path not in new or new[path].shape != old[path].shape:
+    for path in filter(is_kernel, {**old, **new}):
+        if path not in old or path not in new or new[path].shape != old[path].shape:
             raise InspectionError(f"the models differ in shape: {path} is not the same in both")
         found[path] = change_of(old[path], new[path] - old[path])
+    if not found:
+        raise InspectionError("these params hold no kernels to compare")
     return found
+
+
+def leaves_of(name: str, params: Any) -> dict[str, Any]:
+    """Every leaf of params by its path. Raises: InspectionError for anything else, and for int8."""
+    check_params(name, params)
+    if holds_int8(params):
+        raise InspectionError(f"{name} must be weights as they were trained, not in int8")
+    return flatten_dict(params, sep="/")
 
 
 def checkpoint_curve(
@@ -77,7 +87,12 @@ def checkpoint_curve(
 
     Raises: InspectionError where the run has no checkpoint.
     """
+    for name, function in {"reading": reading, "load": load}.items():
+        if not callable(function):
+            raise InspectionError(f"{name} must be a function, got {in_a_line(function)}")
+    if not isinstance(run, str | Path):
+        raise InspectionError(f"run must be the directory of a run, got {in_a_line(run)}")
     steps = sorted(saved_steps(Path(run) / "checkpoints"))
     if not steps:
-        raise InspectionError(f"{run} has no checkpoints")
+        raise InspectionError(f"{run} has no checkpoints; give the directory of a run")
     return {step: reading(load(run, step=step)) for step in steps}

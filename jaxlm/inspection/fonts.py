@@ -49,9 +49,20 @@ def fonts_for(text: str) -> tuple[list[str], str]:
     )
     fonts = []
     for entry in order:
-        if missing and entry.name not in fonts:
+        # Matplotlib's font of last resort has a box for every character.
+        if missing and entry.name not in fonts and not entry.name.startswith("Last Resort"):
             with suppress(OSError, RuntimeError, ValueError):
                 left = lacking(entry.fname, missing)
                 fonts += [entry.name] if left != missing else []
                 missing = left
     return fonts, missing
+
+
+def advice_on(missing: str) -> str:
+    """A sentence about characters that no font of the system has; nothing where there are none."""
+    if not missing:
+        return ""
+    return (
+        f"no font here has {missing[:9]!r}, drawn as boxes: a font of Chinese comes with "
+        "`apt install fonts-noto-cjk` (dnf: google-noto-sans-cjk-fonts)"
+    )

@@ -14,7 +14,13 @@ class InspectionError(JaxlmError):
 
 
 def listed_patterns(patterns: Patterns) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    """Patterns, or one of them, as a tuple. Raises: InspectionError for what is no text."""
+    found = (patterns,) if isinstance(patterns, str) else patterns
+    found = tuple(found) if isinstance(found, Iterable) else (found,)
+    wrong = [pattern for pattern in found if not isinstance(pattern, str)]
+    if wrong:
+        raise InspectionError(f'a pattern is a text such as "**/weights", got {wrong[0]!r:.60}')
+    return found
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.files import write_file
 from jaxlm.generation import generate_tokens
 from jaxlm.inspection.activations import run, text_ids
+from jaxlm.inspection.arguments import in_a_line
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.inspection.payload import (
     around_text,
@@ -58,6 +59,9 @@ def report(loaded: Loaded, text: str, title: str = "", language: str | None = No
     Raises: InspectionError for a head without a page, a text without a mask for a masked language
     model, and a text longer than the context.
     """
+    check_loaded(loaded)
+    if language not in (None, "en", "zh"):
+        raise InspectionError(f"language must be en or zh, got {in_a_line(language)}")
     config = loaded.config.resolved()
     ids, source = checked_ids(loaded, text), None
     read, plain = reader_of(loaded), reader_of(loaded).encode(text)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxlm.generation.detokenizer import BROKEN
+from jaxlm.inspection.arguments import (
+    array_of_ids,
+    as_numbers,
+    check_entries,
+    check_number,
+    in_a_line,
+)
+from jaxlm.inspection.naming import InspectionError
 from jaxlm.tokenizer import Tokenizer
 from jaxlm.tokenizer.classes import byte_alphabet, in_bytes
 
@@ -24,10 +32,18 @@ class Candidate(NamedTuple):
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray | Array) -> list[str]:
-    """The text of each token alone; bytes that are part of a character show as "<E698>"."""
+    """The text of each token alone; bytes that are part of a character show as "<E698>".
+
+    Raises: InspectionError for what is no tokenizer or no list of its ids.
+    """
+    require_tokenizer(tokenizer)
+    row = array_of_ids("ids", ids) if np.size(ids) else np.zeros((1, 0), np.int32)
+    if len(row) != 1:
+        raise InspectionError(f"token_texts reads one row of ids, got {len(row)}")
+    check_entries("ids", row, tokenizer.vocab_size)
     alphabet = byte_alphabet() if in_bytes(tokenizer.backend) else {}
     texts = []
-    for token in np.asarray(ids).tolist():
+    for token in np.asarray(row)[0].tolist():
         shown = tokenizer.decode([token], skip_special_tokens=False)
         name = tokenizer.backend.id_to_token(token)
         # Alone, WordPiece's "##ing" would look like a word, and a space would vanish.
@@ -46,11 +62,23 @@ def readable_bytes(content: bytes) -> str:
     return re.sub("[\udc80-\udcff]+", lambda part: f"<{numbers(part)}>", text)
 
 
+def require_tokenizer(tokenizer: Any) -> None:
+    """Raise InspectionError for what is no tokenizer, such as the model it belongs to."""
+    if not isinstance(tokenizer, Tokenizer):
+        got = in_a_line(tokenizer)
+        raise InspectionError(f"tokenizer must be one such as loaded.tokenizer, got {got}")
+
+
 def next_token_table(
     tokenizer: Tokenizer, logits: Float[Array, " V"], top: int = 10
 ) -> list[Candidate]:
-    """The likeliest tokens by logits, likeliest first, with their softmax probabilities."""
-    logits = jnp.asarray(logits, jnp.float32)
+    """The likeliest tokens by logits, likeliest first, with their softmax probabilities.
+
+    Raises: InspectionError for what is no tokenizer, no row of logits or no number of tokens.
+    """
+    require_tokenizer(tokenizer)
+    check_number("top", top, 1)
+    logits = as_numbers("logits", logits, "V").astype(jnp.float32)
     values, ids = jax.lax.top_k(logits, min(top, len(logits)))
     chances = np.exp(np.asarray(values) - float(jax.nn.logsumexp(logits)))
     rows = zip(
@@ -72,9 +100,17 @@ def token_scores(logits: Float[Array, "*B T V"], ids: Int[Array, "*B T"]) -> Tok
     """Loss, surprise and rank of the tokens of a text by a causal model's logits.
 
     Surprise in bits predicts reading times (Hale 2001; Levy 2008).
+
+    Raises: InspectionError for ids that are not those of the logits.
     """
+    logits, ids = as_numbers("logits", logits, "..., T, V"), as_numbers("ids", ids, "...")
+    if logits.shape[:-1] != ids.shape:
+        raise InspectionError(
+            f"logits of the shape {logits.shape} are not those of ids of the shape {ids.shape}"
+        )
+    check_entries("ids", ids, logits.shape[-1])
     log_probs = jax.nn.log_softmax(logits[..., :-1, :])
-    targets = jnp.asarray(ids)[..., 1:, None]
+    targets = ids[..., 1:, None]
     chosen = jnp.take_along_axis(log_probs, targets, axis=-1)
     loss = -chosen[..., 0]
     entropy = -(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30)).sum(-1)

@@ -8,8 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxlm.artifact import Loaded
+from jaxlm.artifact import Loaded, check_loaded
 from jaxlm.inspection.activations import text_ids
+from jaxlm.inspection.arguments import (
+    as_numbers,
+    check_number,
+    check_one_trunk,
+    in_a_line,
+    list_of_texts,
+)
 from jaxlm.inspection.lenses import residual_stream
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.models.heads import last_token, mean_of_tokens
@@ -20,16 +27,22 @@ BATCH = 32
 
 
 def states_of_texts(
-    loaded: Loaded, texts: Sequence[str], pooling: str = "mean"
+    loaded: Loaded, texts: str | Sequence[str], pooling: str = "mean"
 ) -> Float[np.ndarray, "M n D"]:
     """One state a text in each of M = L + 1 places: the mean, first or last token's.
 
-    Raises: InspectionError for an unknown pooling or a text longer than the model's context.
+    One text alone gives one state. Raises: InspectionError for an unknown pooling, no text, or one
+    that is longer than the model's context.
     """
+    check_loaded(loaded)
+    check_one_trunk(loaded.model, "states_of_texts")
     if pooling not in POOLING:
-        raise InspectionError(f"pooling must be one of {', '.join(POOLING)}, got {pooling!r}")
-    rows, limit = [text_ids(loaded, text) for text in texts], loaded.config.max_seq_len
-    longest = max(map(len, rows), default=0)
+        raise InspectionError(f"pooling must be one of {', '.join(POOLING)}, got {pooling!r:.60}")
+    given, limit = list_of_texts("texts", texts), loaded.config.max_seq_len
+    if not given:
+        raise InspectionError("texts is empty; give one text or more")
+    rows = [text_ids(loaded, text) for text in given]
+    longest = max(map(len, rows))
     if limit is not None and longest > limit:
         raise InspectionError(f"a text has {longest} tokens, but the model takes {limit}")
 
@@ -75,7 +88,18 @@ def probe_layers(
         raise InspectionError(
             'probes need scikit-learn: python -m pip install "jaxlm[metrics]"'
         ) from None
-    known, counts = np.unique(np.asarray(labels), return_counts=True)
+    check_number("folds", folds, 2)
+    check_number("seed", seed, 0, 2**32 - 1)
+    places = np.asarray(as_numbers("states", states, "M, n, D"))
+    right = np.asarray(labels)
+    if right.shape != places.shape[1:2]:
+        raise InspectionError(
+            f"labels must be a list with one for each of the {places.shape[1]} texts, got "
+            f"{right.size if right.ndim == 1 else in_a_line(labels)}"
+        )
+    if not np.isfinite(places).all():
+        raise InspectionError("states must be finite, got some that are not")
+    known, counts = np.unique(right, return_counts=True)
     if len(known) < 2 or counts.min() < folds:
         raise InspectionError(
             f"a probe takes two labels or more with {folds} texts each, got "
@@ -83,11 +107,10 @@ def probe_layers(
         )
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    right = np.asarray(labels)
     mixed = np.random.default_rng(seed).permutation(right)
 
     def accuracies(labels: np.ndarray) -> np.ndarray:
-        scores = [cross_val_score(probe, x, labels, cv=splits).mean() for x in np.asarray(states)]
+        scores = [cross_val_score(probe, x, labels, cv=splits).mean() for x in places]
         return np.array(scores)
 
     return ProbeScores(accuracies(right), accuracies(mixed), float(counts.max() / counts.sum()))

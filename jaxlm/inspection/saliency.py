@@ -1,62 +1,107 @@
 """Which tokens of a text a result rests on: gradients, values zeroed, tokens left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxlm.artifact import Loaded
-from jaxlm.inspection.activations import forward, id_rows
+from jaxlm.inspection.activations import forward, one_row
+from jaxlm.inspection.arguments import (
+    Index,
+    array_of_ids,
+    check_entries,
+    check_index,
+    check_number,
+    check_one_trunk,
+    in_a_line,
+    num_tokens,
+    number_from,
+    vocabulary_logits,
+)
 from jaxlm.inspection.naming import InspectionError
 from jaxlm.models.activations import EMBEDDINGS, RESIDUAL, VALUE, of_layer
 
 Target = Callable[[Any], Array]  # of what the model answers to one row, a number
 
 
-def token_target(token: int, position: int = -1) -> Target:
-    """The log-probability of a token: the next one, or a masked one at its position."""
-    return lambda logits: jax.nn.log_softmax(vocabulary_logits(logits)[0, position])[token]
+def token_target(token: Index, position: Index = -1) -> Target:
+    """The log-probability of a token: the next one, or a masked one at its position.
+
+    Called, it raises InspectionError for a token or a position that the logits have not.
+    """
+
+    def log_probability(answer: Any) -> Float[Array, ""]:
+        logits = logits_of_row(answer, "token_target")
+        check_index("position", position, len(logits), from_end=True)
+        check_index("token", token, logits.shape[-1])
+        return jax.nn.log_softmax(logits[position])[token]
+
+    return log_probability
 
 
-def label_target(label: int) -> Target:
-    """The log-probability of a class of the sequence."""
-    return lambda logits: jax.nn.log_softmax(logits[0])[label]
+def label_target(label: Index) -> Target:
+    """The log-probability of a class of the sequence; InspectionError where there is none."""
+
+    def log_probability(logits: Any) -> Float[Array, ""]:
+        if getattr(logits, "ndim", None) != 2 or len(logits) != 1:
+            raise InspectionError(
+                f"label_target reads the logits of labels (1, C), got {in_a_line(logits)}; that of "
+                "a language model is token_target"
+            )
+        check_index("label", label, logits.shape[1])
+        return jax.nn.log_softmax(logits[0])[label]
+
+    return log_probability
 
 
 def text_target(ids: Any, start: int) -> Target:
-    """The log-probability of a row's tokens from `start` on, such as a generated text."""
-    row = jnp.asarray(ids).reshape(-1)
+    """The log-probability of a row's tokens from `start` on, such as a generated text.
 
-    def log_probability(logits: Any) -> Array:
-        log_probs = jax.nn.log_softmax(vocabulary_logits(logits)[0, start - 1 : -1])
+    `ids` are those of the whole row, and start counts them from 0: at least one is given before.
+    """
+    rows = array_of_ids("ids", ids)
+    if len(rows) != 1:
+        raise InspectionError(f"text_target reads one row of ids, got {len(rows)}")
+    if rows.shape[1] < 2:
+        raise InspectionError("text_target takes a token that is given and one or more after it")
+    check_number("start", start, 1, rows.shape[1] - 1)
+    row = jnp.asarray(rows)[0]
+
+    def log_probability(answer: Any) -> Float[Array, ""]:
+        logits = logits_of_row(answer, "text_target")
+        check_entries("ids", rows, logits.shape[-1])
+        if len(logits) != len(row):
+            raise InspectionError(
+                f"text_target has {len(row)} ids, but the model read {len(logits)}; give both the "
+                "whole row"
+            )
+        log_probs = jax.nn.log_softmax(logits[start - 1 : -1])
         return jnp.take_along_axis(log_probs, row[start:, None], axis=1).sum()
 
     return log_probability
 
 
-def vocabulary_logits(answer: Any) -> Array:
-    # A `pretraining` head gives next-sentence logits, too.
-    return answer[0] if isinstance(answer, tuple) else answer
-
-
-def one_row(loaded: Loaded, ids: Any) -> Int[Array, "1 T"]:
-    rows = id_rows(loaded, ids)
-    if len(rows) != 1:
-        raise InspectionError(f"this reads one row of ids, got {len(rows)}")
-    return rows
+def logits_of_row(answer: Any, name: str) -> Float[Array, "T V"]:
+    """The logits of one row of tokens. Raises: InspectionError for other answers."""
+    logits = vocabulary_logits(answer, name)
+    if len(logits) != 1:
+        raise InspectionError(f"{name} reads the answer to one row of ids, got {len(logits)}")
+    return logits[0]
 
 
 def score_of_embeddings(
     loaded: Loaded, rows: Array, target: Target
 ) -> tuple[Callable[[Array], Array], Float[Array, "1 T D"]]:
     """The target as a function of the embedded tokens, and these."""
+    check_one_trunk(loaded.model, "the gradient of a target")
     _, found = forward(loaded.model, loaded.params, rows, EMBEDDINGS)
 
     def score(embedded: Array) -> Array:
         answer, _ = forward(loaded.model, loaded.params, rows, (), {EMBEDDINGS: embedded})
-        return target(answer)
+        return number_from("target", target, answer)
 
     return score, found[EMBEDDINGS]
 
@@ -76,10 +121,17 @@ def integrated_gradients(
     of the same number.
     """
     rows = one_row(loaded, ids)
+    check_number("steps", steps, 1)
     score, embedded = score_of_embeddings(loaded, rows, target)
     start = jnp.zeros_like(embedded)
     if baseline is not None:
-        _, found = forward(loaded.model, loaded.params, one_row(loaded, baseline), EMBEDDINGS)
+        others = one_row(loaded, baseline)
+        if others.shape != rows.shape:
+            raise InspectionError(
+                f"the text has {rows.shape[1]} tokens and the baseline {others.shape[1]}; give as "
+                "many"
+            )
+        _, found = forward(loaded.model, loaded.params, others, EMBEDDINGS)
         start = found[EMBEDDINGS]
     way = embedded - start
     middles = (jnp.arange(steps) + 0.5) / steps
@@ -93,7 +145,7 @@ def integrated_gradients(
 
 
 def occlusion(
-    loaded: Loaded, ids: Any, target: Target, replacement: int | None = None
+    loaded: Loaded, ids: Any, target: Target, replacement: Index | None = None
 ) -> Float[Array, " T"]:
     """How much the target falls when each token is replaced.
 
@@ -101,15 +153,18 @@ def occlusion(
     a `replacement` is given.
     """
     rows, tokenizer = one_row(loaded, ids), loaded.tokenizer
+    check_one_trunk(loaded.model, "occlusion")
     if replacement is None:
         known = (tokenizer.mask_id, tokenizer.unk_id, tokenizer.pad_id, tokenizer.eos_id, 0)
         replacement = next(token for token in known if token is not None)
+    check_index("replacement", replacement, num_tokens(loaded.model) or 1)
     T = rows.shape[1]
     others = jnp.where(jnp.eye(T, dtype=bool), replacement, rows)
 
     @jax.jit
     def score(row: Array) -> Array:
-        return target(forward(loaded.model, loaded.params, row[None])[0])
+        answer, _ = forward(loaded.model, loaded.params, row[None])
+        return number_from("target", target, answer)
 
     return score(rows[0]) - jax.lax.map(score, others)
 
@@ -121,6 +176,7 @@ def value_zeroing(loaded: Loaded, ids: Any) -> Float[Array, "L T T"]:
     Mohebbi et al. 2023.
     """
     rows = one_row(loaded, ids)
+    check_one_trunk(loaded.model, "value_zeroing")
     T, blocks = rows.shape[1], []
 
     for i in range(loaded.config.num_layers):
@@ -147,9 +203,3 @@ def cosine(x: Float[Array, "*#n D"], y: Float[Array, "*#n D"]) -> Float[Array, "
 
 def norms(x: Float[Array, "*n D"]) -> Float[Array, "*n"]:
     return jnp.sqrt((x**2).sum(-1))
-
-
-def shares(saliency: Float[Array, " T"]) -> Sequence[float]:
-    """Magnitudes as shares of their sum, to be shown."""
-    size = jnp.abs(saliency)
-    return (size / jnp.maximum(size.sum(), 1e-12)).tolist()

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxlm.config import ConfigError, ModelConfig
 from jaxlm.models.parameters import merge_lora
+from jaxlm.ops.positions import sinusoids
 
 EMBEDDINGS, FINAL = "embeddings", "final"
 # Of a block, in the order of its computation.
@@ -16,6 +17,7 @@ ATTENTION_NORM = "attention_norm"
 QUERY, KEY, VALUE = "attention/query", "attention/key", "attention/value"
 SCORES, WEIGHTS, MIXED = "attention/scores", "attention/weights", "attention/mixed"
 ATTENTION = "attention"
+CROSS_WEIGHTS = "cross_attention/weights"  # of a decoder that reads a source
 RESIDUAL_AFTER_ATTENTION = "residual_after_attention"
 FEED_FORWARD_NORM = "feed_forward_norm"
 HIDDEN, FEED_FORWARD = "feed_forward/hidden", "feed_forward"
@@ -66,6 +68,22 @@ def output_weights(config: ModelConfig, params: Mapping[str, Any], layer: int) -
 def token_vectors(params: Mapping[str, Any]) -> Float[Array, "V D"]:
     """The embedding of every token."""
     return params["backbone"]["embed"]["tokens"]
+
+
+def position_vectors(
+    config: ModelConfig, params: Mapping[str, Any], length: int
+) -> Float[Array, "T D"] | None:
+    """What the first `length` positions add to token vectors; None for a model that adds nothing.
+
+    Rotary and relative positions enter in the attention of every block.
+    """
+    config = config.resolved()
+    if config.positions == "learned":
+        start = config.position_offset
+        return params["backbone"]["embed"]["positions"][start : start + length]
+    if config.positions == "sinusoidal":
+        return sinusoids(jnp.arange(length), config.d_model, config.sinusoid_layout)
+    return None
 
 
 class LinearHead(NamedTuple):

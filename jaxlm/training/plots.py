@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxlm.files import file_in_place
-from jaxlm.inspection.fonts import fonts_for
+from jaxlm.inspection.fonts import advice_on, fonts_for
 
 MOST_COUNTS = 40  # labels up to which each count is written into the picture
 
@@ -98,12 +98,7 @@ def plot_confusion(path: Path, counts: Int[np.ndarray, "C C"], labels: Sequence[
         axes.set(xlabel="the model's label", ylabel="the right label")
         figure.colorbar(image, label="share of the row")
         save(figure, path)
-    if not missing:
-        return ""
-    return (
-        f"no font here has {missing[:9]!r}, drawn as boxes: a font of Chinese comes with "
-        "`apt install fonts-noto-cjk` (dnf: google-noto-sans-cjk-fonts)"
-    )
+    return advice_on(missing)
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -58,7 +58,7 @@ def test_a_wrong_name_is_told_with_the_nearest(loaded, where):
 
 
 def test_an_edit_of_another_shape_is_refused(loaded):
-    with pytest.raises(InspectionError, match=r"\(2, 8\), but it takes \(2, 8, 16\)"):
+    with pytest.raises(InspectionError, match=r"\(2, 8\), but it takes the shape \(2, 8, 16\)"):
         run(loaded, IDS, edit={"final": lambda x: x[..., 0]})
 
 

@@ -92,7 +92,9 @@ def test_the_verb_writes_a_page_and_figures_and_replaces_its_own(tmp_path, monke
     assert main([*words, "--figures", str(figures)]) == 0
     assert main(words) == 0  # its own page is replaced
     names = {path.name for path in figures.iterdir()}
-    stems = {"embedding", "attention_1", "attention_2", "lens", "probabilities"}
+    vectors = {"token_vectors", "position_vectors", "embedding"}
+    blocks = {f"{part}_{i}" for part in ("attention", "feed_forward") for i in (1, 2)}
+    stems = {"tokens", "lens", "probabilities"} | vectors | blocks
     assert names == {f"{stem}{kind}" for stem in stems for kind in (".png", ".json")}
     found = json.loads((figures / "probabilities.json").read_text(encoding="utf-8"))
     best = probabilities(tiny_loaded(), TEXT).max()

@@ -69,7 +69,7 @@ def test_a_head_is_switched_off_while_generating(loaded):
 
 
 def test_wrong_units_and_texts_of_two_lengths_are_told(loaded):
-    with pytest.raises(InspectionError, match="heads 0 to 3, but layer 0, heads"):
+    with pytest.raises(InspectionError, match="heads must be a whole number from 0 to 3, got 4"):
         ablated(loaded, "heads", 0, [4])
     with pytest.raises(InspectionError, match="unit must be one of heads"):
         ablation_effects(loaded, CLEAN, METRIC, "head")
