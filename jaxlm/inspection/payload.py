@@ -203,5 +203,4 @@ def encoder_of(tokenizer: Tokenizer, ids: list[int], plain: list[int]) -> dict[s
 
 def display_names(tokenizer: Tokenizer, size: int) -> list[str]:
     """How the page shows each token of a vocabulary."""
-    known = min(size, tokenizer.vocab_size)
-    return token_texts(tokenizer, np.arange(known)) + [f"#{i}" for i in range(known, size)]
+    return token_texts(tokenizer, np.arange(size))

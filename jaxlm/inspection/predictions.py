@@ -34,24 +34,29 @@ class Candidate(NamedTuple):
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray | Array) -> list[str]:
     """The text of each token alone; bytes that are part of a character show as "<E698>".
 
+    An id that is no token, as a vocabulary that was made longer has them, shows as "#300".
+
     Raises: InspectionError for what is no tokenizer or no list of its ids.
     """
     require_tokenizer(tokenizer)
     row = array_of_ids("ids", ids) if np.size(ids) else np.zeros((1, 0), np.int32)
     if len(row) != 1:
         raise InspectionError(f"token_texts reads one row of ids, got {len(row)}")
-    check_entries("ids", row, tokenizer.vocab_size)
+    check_number("each id", int(row.min(initial=0)), 0)
     alphabet = byte_alphabet() if in_bytes(tokenizer.backend) else {}
     texts = []
     for token in np.asarray(row)[0].tolist():
-        shown = tokenizer.decode([token], skip_special_tokens=False)
         name = tokenizer.backend.id_to_token(token)
+        if name is None:
+            texts.append(f"#{token}")
+            continue
+        shown = tokenizer.decode([token], skip_special_tokens=False)
         # Alone, WordPiece's "##ing" would look like a word, and a space would vanish.
-        keeps = shown and BROKEN not in shown and not (name or "").startswith(("##", "▁"))
+        keeps = shown and BROKEN not in shown and not name.startswith(("##", "▁"))
         if not keeps and name and all(letter in alphabet for letter in name):
             texts.append(readable_bytes(bytes(alphabet[letter] for letter in name)))
         else:
-            texts.append(shown if keeps or name is None else name)
+            texts.append(shown if keeps else name)
     return texts
 
 

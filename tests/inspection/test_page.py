@@ -63,6 +63,11 @@ def test_bytes_that_are_no_whole_character_show_as_numbers():
     ]
 
 
+def test_an_id_that_is_no_token_shows_as_its_number():
+    tokenizer = train_tokenizer("char", ["abc"])
+    assert token_texts(tokenizer, [0, 2, 3]) == ["a", "c", "#3"]
+
+
 def test_an_encoder_decoder_begins_with_what_it_writes(tmp_path):
     loaded = translator()
     data = data_of(report(loaded, "abc"))
