@@ -115,7 +115,7 @@ def fields_given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     JaxlmError for those of a Hub data set, where the source is none.
     """
     source = getattr(args, "data", None) or getattr(args, "input", None) or ""
-    for name in {"hf_config", "hf_split"}.intersection(names):
+    for name in sorted({"hf_config", "hf_split"}.intersection(names)):
         if getattr(args, name) is not None and "hf:" not in source:
             raise JaxlmError(f"--{name.replace('_', '-')} is for a data set hf:NAME, not {source}")
     return {name: getattr(args, name) for name in names}

@@ -174,7 +174,8 @@ class MatcherVocabulary(NamedTuple):
 def matcher_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> MatcherVocabulary:
     library = load_library()
     pieces = pieces_of(tokenizer, vocab_size)
-    unique = {piece: i for i, piece in enumerate({*pieces.plain, *pieces.joined} - {b""})}
+    different = sorted({*pieces.plain, *pieces.joined} - {b""})
+    unique = {piece: i for i, piece in enumerate(different)}
     end = len(unique)  # a token's place only where the tokenizer has one that ends a text
     rows = [[unique.get(p, end + 1) for p in form] for form in (pieces.plain, pieces.joined)]
     places = np.array(rows)

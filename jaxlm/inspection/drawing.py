@@ -174,6 +174,8 @@ def in_percent(chance: float) -> str:
 
 def bars(names: Sequence[str], chances: Sequence[float], heading: str, across: str) -> Any:
     """Probabilities with their names, the first on top."""
+    from matplotlib.ticker import PercentFormatter
+
     figure = canvas(6.5, 0.3 * len(names) + 1.2, heading)
     axes = figure.subplots()
     drawn_bars = axes.barh(range(len(names)), chances, color=BLUE, height=0.7)
@@ -181,6 +183,6 @@ def bars(names: Sequence[str], chances: Sequence[float], heading: str, across: s
     axes.set_yticks(range(len(names)), [drawn(name) for name in names])
     axes.invert_yaxis()
     axes.set(xlabel=across, xlim=(0, min(1.12, 1.18 * max(chances))))
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share <= 1 else "")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -113,7 +113,7 @@ def pictures_of_both_sides(loaded: Loaded, source: list[int]) -> Iterator[Pictur
         yield picture_of_rows(f"{part}_embedding", tokens, own[EMBEDDINGS][0], heading)
         yield from pictures_of_blocks(tokens, own, part, sides[0])
     yield from pictures_of_predictions(
-        loaded, of_part(found, "decoder"), logits, len(target) - 1, "next token"
+        loaded, of_part(found, "decoder"), logits, len(target) - 1, "next token", "Decoder block"
     )
 
 
@@ -188,13 +188,18 @@ def pictures_of_blocks(
 
 
 def pictures_of_predictions(
-    loaded: Loaded, found: Activations, logits: Float[Array, "1 T V"], place: int, what: str
+    loaded: Loaded,
+    found: Activations,
+    logits: Float[Array, "1 T V"],
+    place: int,
+    what: str,
+    block: str = "Block",
 ) -> Iterator[Picture]:
     """What each block would predict at a position, and what the model does."""
     lens = logit_lens(loaded.model, loaded.params, jnp.stack(stream_of(found)))[:, 0, place]
     tables = [next_token_table(loaded.tokenizer, row, 5) for row in lens]
     numbers = {"position": place, "after": [as_rows(table) for table in tables]}
-    places = ["embedding", *(f"Block {i}" for i in range(1, len(tables)))]
+    places = ["embedding", *(f"{block} {i}" for i in range(1, len(tables)))]
     names = [f"{at}: {label_of(table[0].text)}" for at, table in zip(places, tables, strict=True)]
     chances = [table[0].probability for table in tables]
     heading = f"Logit lens: the likeliest {what}, after each block"

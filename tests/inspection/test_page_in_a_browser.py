@@ -1,10 +1,13 @@
 """The page of `jaxlm inspect` in a browser: it types, switches a head off, reads probabilities."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jaxlm.inspection import ablated, write_report
 from jaxlm.inspection.pages import written_target
+from jaxlm.tokenizer import train_tokenizer
 from tests.inspection.browser import CHROMIUM, Browser
 from tests.inspection.models import masked_bert, probabilities, tiny_loaded, translator
 
@@ -213,3 +216,41 @@ def test_the_chinese_page_is_chinese_for_those_who_hear_it_too(opened):
     assert len(labels) > 20
     english = [label for label in labels if not any("\u4e00" <= c <= "\u9fff" for c in label)]
     assert english == []
+
+
+def test_without_temperature_the_candidates_keep_their_order(opened):
+    loaded = tiny_loaded()
+    browser = opened(loaded, TEXT)
+    names = [name for name, _ in browser.run(BARS)]
+    browser.run(
+        """$("temperature").value = 0; $("temperature").dispatchEvent(new Event("input"));"""
+    )
+    assert [name for name, _ in browser.run(BARS)] == names
+
+
+def test_the_last_token_stays_and_the_chosen_one_stays_chosen(opened):
+    browser = opened(tiny_loaded(), "abc")
+    browser.run(DELETE.replace("N", "0"))
+    assert browser.run("return [state.ids.length, state.position]") == [2, 1]
+    browser.run(DELETE.replace("N", "0") + DELETE.replace("N", "0"))
+    assert browser.run("return state.ids.length") == 1
+    assert browser.run("""return $("problem").hidden""")
+
+
+def test_heads_that_are_off_are_counted_and_switched_on_together(opened):
+    browser = opened(tiny_loaded(), TEXT)
+    before = browser.run(BARS)
+    browser.run("""document.querySelectorAll(".switch")[2].click();""")
+    browser.run("""document.querySelectorAll(".tabs button")[1].click();""")
+    assert "1" in browser.run("""return $("all-on").textContent""")
+    browser.run("""$("all-on").click();""")
+    assert browser.run(BARS) == before
+
+
+def test_what_the_box_cannot_show_is_told(opened):
+    tokenizer = train_tokenizer("bpe", ["abc "], 260)
+    loaded = dataclasses.replace(tiny_loaded(vocab_size=tokenizer.vocab_size), tokenizer=tokenizer)
+    browser = opened(loaded, "a天b")
+    assert browser.run("""return $("notice").hidden""")
+    browser.run(DELETE.replace("N", "2"))  # a byte of the character
+    assert not browser.run("""return $("notice").hidden""")

@@ -39,7 +39,7 @@ function scaled(values) {
 function drawHead(canvas, map, rows, columns, cell) {
   const T = rows.length, S = columns.length, names = [...rows, ...columns], wide = Math.max(220, Math.min(560, canvas.parentElement.clientWidth));
   const longest = Math.max(...names.map((name) => [...name].length));
-  const side = Math.min(90, 20 + 8 * longest), size = Math.max(3, (wide - side) / Math.max(T, S));
+  const side = Math.min(90, 20 + 8 * longest), size = Math.min(64, Math.max(3, (wide - side) / Math.max(T, S)));
   const ratio = window.devicePixelRatio || 1, edge = side + size * S, foot = side + size * T;
   canvas.width = edge * ratio;
   canvas.height = foot * ratio;

@@ -71,6 +71,14 @@ function isFixed(t) {
   return t < before || t >= state.ids.length - after;
 }
 
+// Takes a token out, if it is not the last of the text; the chosen one stays chosen.
+function takeOut(t) {
+  const [before, after] = DATA.around;
+  if (state.ids.length <= before + after + 1 && !state.source) return;
+  if (t < state.position) state.position -= 1;
+  retoken(state.ids.toSpliced(t, 1));
+}
+
 // Puts a token in place of the chosen mask, or behind the chosen token.
 function put(id) {
   const { ids, position } = state;
@@ -132,11 +140,12 @@ function renderAll() {
 
 function status() {
   const params = DATA.num_params.toLocaleString();
-  const unknown = state.encoder && (state.source ?? state.ids).includes(state.encoder.unknown);
+  const { encoder } = state, unknown = encoder && (state.source ?? state.ids).includes(encoder.unknown);
+  const differs = encoder && !state.source && String(encoder.encode($("text").value)) !== String(state.ids);
   const letters = ["T", ...(state.source ? ["S"] : []), "D", "N", "V", ...(DATA.kind === "label" ? ["C"] : [])];
   $("letters").textContent = words("shapes") + letters.map((letter) => words("letter" + letter)).join(words("comma"));
-  $("notice").hidden = !unknown;
-  $("notice").textContent = words("unknownRead", { token: unknown ? `“${state.encoder.names[state.encoder.unknown]}”` : "" });
+  $("notice").hidden = !unknown && !differs;
+  $("notice").textContent = unknown ? words("unknownRead", { token: `“${encoder.names[encoder.unknown]}”` }) : words("boxDiffers");
   const parts = [words(state.model ? "status" : "statusRecorded", { params, ms: state.ms?.toFixed(0) })];
   const isReference = String(state.ids) === String(DATA.ids)
     && String(state.source) === String(DATA.source ?? null) && state.off.size === 0;
@@ -168,10 +177,16 @@ function toggle(key) {
   render();
 }
 
+function allOn() {
+  state.off.clear();
+  compute();
+  render();
+}
+
 function retoken(ids, text = null) {
   state.ids = ids.slice(0, T_MAX);
   state.cell = null;
-  complain(null);
+  if (!state.source) complain(null); // what is wrong in the box of a source stays there
   if (state.encoder && !state.source) $("text").value = text ?? state.encoder.text(state.ids);
   compute();
   render();

@@ -53,10 +53,10 @@ function tokensStep() {
   const { ids, run, source } = state;
   const box = chips(ids, shown, (t) => ({
     type: "button", "aria-pressed": String(t === state.position), onclick: () => choose({ position: t, cell: null }),
-    onkeydown: (event) => { if (event.key === "Delete" && state.model && !isFixed(t)) retoken(ids.toSpliced(t, 1)); },
+    onkeydown: (event) => { if (event.key === "Delete" && state.model && !isFixed(t)) takeOut(t); },
   }));
   if (state.model && !state.encoder && !source) box.append(tokenPicker());
-  const note = state.model && !state.encoder ? make("p", { class: "note" }, words("tokensOnly")) : "";
+  const note = state.model ? make("p", { class: "note" }, words(state.encoder ? "deleteKey" : "tokensOnly")) : "";
   const side = (key, list, name, content) => figure(key, words(key), key === "tokens" ? "" : words(key),
     () => drawTokens(list.map((id) => [name(id), String(id)])), content, list.map((id) => ({ id, token: name(id) })));
   const sides = source ? [side("source", source, read, chips(source, read)), side("target", ids, shown, box)]
@@ -94,14 +94,16 @@ function embeddingStep() {
       matrix(name + "_vectors", words(name), scaled(side.embedding.x), side.T, D));
     strips.splice(0, strips.length, ...both);
   }
-  return step("embedding", "embeddingText", `(T) → (T, D) = (${T}, ${config.d_model})`,
+  const shape = source ? `(S), (T) → (S, D), (T, D) = (${source.T}, ${config.d_model}), (${T}, ${config.d_model})`
+    : `(T) → (T, D) = (${T}, ${config.d_model})`;
+  return step("embedding", "embeddingText", shape,
     { D: config.d_model, plus: words(place[config.positions]) }, make("div", { class: "strips" }, ...strips));
 }
 
 function blockStep() {
   const { layer, head } = state, all = views(), block = all[layer];
   const { rows, columns } = block, T = rows.length, S = columns.length;
-  const named = (n) => block.title + ", " + words("head", { n: n + 1 });
+  const named = (n) => block.title + words("comma") + words("head", { n: n + 1 });
   const tabs = make("div", { class: "tabs", role: "group", "aria-label": words("layers") },
     ...all.map(({ title }, i) => make("button", {
       type: "button", "aria-pressed": String(i === layer), onclick: () => choose({ layer: i, cell: null }),
@@ -123,12 +125,13 @@ function blockStep() {
   const value = { block: block.title, head: head + 1, tokens: rows, ...(rows === columns ? {} : { source: columns }), weights: map };
   const large = figure(`attention_${block.key}_${head + 1}`, named(head),
     make("span", {}, named(head), " ", scale("share")), () => canvas, content, value);
-  const F = block.hidden ? block.hidden.length / T : 0, keys = rows === columns ? "T" : "S";
+  const F = block.hidden ? block.hidden.length / T : 0, query = block.own ? "T" : "S", key = rows === columns ? query : "S";
   const neurons = F ? matrix(`feed_forward_${block.key}`,
     words(F === config.d_ff ? "mlp" : "mlpPooled", { F: config.d_ff.toLocaleString() }), scaled(block.hidden), T, F) : "";
   return step("block", state.source ? "blockBothText" : "blockText",
-    `(T, D) → (N, T, ${keys}) → (T, D) = (${config.num_heads}, ${T}, ${S}) → (${T}, ${config.d_model})`,
-    { L: config.num_layers }, tabs, make("p", { class: "note" }, words("heads")),
+    `(${query}, D) → (N, ${query}, ${key}) → (${query}, D) = (${config.num_heads}, ${T}, ${S}) → (${T}, ${config.d_model})`,
+    { L: config.num_layers }, tabs, make("p", { class: "note" }, words(state.model ? "heads" : "headsRecorded"), " ",
+      state.off.size ? make("button", { type: "button", id: "all-on", onclick: allOn }, words("allOn", { n: state.off.size })) : ""),
     make("div", { class: "heads" }, ...small), large, neurons);
 }
 
@@ -193,7 +196,7 @@ function likeliest() {
   const label = DATA.kind === "label", { ids, logits, rest } = scoresAt(state.position);
   const heat = label ? 1 : state.temperature;
   const { left, order } = distribution(logits, heat, state.topK, state.topP, rest(heat));
-  const whole = distribution(logits, 1, Infinity, 1, rest(1)).left;
+  const whole = distribution(logits, heat, Infinity, 1, rest(heat)).left;
   const id = (i) => (ids ? ids[i] : i), name = (i) => (label ? config.labels[i] : shown(id(i)));
   const rows = order.slice(0, 12).map((i) => ({ id: id(i), name: name(i), share: left[i] || whole[i], cut: left[i] === 0 }));
   return { rows, drawn: (mark) => id(order.find((i) => (mark -= left[i]) <= 0) ?? order[0]) };
@@ -225,14 +228,15 @@ function refreshProbabilities() {
 function choiceStep() {
   const answer = make("p", { id: "answer", "aria-live": "polite" });
   if (DATA.kind === "label") return step("labelChoice", "", "", {}, answer);
-  const { ids, position } = state, mask = DATA.kind === "mask", full = state.source && position + 2 > T_MAX;
-  const obstacle = mask && ids[position] !== DATA.mask ? "chooseMask"
-    : state.source && ids[position] === DATA.end ? "ended" : full ? "full" : null;
+  const { ids, position } = state, mask = DATA.kind === "mask", full = !mask && position + 2 > T_MAX;
+  const obstacle = mask && ids[position] !== DATA.mask ? (ids.includes(DATA.mask) ? "chooseMask" : "noMask")
+    : state.source && ids[position] === DATA.end ? "ended" : state.source && full ? "full" : null;
   const button = (id, choice) => make("button", { type: "button", id, disabled: obstacle !== null, onclick: () => put(choice()) }, words(id));
   const buttons = state.model ? make("div", { class: "choices" }, button("greedy", () => likeliest().rows[0].id),
     button("sample", () => likeliest().drawn(Math.random()))) : "";
   const values = { mask: quoted(DATA.mask), token: quoted(ids[position]), limit: T_MAX };
-  const note = state.model && obstacle ? make("p", { class: "note" }, words(obstacle, values)) : "";
+  const told = obstacle ?? (full ? "slides" : null);
+  const note = state.model && told ? make("p", { class: "note" }, words(told, values)) : "";
   const sentence = mask ? "choiceMaskText" : state.model && position < ids.length - 1 ? "choiceCutText" : "choiceText";
   return step("choice", sentence, mask ? "" : "(T) → (T + 1)", values, answer, note, buttons);
 }

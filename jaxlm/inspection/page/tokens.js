@@ -8,7 +8,7 @@ function distribution(logits, temperature, topK, topP, rest = -Infinity) {
   logits.forEach((x, i) => (scores[i] = cold ? x * 1e6 : x / temperature));
   scores[logits.length] = cold ? -Infinity : rest;
   const chances = softmax(scores), beside = chances[logits.length];
-  const order = [...logits.keys()].sort((a, b) => chances[b] - chances[a]);
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]);
   let kept = 0, total = 0;
   for (const i of order) {
     if (kept >= topK || (kept > 0 && total >= topP) || (cold && kept > 0)) break;
