@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from operator import itemgetter
@@ -103,6 +104,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # parts not begun
             for path in self._folder.glob(f"*{UNFINISHED}*") if is_first() else ():
                 shutil.rmtree(path, ignore_errors=True)
             raise WriteError(
@@ -254,8 +256,7 @@ def restore_newest(
     folders, damaged = step_folders(folder), {}
     while True:
         try:
-            meta = read_meta(folders[-1])
-            items = restore_items(folders[-1], targets(meta))
+            items = restore_items(folders[-1], targets(meta := read_meta(folders[-1])))
             break
         except DamagedError as error:
             damaged[folders.pop()] = str(error)
@@ -295,6 +296,5 @@ def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((checkpoint / PARAMS).absolute(), params)
     (checkpoint / META).mkdir()
-    text = json.dumps(meta | {"hashed": True})
-    (checkpoint / META / "metadata").write_text(text, encoding="utf-8")
+    (checkpoint / META / "metadata").write_bytes(json.dumps(meta | {"hashed": True}).encode())
     seal(checkpoint)

@@ -1,8 +1,13 @@
-"""Which checkpoints are kept."""
+"""Which checkpoints are kept, and what is told when one cannot be written."""
+
+import gc
+import warnings
 
 import jax.numpy as jnp
+import pytest
 
 from jaxlm.checkpoint import Checkpoints, saved_steps
+from jaxlm.files import WriteError
 
 
 def test_the_best_checkpoint_is_kept_across_processes(tmp_path):
@@ -13,3 +18,17 @@ def test_the_best_checkpoint_is_kept_across_processes(tmp_path):
             checkpoints.save(step, array, array, {"config": {}, "merit": merit})
         checkpoints.close()
         assert saved_steps(tmp_path / "checkpoints") == [1, max(merits)]
+
+
+def test_parts_of_a_failed_write_that_never_began_are_not_told(tmp_path):
+    async def part():
+        raise AssertionError
+
+    checkpoints = Checkpoints(tmp_path)
+    with warnings.catch_warnings(record=True) as told:
+        with pytest.raises(WriteError, match="No space left"), checkpoints._writing():
+            raise OSError(28, "No space left on device")
+        part()
+        gc.collect()
+    checkpoints.close()
+    assert told == []
