@@ -52,7 +52,8 @@ from jaxlm.hub.weights import download
 from jaxlm.models import make_model, param_shapes
 from jaxlm.models.parameters import add_lora
 from jaxlm.nn.int8 import holds_int8
-from jaxlm.tokenizer import AbsentTokenizer, Tokenizer
+from jaxlm.tokenizer import AbsentTokenizer, Tokenizer, TokenizerError
+from jaxlm.tokenizer.chat import knows_dialogues
 
 OwnModel = nn.Module | Callable[[ModelConfig], nn.Module] | None
 
@@ -86,7 +87,17 @@ def load(
     """
     placement = Placement(sharding, dtype)
     loaded = load_placed(as_path("path", path), placement, step, revision, model, accept, base)
+    tell_templates(path, loaded.tokenizer)
     return loaded if trained is None else with_trained(loaded, Path(trained), placement)
+
+
+def tell_templates(path: str | Path, tokenizer: Tokenizer) -> None:
+    """Print that no chat template can be used: the model is still good for all but chat."""
+    try:
+        if not isinstance(tokenizer, AbsentTokenizer):
+            knows_dialogues(tokenizer)
+    except TokenizerError as error:
+        print(f"{path}: {error}", file=sys.stderr)
 
 
 def load_placed(

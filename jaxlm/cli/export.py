@@ -1,6 +1,7 @@
 """`jaxlm export`: write a run as a Hugging Face directory, or its adapters, and verify it."""
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -34,10 +35,10 @@ def run(args: argparse.Namespace) -> None:
     if args.adapters or args.peft:
         export_own_weights(args)
         return
-    export(load(args.source, args.step, base=args.base), args.target, args.dtype)
-    written = Path(args.target)
-    # Read back, so that the check includes rounding to a smaller type.
-    show_proof(args, load(written), written)
+    loaded, written = load(args.source, args.step, base=args.base), Path(args.target)
+    export(loaded, written, args.dtype)
+    read = load(written)  # what is shown includes rounding to a smaller type
+    show_proof(args, read, written, read if args.dtype else loaded)
 
 
 def export_own_weights(args: argparse.Namespace) -> None:
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from jaxlm.artifact import Loaded
 
 ROWS, LENGTH = 2, 16  # of the ids on which the logits are compared
+MOST_APART = 1e-3  # of the largest of transformers' outputs, for another order of the same sums
 OUTPUTS = "logits", "last_hidden_state"  # transformers' names of what our models return
 SAMPLE_TOKENS = 16
 
@@ -81,9 +83,14 @@ def declare_proof(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the proof as one JSON object")
 
 
-def show_proof(args: argparse.Namespace, loaded: "Loaded", reference: Path) -> None:
+def show_proof(
+    args: argparse.Namespace, loaded: "Loaded", reference: Path, proven: "Loaded | None" = None
+) -> None:
     """Print size and checksum of a converted model, a sample of its text and, with `--verify`, how
-    far its logits are from those of the Hugging Face directory `reference`."""
+    far its logits, or those of `proven`, are from those of the Hugging Face directory `reference`.
+
+    Raises: ProofError where they are not the same.
+    """
     import jax
     import numpy as np
 
@@ -94,7 +101,14 @@ def show_proof(args: argparse.Namespace, loaded: "Loaded", reference: Path) -> N
         "dtype": loaded.origin.get("dtype", "float32"),
     }
     if args.verify:
-        proof["largest logits difference"] = f"{logits_difference(loaded, reference):.1e}"
+        apart, largest = compare_logits(proven or loaded, reference)
+        if not apart <= MOST_APART * max(1.0, largest):
+            raise ProofError(
+                f"{args.target} is not the model in {args.source}: on {ROWS} rows of random ids "
+                f"the outputs of jaxlm and of transformers, which reach {largest:.3g}, are up to "
+                f"{apart:.1e} apart"
+            )
+        proof["largest logits difference"] = f"{apart:.1e}"
     digest = hashlib.sha256()
     for path, leaf in leaves:
         digest.update(jax.tree_util.keystr(path).encode())
@@ -121,7 +135,14 @@ def greedy_sample(loaded: "Loaded") -> dict[str, str]:
 
 
 def logits_difference(loaded: "Loaded", reference: Path) -> float:
-    """The largest difference of any output from that of transformers, in fp32 on random ids.
+    """The largest difference of any output from that of transformers, in fp32 on random ids."""
+    return compare_logits(loaded, reference)[0]
+
+
+def compare_logits(loaded: "Loaded", reference: Path) -> tuple[float, float]:
+    """The largest difference of any output from that of transformers, and the largest of theirs.
+
+    Both compute in fp32, on random ids.
 
     Raises: ProofError where torch or transformers is missing.
     """
@@ -129,6 +150,7 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     import jax.numpy as jnp
     import numpy as np
 
+    from jaxlm.models import make_model
     from jaxlm.models.heads import SequenceClassifier
 
     try:
@@ -160,13 +182,16 @@ def logits_difference(loaded: "Loaded", reference: Path) -> float:
     with torch.no_grad():
         out = theirs(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
     expected = [value.numpy() for name, value in out.items() if name.endswith(OUTPUTS)]
-    apply: Any = jax.jit(loaded.model.apply)
+    model = make_model(dataclasses.replace(config, compute_dtype="float32"))
+    apply: Any = jax.jit(model.apply)
     inputs = jnp.asarray(ids, jnp.int32)
-    found = apply({"params": loaded.params}, inputs, attention_mask=jnp.asarray(mask))
-    difference = 0.0
+    with jax.default_matmul_precision("highest"):
+        found = apply({"params": loaded.params}, inputs, attention_mask=jnp.asarray(mask))
+    difference = largest = 0.0
     for ours, their in zip(found if isinstance(found, tuple) else (found,), expected, strict=True):
         apart = np.abs(np.asarray(ours) - their)
         # Outputs at padding are undefined; outputs with one vector a row have no padding.
         real = mask.astype(bool) if apart.shape[:2] == mask.shape else slice(None)
-        difference = max(difference, float(apart[real].max()))
-    return difference
+        difference = float(np.maximum(difference, apart[real].max()))  # NaN stays
+        largest = max(largest, float(np.abs(their[real]).max()))
+    return difference, largest

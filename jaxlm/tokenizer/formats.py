@@ -31,7 +31,8 @@ from jaxlm.tokenizer.pieces import read_unigram
 
 # Files that stand for their whole folder.
 SOURCE_PIECES, TARGET_PIECES = "source.spm", "target.spm"
-FOLDER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model")
+PIECES = ("tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
+FOLDER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *PIECES)
 PLAIN_CLASS = "PreTrainedTokenizerFast"  # whose rules are all in tokenizer.json
 # Roles of special tokens, in the order in which missing ones are added.
 NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -105,9 +106,8 @@ def named_class(config: Fields) -> str:
 
 def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, TokenizerRules]:
     """A tokenizer without tokenizer.json: byte-level BPE, a list of words, or SentencePiece's."""
-    vocab, merges, words, pieces = (
-        file.parent / name for name in ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
-    )
+    names = ("vocab.json", "merges.txt", "vocab.txt")
+    vocab, merges, words = (file.parent / name for name in names)
     if vocab.is_file() and merges.is_file():
         rules = RULES.get(kind or "GPT2Tokenizer", PLAIN)
         if rules not in (GPT2, ROBERTA, QWEN):
@@ -121,8 +121,8 @@ def read_older(file: Path, kind: str, config: Fields) -> tuple[Backend, Tokenize
     if words.is_file():
         unknown = token_text(config.get("unk_token") or "[UNK]")
         return Backend(models.WordPiece.from_file(str(words), unk_token=unknown)), BERT
-    if pieces.is_file():
-        if RULES.get(kind) is not LLAMA:
+    for pieces in filter(Path.is_file, (file.parent / name for name in PIECES)):
+        if RULES.get(kind) is not LLAMA or pieces.name != PIECES[0]:
             raise TokenizerError(
                 f"{pieces} alone does not tell the rules of a {kind or 'tokenizer'}: {RESAVE}"
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import jaxlm
+from jaxlm.checkpoint import saved_steps
 from jaxlm.cli import main
 from jaxlm.training import fit
 from tests.cli.verbs import refused
@@ -142,6 +144,44 @@ def test_a_closed_pipe_is_quiet(run):
     assert command.stderr is not None
     assert command.stderr.read() == ""
     assert command.wait() == 0
+
+
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+def test_help_of_which_one_line_is_read_ends_without_a_traceback(reader, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as in a user's terminal
+    line = f"set -o pipefail; {shlex.join([*COMMAND, '--help'])} | {reader}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("usage: jaxlm [-h] [--version] VERB ...\n" if reader != "true" else "")
+
+
+OWN_SCRIPT = """
+import sys
+from jaxlm import load_config
+from jaxlm.training import fit
+fit(load_config(sys.argv[1]))
+"""
+
+
+def test_ctrl_c_in_an_own_script_saves_and_tells_where_it_goes_on(tmp_path):
+    sections = sections_of(tmp_path)
+    sections["train"] |= {"steps": 100_000, "eval_every": 100_000, "checkpoint_every": 100_000}
+    sections["sample"] = {"every": 0}
+    config = tmp_path / "long.yaml"
+    config.write_text(yaml.safe_dump(sections, allow_unicode=True), encoding="utf-8")
+    command = start(str(config), main=OWN_SCRIPT)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists():
+        assert command.poll() is None, command.communicate()[1]
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    (step,) = saved_steps(tmp_path / "run" / "checkpoints")
+    assert f"saved at step {step}; the same command goes on from there" in out
+    assert err.splitlines()[-1] == (
+        f"KeyboardInterrupt: saved at step {step}; the same command goes on from there"
+    )
+    assert command.returncode in (130, -signal.SIGINT)
 
 
 @pytest.mark.parametrize("seconds", [0.2, 4.0])

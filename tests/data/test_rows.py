@@ -49,6 +49,7 @@ def test_rows_without_text_are_left_out(tmp_path):
     assert read(tmp_path / "a.jsonl").documents == ["字"]
 
 
+BOMB = gzip.compress(bytes(1 << 20) * 300)
 MISTAKES = {
     "bad.txt": (b"caf\xc3\xa9 \xff", r"bad\.txt is not UTF-8: byte 6 is 0xff"),
     "bad.jsonl": (b'{"text": "a"}\n{"text": "\xe5\xad"}', r"bad\.jsonl is not UTF-8: byte 24"),
@@ -70,7 +71,9 @@ MISTAKES = {
     "value.json": (b"[1, 2]", r"value\.json is not a list of JSON objects"),
     "cut.json": (b'[{"text": "a"}', r"cut\.json is not JSON"),
     "tags.conll": (b"Ann B-PER\nsaw\n", r"line 2 holds 'saw' without a tag"),
-    "bomb.txt.gz": (gzip.compress(bytes(1 << 20) * 300), r"unpacks to over 200 times its size"),
+    "bomb.txt.gz": (BOMB, r"unpacks to over 200 times its size"),
+    "bomb.jsonl.gz": (BOMB, r"unpacks to over 200 times its size"),
+    "bomb.csv.gz": (BOMB, r"unpacks to over 200 times its size"),
     "fields.tsv": (b"id\ttext\n1\ta\tb\n", r"line 2 has 3 fields where the header has 2"),
     "quote.csv": (b'text\n"a\nb\n', r"quote\.csv line 3 is not CSV"),
     "broken.parquet": (b"PAR1", r"not a Parquet file"),

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from jaxlm.files import file_hash
 from jaxlm.tokenizer import END_OF_TEXT, train_tokenizer
 
 POEMS = read_corpus(DataConfig(source="sample:songci", max_documents=200)).documents
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -29,6 +32,31 @@ def test_the_store_holds_each_document_and_its_end(tmp_path, tokenizer):
     assert store.num_bytes == sum(len(poem.encode()) for poem in POEMS)
     assert store.tokens.dtype == np.uint16
     assert not store.tokens.flags.writeable
+
+
+ONE_LINE = """
+import resource, sys
+from pathlib import Path
+from jaxlm.data.store import open_store, write_store
+from jaxlm.tokenizer import train_tokenizer
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+words, folder = "今天天气真好 the cat walks and talks, ", Path(sys.argv[1])
+tokenizer = train_tokenizer("bpe", [words * 200], 400)
+write_store(folder / "short", [words], tokenizer)
+before, text = peak(), words * (5_000_000 // len(words.encode()))
+write_store(folder / "long", [text], tokenizer)
+print((peak() - before) * 1024 / len(text.encode()))
+assert open_store(folder / "long").num_bytes == len(text.encode())
+"""
+
+
+def test_a_document_of_one_long_line_takes_a_small_multiple_of_its_size(tmp_path):
+    command = [sys.executable, "-c", ONE_LINE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40  # encoded at once, it took more than 100
 
 
 def test_a_long_document_has_the_tokens_of_its_encoding(tmp_path):

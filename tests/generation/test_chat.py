@@ -84,6 +84,16 @@ def test_each_turn_draws_with_noise_of_its_own(separated):
     assert say(chat, "你好") == first
 
 
+def test_a_reply_ends_at_every_token_that_the_models_files_name(templated):
+    greedy = SETTINGS | {"temperature": 0.0}
+    plain = say(Chat(templated, **greedy), "你好")
+    end = templated.tokenizer.encode(plain[3])[0]
+    named = dataclasses.replace(templated, origin={"eos_token_ids": [end]})
+    chat = Chat(named, **greedy)
+    assert say(chat, "你好") == plain[: plain.index(plain[3])]
+    assert chat.messages[-1]["content"] == plain[: plain.index(plain[3])].rstrip()
+
+
 def test_a_dialogue_that_begins_with_nothing_is_refused_and_goes_on(templated):
     bare = make([END_OF_TEXT], "{% for m in messages %}{{ m.content }}{% endfor %}")
     chat = Chat(bare, **SETTINGS)

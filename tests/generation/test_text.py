@@ -7,7 +7,15 @@ import pytest
 
 from jaxlm.artifact import Loaded
 from jaxlm.config import JaxlmError
-from jaxlm.generation import best_texts, generate, generate_tokens, text_batch
+from jaxlm.generation import (
+    beam_search,
+    best_texts,
+    explain,
+    generate,
+    generate_tokens,
+    stream,
+    text_batch,
+)
 from jaxlm.generation.detokenizer import Detokenizer
 from jaxlm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 from tests.fixtures.tiny import tiny_model
@@ -137,4 +145,26 @@ def test_a_text_ends_at_every_token_that_the_models_files_name(loaded):
     named = replace(loaded, origin={"eos_token_ids": [end]})
     text = generate(named, ["今天"], max_new_tokens=20, temperature=0)[0]
     assert text == plain[: plain.index(plain[3])]
-    assert best_texts(named, ["今天"], max_new_tokens=8, num_beams=1)[0][0][0] in plain
+    assert "".join(stream(named, "今天", max_new_tokens=20, temperature=0)) == text
+
+
+def test_beams_end_at_every_token_that_the_models_files_name(loaded):
+    (free,) = best_texts(loaded, ["今天"], max_new_tokens=8, num_beams=3, num_best=3)
+    end, eos = loaded.tokenizer.encode(free[0][0][3])[0], loaded.tokenizer.eos_id
+    named = replace(loaded, origin={"eos_token_ids": [end]})
+    found = best_texts(named, ["今天"], max_new_tokens=8, num_beams=3, num_best=3)[0]
+    ids = [loaded.tokenizer.encode("今天")]
+    ends = {"stop_tokens": [end, eos]}
+    expected = beam_search(loaded.model, loaded.params, ids, 8, num_beams=3, num_best=3, **ends)
+    rows = [row[:n] for row, n in zip(expected.tokens[0].tolist(), expected.counts[0], strict=True)]
+    assert [row[-1] == end for row in rows].count(True) > 0, "a fixture in which no beam ends"
+    left = [[token for token in row if token not in (end, eos)] for row in rows]
+    assert [text for text, _ in found] == [loaded.tokenizer.decode(row) for row in left]
+    assert [score for _, score in found] == expected.scores[0].tolist()
+
+
+def test_a_bare_text_has_one_answer_and_a_list_has_a_list(loaded):
+    for ask in (best_texts, explain):
+        alone = ask(loaded, "今天", max_new_tokens=4)
+        assert [alone] == ask(loaded, ["今天"], max_new_tokens=4)
+        assert len(alone) > 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 import jaxlm
 from jaxlm.cli import main
 from jaxlm.config import JaxlmError
+from jaxlm.generation import Chat
 from jaxlm.loading import write_run
 from tests.fixtures.reference import recorded
 from tests.hub.copies import assert_same, edit
@@ -32,6 +34,27 @@ def test_a_directory_without_a_tokenizer_is_loaded_for_its_model(theirs, gpt2):
     assert_same(loaded.params, gpt2.params)
     with pytest.raises(JaxlmError, match="the model came without a tokenizer"):
         jaxlm.generate(loaded, ["今天"])
+
+
+def test_chat_templates_without_a_default_are_told_when_the_model_is_loaded(
+    theirs, gpt2, tmp_path, capsys
+):
+    named = [{"name": name, "template": "{{ messages }}"} for name in ("rag", "tool_use")]
+    edit(theirs / "tokenizer_config.json", chat_template=named)
+    told = "none of the tokenizer's chat templates (rag, tool_use) is called default: put the one"
+    for path in (theirs, tmp_path / "run"):
+        loaded = jaxlm.load(path)
+        assert capsys.readouterr().err.startswith(f"{path}: {told} to use into")
+        assert_same(loaded.params, gpt2.params)
+        assert len(jaxlm.generate(loaded, ["今天"], max_new_tokens=2)) == 1
+        with pytest.raises(JaxlmError, match=re.escape(told)):
+            Chat(loaded)
+        if path == theirs:
+            write_run(loaded, tmp_path / "run")
+    named[1]["name"] = "default"
+    edit(theirs / "tokenizer_config.json", chat_template=named)
+    jaxlm.load(theirs)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_gpt2_with_a_bert_vocabulary_is_continued_from_cls_without_sep(theirs):

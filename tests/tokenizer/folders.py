@@ -195,6 +195,10 @@ FORMS: dict[str, Callable[[], Files]] = {
         | named("XLMRobertaTokenizer", mask_token=TYPED_MASK)
         | model("xlm-roberta")
     ),
+    "camembert: whole file": lambda: (
+        saved(xlm_roberta()) | named("CamembertTokenizer", mask_token=TYPED_MASK)
+    ),
+    "camembert: whole file, no class": lambda: saved(xlm_roberta()) | model("camembert"),
 }
 
 

@@ -1,6 +1,7 @@
 """Every form of a tokenizer's folder gives the ids that transformers gives."""
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxlm.tokenizer import Tokenizer, TokenizerError
 from jaxlm.tokenizer.classes import RULES
-from tests.tokenizer.backends import PIECES, bert, byte_level, llama
+from tests.tokenizer.backends import PIECES, bert, byte_level, llama, xlm_roberta
 from tests.tokenizer.folders import (
     FORMS,
     KNOWN,
@@ -111,6 +112,17 @@ def test_pieces_without_their_package_or_rules_are_told(tmp_path, monkeypatch):
     write(folder, named("T5Tokenizer"))
     with pytest.raises(TokenizerError, match="alone does not tell the rules of a T5Tokenizer"):
         Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model"])
+def test_pieces_alone_are_told_by_their_file_and_class(name, tmp_path):
+    told = f"{name} alone does not tell the rules of a CamembertTokenizer: load it with transform"
+    folder = write(tmp_path, {name: ""} | model("camembert"))
+    for path in (folder, folder / name):
+        with pytest.raises(TokenizerError, match=re.escape(told)):
+            Tokenizer.load(path)
+    write(folder, saved(xlm_roberta()))  # beside them the whole file counts
+    assert Tokenizer.load(folder).mask_id is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jaxlm.config import JaxlmError
 from jaxlm.files import rows_in
 from jaxlm.loading import load
 from jaxlm.tasks.causal_lm import causal_lm
-from jaxlm.training import fit
+from jaxlm.training import fit, guard
 from jaxlm.training.faults import Restarts, batch_of, keep_batch
 from jaxlm.training.trainer import Trainer
 from tests.training.runs import assert_same_run, leaves, rows, tiny
@@ -186,6 +186,60 @@ def test_a_validation_that_is_no_number_is_never_the_best(tmp_path, monkeypatch)
     assert saved_steps(run / "checkpoints") == [12, 16]  # the best and the last
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["best_val_loss"], summary["final_val_loss"]) == (0.5, 0.5)
+
+
+class SpikingTask(PoisonedTask):
+    """Copies, but for some batches whose loss is finite and far too large."""
+
+    @staticmethod
+    def poisonous(model, params, batch, key):
+        sums = causal_lm(model, params, batch, key)
+        spike = batch["poison"].mean() if "poison" in batch else 0.0
+        return sums | {"loss": sums["loss"] * (1 + spike)}
+
+    def train_batch(self, step):
+        batch = super().train_batch(step)
+        return batch | {"poison": np.nan_to_num(batch["poison"], nan=1e4)}
+
+
+class SmoothTask(SpikingTask):
+    """The same without the spikes, the batches after them moved up."""
+
+    def train_batch(self, step):
+        return SpikingTask.train_batch(SpikingTask(), batch_of(step, self.poisoned))
+
+
+SmoothTask.__name__ = "SpikingTask"  # as the config records it
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Spikes are measured by the last four losses, so that a short run has some."""
+    monkeypatch.setattr(guard, "WINDOW", 4)
+
+
+def test_the_update_of_a_spike_is_skipped_where_the_config_says_so(tmp_path, soon, capsys):
+    fit(config(tmp_path, skip_spikes=50.0), task=SpikingTask(9))
+    run = tmp_path / "run"
+    assert [row.get("skipped") for row in rows(run) if row["split"] == "train"][-2:] == [1, 1]
+    assert "step 10: the update is skipped" in capsys.readouterr().out
+    assert [path.name for path in (run / "skipped").iterdir()] == ["batch_9.npz"]
+    fit(config(tmp_path, "taken"), task=SpikingTask(9))
+    assert not any("skipped" in row for row in rows(tmp_path / "taken"))
+    kept, taken = leaves(run), leaves(tmp_path / "taken")
+    assert any((kept[name] != taken[name]).any() for name in kept if "params" in name)
+
+
+def test_spikes_leave_no_trace_in_the_best_checkpoint_or_the_last(tmp_path, soon):
+    fit(config(tmp_path, skip_spikes=50.0), task=SpikingTask(9, 10, 11))
+    (row,) = restarts(tmp_path / "run")
+    assert (row["step"], row["passed_over"]) == (8, [9, 10, 11])
+    fit(config(tmp_path, "smooth", skip_spikes=50.0), task=SmoothTask(9, 10, 11))
+    assert_same_run(tmp_path / "run", tmp_path / "smooth")
+    saved = [saved_steps(tmp_path / name / "checkpoints") for name in ("run", "smooth")]
+    assert saved[0] == saved[1]
+    best = [load(tmp_path / name).params["backbone"]["embed"] for name in ("run", "smooth")]
+    np.testing.assert_array_equal(best[0]["tokens"], best[1]["tokens"])
 
 
 def test_passed_over_batches_take_no_step_and_leave_earlier_steps_alone():

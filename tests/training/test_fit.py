@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
 
 import jax
@@ -42,6 +43,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_holds_what_the_readme_names(finished: Path):
     names = {path.name for path in (finished / "run").iterdir() if not path.name.startswith(".")}
     assert names == FILES
+
+
+def test_a_run_tells_the_commit_that_it_was_trained_by(finished: Path):
+    written = json.loads((finished / "run" / "environment.json").read_text(encoding="utf-8"))
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(jaxlm.__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip("the package is not in a checkout")
+    assert written["commit"] == done.stdout.strip()
+    assert isinstance(written["changed"], bool)
 
 
 def test_the_config_in_the_run_is_fully_resolved(finished: Path):
