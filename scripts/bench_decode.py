@@ -1,14 +1,15 @@
 """Generation tokens/s of jaxlm beside transformers and CTranslate2, alternated in one run.
 
-    pip install -e ".[parity]" ctranslate2
-    python -m scripts.bench_decode [--rounds 5] [--batch 1 8] [--json]
+    pip install -e ".[parity]" ctranslate2   (the last is left out where it is not installed)
+    python -m scripts.bench_decode [--shape gpt2] [--rounds 5] [--batch 1 8] [--json]
 
 All three continue the same 32-token prompts by 64 greedy tokens with the same random weights of
-GPT-2 124M, in fp32. Each round times each once, so that a change in the machine's speed meets all;
+GPT-2 124M, or of SmolLM2 135M's shape (`--shape smollm2`), in fp32; beside them jaxlm with its
+weights in int8. Each round times each once, so that a change in the machine's speed meets all;
 figures are medians of the rounds. The share of the memory bandwidth is that of reading all weights
 once a step, beside the speed at which the same program sums as large an array.
 
-Then prompt lookup, on and off: on a text that is an edit of its prompt (the model's head maps each
+Then, for GPT-2, prompt lookup, on and off: on a text that is an edit of its prompt (the model's head maps each
 token to a successor; the prompt has every twelfth token wrong), and on three that repeat nothing: a
 greedy one, a sampled one, and one of a small model that samples from 64 tokens, each of which has
 occurred before.
@@ -16,6 +17,7 @@ occurred before.
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -30,27 +32,43 @@ import tokenizers
 import torch
 import transformers
 
+from jaxlm.artifact import Loaded
 from jaxlm.config import ModelConfig
-from jaxlm.generation import Lookup, generate_tokens
+from jaxlm.generation import Lookup, generate_tokens, quantized
 from jaxlm.hub import config_from_reference, import_tensors
 from jaxlm.hub.configs import FAMILIES
 from jaxlm.models import CausalLM, make_model
+from jaxlm.tokenizer import AbsentTokenizer
 
 PROMPT, NEW = 32, 64
 Run = Callable[[], Any]
 
 
-def reference() -> Any:
-    """GPT-2 124M with random weights, none of whose tokens ends a text."""
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+
+
+def reference(shape: str) -> Any:
+    """A model of transformers with random weights, none of whose tokens ends a text."""
     torch.manual_seed(0)
-    config = transformers.GPT2Config(bos_token_id=None, eos_token_id=None)
-    return transformers.GPT2LMHeadModel(config).eval()
+    endless: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
+    if shape == "gpt2":
+        return transformers.GPT2LMHeadModel(transformers.GPT2Config(**endless)).eval()
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMOLLM2, **endless)).eval()
 
 
 def ours(model: Any) -> tuple[CausalLM, Any]:
     config = config_from_reference(model.config.to_dict())
     tensors = {name: x.detach().numpy() for name, x in model.state_dict().items()}
-    return make_model(config), import_tensors(tensors, config, FAMILIES["gpt2"])
+    return make_model(config), import_tensors(tensors, config, FAMILIES[model.config.model_type])
 
 
 def converted(model: Any, folder: str) -> Any:
@@ -76,8 +94,11 @@ def peers(batch_size: int, model: Any, generator: Any) -> dict[str, Run]:
     model_of_ours, params = ours(model)
     words = [[f"t{i}" for i in row] for row in ids]
 
-    def jaxlm() -> Any:
-        return generate_tokens(model_of_ours, params, ids, max_new_tokens=NEW, temperature=0.0)
+    loaded = Loaded(model_of_ours, params, AbsentTokenizer("random"), model_of_ours.config)
+    small = quantized(loaded).params
+
+    def jaxlm(weights: Any = params) -> Any:
+        return generate_tokens(model_of_ours, weights, ids, max_new_tokens=NEW, temperature=0.0)
 
     def pytorch() -> Any:
         rows = torch.from_numpy(ids)
@@ -102,7 +123,8 @@ def peers(batch_size: int, model: Any, generator: Any) -> dict[str, Run]:
         )
         return np.array([r.sequences_ids[0] for r in results])
 
-    return {"jaxlm": jaxlm, "transformers": pytorch, "ctranslate2": ctranslate2}
+    runs = {"jaxlm": jaxlm, "transformers": pytorch, "jaxlm int8": lambda: jaxlm(small)}
+    return runs if generator is None else runs | {"ctranslate2": ctranslate2}
 
 
 def alternate(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
@@ -133,7 +155,9 @@ def bandwidth(num_bytes: int) -> float:
 
 def compare_peers(batch_size: int, rounds: int, model: Any, generator: Any) -> dict[str, Any]:
     runs = peers(batch_size, model, generator)
-    same = [np.array_equal(runs["jaxlm"](), runs[name]()) for name in runs]
+    same = [
+        np.array_equal(runs["jaxlm"](), run()) for name, run in runs.items() if "int8" not in name
+    ]
     seconds = alternate(runs, rounds)
     speed = {name: batch_size * NEW / statistics.median(s) for name, s in seconds.items()}
     num_bytes = 4 * sum(x.numel() for x in model.parameters())
@@ -141,8 +165,8 @@ def compare_peers(batch_size: int, rounds: int, model: Any, generator: Any) -> d
     return {
         "batch": batch_size,
         **{f"{name} tokens/s": round(x, 1) for name, x in speed.items()},
-        "times transformers": round(ratio(seconds, "transformers", "jaxlm"), 2),
-        "times ctranslate2": round(ratio(seconds, "ctranslate2", "jaxlm"), 2),
+        **{f"times {n}": round(ratio(seconds, n, "jaxlm"), 2) for n in runs if n != "jaxlm"},
+        "int8 times transformers": round(ratio(seconds, "transformers", "jaxlm int8"), 2),
         "share of bandwidth": round(share, 2),
         "same tokens": all(same),
     }
@@ -199,16 +223,19 @@ def small_model() -> tuple[CausalLM, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", choices=("gpt2", "smollm2"), default="gpt2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments = parser.parse_args()
-    model = reference()
+    model = reference(arguments.shape)
     with tempfile.TemporaryDirectory() as folder:
-        generator = converted(model, folder) if arguments.batch else None
+        can_convert = arguments.batch and importlib.util.find_spec("ctranslate2")
+        generator = converted(model, folder) if can_convert else None
         for size in arguments.batch:
             show(compare_peers(size, arguments.rounds, model, generator), arguments.json)
-    show(compare_lookup(arguments.rounds, model), arguments.json)
+    if arguments.shape == "gpt2":
+        show(compare_lookup(arguments.rounds, model), arguments.json)
 
 
 def show(row: dict[str, Any], as_json: bool) -> None:

@@ -21,8 +21,6 @@ from jaxlm.tasks.inference import evaluate_text
 from jaxlm.tokenizer import Tokenizer, train_tokenizer
 from tests.fixtures.tiny import params_of, tiny_model
 
-TABLE = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
-
 
 def decoder() -> Loaded:
     tokenizer = train_tokenizer("char", ["今天天气真好，写代码。the cats walk"])
@@ -55,9 +53,10 @@ def names() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    found, known = [], names()
-    for line in TABLE.splitlines()[1:]:
+def tell(table: Path, known: dict[str, Any]) -> None:
+    """Print each call of a table, what its sentence must say and what was told; and the memory."""
+    found = []
+    for line in table.read_text(encoding="utf-8").splitlines()[1:]:
         call, sentence = line.split(" -> ")
         try:
             eval(call, known)
@@ -75,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(Path(__file__).with_suffix(".txt"), names())

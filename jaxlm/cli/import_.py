@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from jaxlm.cli.export import declare_proof, show_proof
 from jaxlm.cli.output import Verb
+from jaxlm.cli.proof import declare_proof, show_proof
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
         source = download(args.source, args.revision)
     loaded = load(source, accept=args.accept)
     write_run(loaded, args.target)
-    show_proof(args, loaded, source)
+    show_proof(args, loaded, source, loaded)
 
 
 IMPORT = Verb("a Hugging Face model as a run directory", declare, run)

@@ -129,10 +129,11 @@ def likeliest_logits(
     order = np.argsort(-logits, kind="stable")
     known, others = order[:NAMED], logits[order[NAMED:]].astype(np.float64)
     heats = STEP * np.arange(1, round(2 / STEP) + 1)
-    weighs = lambda heat: round(float(np.logaddexp.reduce(others / heat)), 3)  # noqa: E731
-    rest = [weighs(heat) if others.size else None for heat in heats]
-    values = np.round(logits[known].astype(np.float64), 3)
-    return known.tolist(), values.tolist(), rest
+    values = np.round(logits[known].astype(np.float64), 3).tolist()
+    if not others.size:
+        return known.tolist(), values, [None] * len(heats)
+    rest = jax.nn.logsumexp(others / heats[:, None], axis=1)
+    return known.tolist(), values, np.round(np.asarray(rest, np.float64), 3).tolist()
 
 
 def likeliest(

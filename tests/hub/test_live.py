@@ -9,11 +9,17 @@ import pytest
 
 import jaxlm
 from jaxlm.artifact import Loaded
-from jaxlm.cli.export import logits_difference
 from jaxlm.config import JaxlmError
 from jaxlm.hub.configs import ACTIVATIONS
 from jaxlm.models import make_model
-from tests.fixtures.reference import DECODERS, HEADS, LIVE_HEADS, MODELS, recorded
+from tests.fixtures.reference import (
+    DECODERS,
+    HEADS,
+    LIVE_HEADS,
+    MODELS,
+    logits_difference,
+    recorded,
+)
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
 
 pytestmark = pytest.mark.parity
@@ -55,6 +61,7 @@ def test_an_exported_encoder_decoder_loads_and_writes_the_same(name, tmp_path):
     model = seq2seq_model(name)
     save(model, tmp_path / "theirs")
     loaded = jaxlm.load(tmp_path / "theirs")
+    assert logits_difference(loaded, tmp_path / "theirs") < 1e-4
     jaxlm.export(loaded, tmp_path / "ours")
     again = reload(tmp_path / "ours")
     state = again.state_dict()

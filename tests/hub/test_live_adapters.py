@@ -5,7 +5,7 @@ import json
 import pytest
 
 import jaxlm
-from jaxlm.cli.export import logits_difference
+from tests.fixtures.reference import logits_difference
 from tests.hub.adapted import TARGETS, adapt
 
 pytestmark = pytest.mark.parity

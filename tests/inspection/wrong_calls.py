@@ -3,8 +3,6 @@
 A program of its own, as the test session checks annotations, which a user's program does not.
 """
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import inspection
-from jaxlm.config import JaxlmError
 from jaxlm.generation.quantize import quantized
 from tests.inspection.models import masked_bert, tiny_loaded
-
-ROWS = [
-    line.split(" -> ")
-    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-    if not line.startswith("#")
-]
+from tests.wrong_calls import tell
 
 
 def names() -> dict[str, Any]:
@@ -53,18 +45,5 @@ def names() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    known, told = names(), []
-    for call, _ in ROWS:
-        try:
-            eval(call, known)
-            told.append("nothing raised")
-        except JaxlmError as error:
-            told.append(str(error))
-        except Exception as error:
-            told.append(f"{type(error).__name__}: {error}")
-    json.dump(told, sys.stdout, ensure_ascii=False)
-
-
 if __name__ == "__main__":
-    main()
+    tell(Path(__file__).with_suffix(".txt"), names())

@@ -53,10 +53,9 @@ def test_a_run_tells_the_commit_that_it_was_trained_by(finished: Path):
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        pytest.skip("the package is not in a checkout")
-    assert written["commit"] == done.stdout.strip()
-    assert isinstance(written["changed"], bool)
+    commit = done.stdout.strip() or None  # None where the package is not in a checkout
+    assert written["commit"] == commit
+    assert isinstance(written["changed"], bool if commit else type(None))
 
 
 def test_the_config_in_the_run_is_fully_resolved(finished: Path):

@@ -195,10 +195,9 @@ function slider(key, name, min, max, stepSize, value, text, set) {
 function likeliest() {
   const label = DATA.kind === "label", { ids, logits, rest } = scoresAt(state.position);
   const heat = label ? 1 : state.temperature;
-  const { left, order } = distribution(logits, heat, state.topK, state.topP, rest(heat));
-  const whole = distribution(logits, heat, Infinity, 1, rest(heat)).left;
+  const { left, chances, order } = distribution(logits, heat, state.topK, state.topP, rest(heat));
   const id = (i) => (ids ? ids[i] : i), name = (i) => (label ? config.labels[i] : shown(id(i)));
-  const rows = order.slice(0, 12).map((i) => ({ id: id(i), name: name(i), share: left[i] || whole[i], cut: left[i] === 0 }));
+  const rows = order.slice(0, 12).map((i) => ({ id: id(i), name: name(i), share: left[i] || chances[i], cut: left[i] === 0 }));
   return { rows, drawn: (mark) => id(order.find((i) => (mark -= left[i]) <= 0) ?? order[0]) };
 }
 

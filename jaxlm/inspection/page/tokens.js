@@ -1,7 +1,8 @@
 // Texts into tokens, and what sampling leaves of their probabilities.
 "use strict";
 
-// What sampling leaves of the logits: probabilities, zero where top-k or top-p cuts, and the order.
+// What sampling leaves of the logits, zero where top-k or top-p cuts; the probabilities before that
+// cut; and the order.
 // `rest` is the logarithm of what the tokens beside these weigh together at this temperature.
 function distribution(logits, temperature, topK, topP, rest = -Infinity) {
   const cold = temperature < 1e-6, scores = new Float64Array(logits.length + 1);
@@ -18,7 +19,7 @@ function distribution(logits, temperature, topK, topP, rest = -Infinity) {
   if (kept === order.length) total += beside;
   const left = new Float64Array(logits.length);
   for (const i of order.slice(0, kept)) left[i] = chances[i] / total;
-  return { left, order };
+  return { left, chances, order };
 }
 
 // Texts into ids, for the kinds of vocabularies that jaxlm trains. Returns null for an unknown
