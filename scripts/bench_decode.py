@@ -9,10 +9,10 @@ weights in int8. Each round times each once, so that a change in the machine's s
 figures are medians of the rounds. The share of the memory bandwidth is that of reading all weights
 once a step, beside the speed at which the same program sums as large an array.
 
-Then, for GPT-2, prompt lookup, on and off: on a text that is an edit of its prompt (the model's head maps each
-token to a successor; the prompt has every twelfth token wrong), and on three that repeat nothing: a
-greedy one, a sampled one, and one of a small model that samples from 64 tokens, each of which has
-occurred before.
+Then, for GPT-2, prompt lookup, on and off: on a text that is an edit of its prompt (the model's
+head maps each token to a successor; the prompt has every twelfth token wrong), and on three that
+repeat nothing: a greedy one, a sampled one, and one of a small model that samples from 64 tokens,
+each of which has occurred before.
 """
 
 import argparse
