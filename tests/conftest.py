@@ -1,4 +1,4 @@
-"""Where every test runs: JAX on the CPU, annotations checked, the user's files untouched.
+"""Where every test runs: JAX on the CPU, shapes in annotations checked, the user's files untouched.
 
 A run of folders takes a process for each core and gives each whole files, so that fixtures of a
 file are made once. Files and single tests run in this process, where they start at once and
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-from tests.checking import checked
+from tests.checking import checked, modules_with_shapes
 
 # Set before JAX is imported, and inherited by the commands that tests start. Compiled programs
 # stay in the user's cache, so that the next session compiles little.
@@ -31,7 +31,7 @@ LONGEST = ("training", "generation", "cli")  # folders by the time that their fi
 # default took a tenth of the time of the tests of models and generation.
 gc.set_threshold(100_000, 20, 20)
 
-install_import_hook("jaxlm", f"{checked.__module__}.{checked.__name__}")
+install_import_hook(modules_with_shapes(), f"{checked.__module__}.{checked.__name__}")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
