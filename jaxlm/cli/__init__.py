@@ -16,10 +16,9 @@ from jaxlm.cli.chat import CHAT
 from jaxlm.cli.compare import COMPARE
 from jaxlm.cli.doctor import DOCTOR
 from jaxlm.cli.evaluate import EVALUATE
-from jaxlm.cli.export import EXPORT
+from jaxlm.cli.exchange import EXPORT, IMPORT
 from jaxlm.cli.fill import FILL
 from jaxlm.cli.generate import GENERATE
-from jaxlm.cli.import_ import IMPORT
 from jaxlm.cli.inspect import INSPECT
 from jaxlm.cli.plan import PLAN
 from jaxlm.cli.predict import PREDICT

@@ -1,4 +1,4 @@
-"""`jaxlm export`: write a run as a Hugging Face directory, or its adapters, and verify it."""
+"""`jaxlm import` and `jaxlm export`: Hugging Face models as runs; runs as such, or as adapters."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,32 @@ from jaxlm.cli.proof import declare_proof, show_proof
 from jaxlm.config import JaxlmError
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
+def declare_import(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SRC", help="a Hugging Face directory or hub id")
+    add("target", metavar="DEST", help="the run directory to write")
+    add("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    own_risk = "ignore this attribute of config.json, which jaxlm does not know"
+    add("--accept", action="append", default=[], metavar="NAME", help=own_risk)
+    declare_proof(parser)
+
+
+def run_import(args: argparse.Namespace) -> None:
+    from jaxlm.hub.weights import download
+    from jaxlm.loading import load, write_run
+
+    source = Path(args.source)
+    if not source.exists():
+        source = download(args.source, args.revision)
+    loaded = load(source, accept=args.accept)
+    write_run(loaded, args.target)
+    show_proof(args, loaded, source, loaded)
+
+
+IMPORT = Verb("a Hugging Face model as a run directory", declare_import, run_import)
+
+
+def declare_export(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="RUN", help="a run directory or a checkpoint")
     add("target", metavar="DEST", help="the Hugging Face directory to write")
@@ -27,7 +52,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     declare_proof(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run_export(args: argparse.Namespace) -> None:
     import jax
 
     from jaxlm.loading import export, load
@@ -63,4 +88,4 @@ def export_own_weights(args: argparse.Namespace) -> None:
     print(f"{file}: {file.stat().st_size:,} bytes; jaxlm.load(BASE, trained=...) puts it on")
 
 
-EXPORT = Verb("a run as a directory that transformers loads", declare, run)
+EXPORT = Verb("a run as a directory that transformers loads", declare_export, run_export)

@@ -1,4 +1,4 @@
-"""`jaxlm export --verify`, as a user calls it."""
+"""`--verify` of `jaxlm export` and `jaxlm import`, as a user calls them."""
 
 import dataclasses
 
