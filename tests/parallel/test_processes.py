@@ -36,6 +36,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_run_of_one(tmp_path):
     alone = finish(write_settings(tmp_path / "alone"), 1)
     first, second = train(write_settings(tmp_path / "both"), 2)

@@ -28,15 +28,15 @@ def edit(path, **changes):
     ("task", "source"),
     [
         ("sequence_classification", "encoder"),
-        ("sequence_classification", "decoder"),
+        pytest.param("sequence_classification", "decoder", marks=pytest.mark.slow),
         ("token_classification", "encoder"),
-        ("question_answering", "encoder"),
+        pytest.param("question_answering", "encoder", marks=pytest.mark.slow),
         ("question_answering", "decoder"),
         ("chat", "decoder"),
         ("masked_lm", "encoder"),
-        ("causal_lm", "decoder"),
+        pytest.param("causal_lm", "decoder", marks=pytest.mark.slow),
         ("seq2seq", "encoder_decoder"),
-        ("span_corruption", "encoder_decoder"),
+        pytest.param("span_corruption", "encoder_decoder", marks=pytest.mark.slow),
     ],
 )
 def test_every_task_trains_from_a_run_and_loads_again(home, tmp_path, task, source):
@@ -91,7 +91,9 @@ def test_a_classifier_of_the_same_labels_is_tuned_further(home, tmp_path):
     ("task", "source", "finetune"),
     [
         ("sequence_classification", "encoder", {}),
-        ("sequence_classification", "encoder", {"lora_rank": 2}),
+        pytest.param(
+            "sequence_classification", "encoder", {"lora_rank": 2}, marks=pytest.mark.slow
+        ),
         ("seq2seq", "encoder_decoder", {}),
         pytest.param("seq2seq", "encoder_decoder", {"lora_rank": 2}, marks=pytest.mark.slow),
         pytest.param("span_corruption", "encoder_decoder", {}, marks=pytest.mark.slow),
