@@ -9,6 +9,7 @@ CUT = re.compile(r"\S\n(?=\w)")
 # place, after LONGEST characters: encoding takes hundreds of bytes a character.
 LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
 # Before a space or behind a mark that stands between words.
+RUN = re.compile(r"\w{4096}")  # no word of a language; learning one takes the square of its length
 NEW_WORD = re.compile(r"\w(?= \w)|\w[。！？，、；：,.!?;:](?=[^\W\d_])")
 
 
@@ -24,8 +25,19 @@ def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
 def cut_at_words(text: str) -> Iterator[str]:
     """Pieces of a text without newlines, cut where every kind of vocabulary has a new word.
 
-    Of a text without words, such as a genome, the first LONG characters.
+    Of a text without words, such as a genome, the first LONG characters, cut after each RUN.
     """
+    for part in cut_long(text):
+        start = 0
+        for run in RUN.finditer(part):
+            yield part[start : run.end()]
+            start = run.end()
+        if part[start:]:
+            yield part[start:]
+
+
+def cut_long(text: str) -> Iterator[str]:
+    """Pieces of about LONG characters, or the first LONG where there is no word."""
     start = 0
     while len(text) - start > LONG:
         place = NEW_WORD.search(text, start + LONG, start + LONGEST)

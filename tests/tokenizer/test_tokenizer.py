@@ -17,6 +17,7 @@ from jaxlm.tokenizer import (
     encoding,
     train_tokenizer,
 )
+from jaxlm.tokenizer.cutting import cut_at_words
 
 SHAKESPEARE = read_corpus(DataConfig()).documents[0]
 SONGCI = read_corpus(DataConfig(source="sample:songci", max_documents=300)).documents
@@ -266,3 +267,10 @@ def test_a_text_without_words_is_cut_all_the_same(monkeypatch):
     pieces = list(train_tokenizer("bpe", [text[:400]], 300).pieces(text))
     assert max(map(len, pieces)) <= 4000
     assert "".join(pieces) == text
+
+
+def test_a_word_without_end_is_learned_in_parts():
+    text = "acgt" * 3000 + ", and words"
+    parts = list(cut_at_words(text))
+    assert "".join(parts) == text
+    assert [len(part) for part in parts] == [4096, 4096, len(text) - 8192]
