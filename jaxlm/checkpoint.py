@@ -104,7 +104,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            warnings.filterwarnings("ignore", r"coroutine '\w*serialize")  # parts that never began
+            warnings.filterwarnings("ignore", r"coroutine '\S*serialize")  # parts that never began
             for path in self._folder.glob(f"*{UNFINISHED}*") if is_first() else ():
                 shutil.rmtree(path, ignore_errors=True)
             raise WriteError(

@@ -43,7 +43,7 @@ from jaxlm.tokenizer import AbsentTokenizer
 PROMPT, NEW = 32, 64
 Run = Callable[[], Any]
 
-
+# Of SmolLM2 135M, as its config.json has it.
 SMOLLM2 = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -155,9 +155,8 @@ def bandwidth(num_bytes: int) -> float:
 
 def compare_peers(batch_size: int, rounds: int, model: Any, generator: Any) -> dict[str, Any]:
     runs = peers(batch_size, model, generator)
-    same = [
-        np.array_equal(runs["jaxlm"](), run()) for name, run in runs.items() if "int8" not in name
-    ]
+    fp32 = [name for name in runs if "int8" not in name]
+    same = [np.array_equal(runs["jaxlm"](), runs[name]()) for name in fp32]
     seconds = alternate(runs, rounds)
     speed = {name: batch_size * NEW / statistics.median(s) for name, s in seconds.items()}
     num_bytes = 4 * sum(x.numel() for x in model.parameters())
@@ -165,7 +164,7 @@ def compare_peers(batch_size: int, rounds: int, model: Any, generator: Any) -> d
     return {
         "batch": batch_size,
         **{f"{name} tokens/s": round(x, 1) for name, x in speed.items()},
-        **{f"times {n}": round(ratio(seconds, n, "jaxlm"), 2) for n in runs if n != "jaxlm"},
+        **{f"times {name}": round(ratio(seconds, name, "jaxlm"), 2) for name in fp32[1:]},
         "int8 times transformers": round(ratio(seconds, "transformers", "jaxlm int8"), 2),
         "share of bandwidth": round(share, 2),
         "same tokens": all(same),

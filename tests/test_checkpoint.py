@@ -20,8 +20,9 @@ def test_the_best_checkpoint_is_kept_across_processes(tmp_path):
         assert saved_steps(tmp_path / "checkpoints") == [1, max(merits)]
 
 
-async def async_serialize_part():
-    """As Orbax and JAX name what writes an array."""
+class Handler:
+    async def serialize(self):
+        """As Orbax names what writes an array."""
 
 
 async def of_the_user():
@@ -33,7 +34,7 @@ def test_parts_of_a_failed_write_that_never_began_are_not_told(tmp_path):
     with warnings.catch_warnings(record=True) as told:
         with pytest.raises(WriteError, match="No space left"), checkpoints._writing():
             raise OSError(28, "No space left on device")
-        async_serialize_part()
+        Handler().serialize()
         of_the_user()
         gc.collect()
     checkpoints.close()

@@ -8,8 +8,13 @@ CUT = re.compile(r"\S\n(?=\w)")
 # Longer texts without a CUT are cut where no token is parted, else, as a genome has no such
 # place, after LONGEST characters: encoding takes hundreds of bytes a character.
 LONG, LONGEST, NEAR = 1 << 18, 1 << 22, 128
+# Letters, marks or blanks that go on for longer than any word; a vocabulary takes the square of the
+# length of a word to learn from it, so such runs are cut after every WORD characters.
+WORD = 1 << 12
+MARK = r"(?:[^\w\s]|_)"
+RUN = re.compile(rf"(?<!\w)\w{{{WORD},}}|(?<!{MARK}){MARK}{{{WORD},}}|(?<!\s)\s{{{WORD},}}")
+HALF_RUN = re.compile(rf"\w{{{WORD // 2}}}|{MARK}{{{WORD // 2}}}|\s{{{WORD // 2}}}")
 # Before a space or behind a mark that stands between words.
-RUN = re.compile(r"\w{4096}")  # no word of a language; learning one takes the square of its length
 NEW_WORD = re.compile(r"\w(?= \w)|\w[。！？，、；：,.!?;:](?=[^\W\d_])")
 
 
@@ -25,15 +30,21 @@ def cut_at_newlines(text: str, size: int = 1 << 15) -> Iterator[str]:
 def cut_at_words(text: str) -> Iterator[str]:
     """Pieces of a text without newlines, cut where every kind of vocabulary has a new word.
 
-    Of a text without words, such as a genome, the first LONG characters, cut after each RUN.
+    Of a text without words, such as a genome, the first LONG characters, every RUN in parts.
     """
     for part in cut_long(text):
         start = 0
-        for run in RUN.finditer(part):
-            yield part[start : run.end()]
-            start = run.end()
+        for run in RUN.finditer(part) if may_have_runs(part) else ():
+            for end in range(run.start() + WORD, run.end() + 1, WORD):
+                yield part[start:end]
+                start = end
         if part[start:]:
             yield part[start:]
+
+
+def may_have_runs(text: str) -> bool:
+    """False where no RUN is: each holds a whole half of WORD at a multiple of it. A quick look."""
+    return any(HALF_RUN.match(text, start) for start in range(0, len(text), WORD // 2))
 
 
 def cut_long(text: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A genome or a minified file is one line: its memory is that of its tokens, not of its pieces."""
+"""The memory that a text of one line takes, as genomes and minified files are."""
 
 import random
 import subprocess
