@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from jaxlm.cli.output import Verb, check_output, declare_overwrite
-from jaxlm.cli.proof import declare_proof, show_proof
+from jaxlm.cli.proof import check_provable, declare_proof, show_proof
 from jaxlm.config import JaxlmError
 
 
@@ -23,6 +23,7 @@ def run_import(args: argparse.Namespace) -> None:
     from jaxlm.hub.weights import download
     from jaxlm.loading import load, write_run
 
+    check_provable(args)
     source = Path(args.source)
     if not source.exists():
         source = download(args.source, args.revision)
@@ -60,6 +61,7 @@ def run_export(args: argparse.Namespace) -> None:
     if args.adapters or args.peft:
         export_own_weights(args)
         return
+    check_provable(args)
     loaded, written = load(args.source, args.step, base=args.base), Path(args.target)
     export(loaded, written, args.dtype)
     if args.dtype:

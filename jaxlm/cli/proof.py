@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,15 @@ def declare_proof(parser: argparse.ArgumentParser) -> None:
     verify = "compare the logits with those of transformers, which must be installed"
     parser.add_argument("--verify", action="store_true", help=verify)
     parser.add_argument("--json", action="store_true", help="the proof as one JSON object")
+
+
+def check_provable(args: argparse.Namespace) -> None:
+    """Raise ProofError, before anything is written, where what `--verify` needs is missing."""
+    if args.verify and not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        raise ProofError(
+            '--verify needs torch and transformers: pip install "jaxlm[parity]", or leave '
+            "--verify out"
+        )
 
 
 def show_proof(
@@ -84,24 +94,16 @@ def compare_logits(loaded: "Loaded", reference: Path) -> tuple[float, float]:
     """The largest difference of any output from that of transformers, and the largest of theirs.
 
     Both compute in fp32, on random ids.
-
-    Raises: ProofError where torch or transformers is missing.
     """
     import jax
     import jax.numpy as jnp
     import numpy as np
+    import torch
+    import transformers
 
     from jaxlm.models import make_model
     from jaxlm.models.heads import SequenceClassifier
 
-    try:
-        import torch
-        import transformers
-    except ImportError:
-        raise ProofError(
-            '--verify needs torch and transformers: pip install "jaxlm[parity]", or leave '
-            "--verify out"
-        ) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     config = loaded.config

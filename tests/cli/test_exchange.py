@@ -62,3 +62,13 @@ def test_a_damaged_export_is_not_verified(home, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loading, "export", damaged)
     told = refused(capsys, "export", home / "decoder", tmp_path / "out", "--verify")
     assert f"{tmp_path / 'out'} is not the model in {home / 'decoder'}" in told
+
+
+@pytest.mark.parametrize("verb", ["export", "import"])
+def test_nothing_is_written_where_it_could_not_be_verified(
+    home, tmp_path, capsys, monkeypatch, verb
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    told = refused(capsys, verb, home / "decoder", tmp_path / "out", "--verify")
+    assert "needs torch and transformers" in told
+    assert not (tmp_path / "out").exists()
