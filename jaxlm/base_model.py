@@ -24,7 +24,7 @@ from jaxlm.checkpoint import CheckpointError, DamagedError, read_meta, step_fold
 from jaxlm.config import Config, ModelConfig, build_config, to_mapping
 from jaxlm.config.schema import fields_with_role
 from jaxlm.hub.weights import save_tensors
-from jaxlm.models import param_shapes
+from jaxlm.models import shapes_by_path
 from jaxlm.models.parameters import adapter_paths, is_kernel, merge_lora
 
 BASE_DTYPES = ("float32", "bfloat16", "float16")  # those that a base may be loaded in
@@ -69,7 +69,7 @@ class BaseModel:
 
     def fault(self, base: Loaded) -> str | None:
         """In what a model is not this base; None if it is."""
-        shapes: dict[str, Any] = flatten_dict(param_shapes(self.config), sep="/")
+        shapes = shapes_by_path(self.config)
         leaves: dict[str, Any] = flatten_dict(base.params, sep="/")
         under = {name: leaves.get(name) for name in shapes if name not in self.own}
         for name, leaf in under.items():
@@ -205,5 +205,5 @@ def read_own_weights(
 def on_base(base: Loaded, leaves: Mapping[str, Any], config: ModelConfig) -> Any:
     """The params of a run's own weights on its base, adapters merged; see `merged_params`."""
     under = flatten_dict(base.params, sep="/")
-    names = flatten_dict(param_shapes(config), sep="/")
+    names = shapes_by_path(config)
     return merged_params({n: under[n] for n in names if n not in leaves} | dict(leaves))

@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import flatten_dict
-
 from jaxlm.artifact import FIRST_DEVICE, Loaded
 from jaxlm.base_model import BaseModel, base_from_meta, base_hashes, write_own_weights
 from jaxlm.checkpoint import CheckpointError, best_first, read_meta, saved_steps
 from jaxlm.config import Config, build_config
 from jaxlm.hub.adapters import write_adapters
 from jaxlm.loading import read_saved
-from jaxlm.models import make_model, param_shapes
+from jaxlm.models import make_model, shapes_by_path
 from jaxlm.models.parameters import is_adapter
 from jaxlm.tokenizer import Tokenizer
 
@@ -34,7 +32,7 @@ def own_weights(
     if meta.get("trained") is None:
         raise CheckpointError(f"{run} trained all of its weights: export it whole")
     config = build_config(meta["config"])
-    shapes = flatten_dict(param_shapes(config.model), sep="/")
+    shapes = shapes_by_path(config.model)
     leaves = read_saved(path, meta, config, FIRST_DEVICE, shapes)
     base = base_from_meta(meta)
     if base is None:  # of an earlier version, which kept all weights

@@ -5,13 +5,16 @@
 
 Trains once a seed with the training command, translates the test pairs by beam search, and prints
 BLEU and chrF with sacrebleu's signatures, beside those of copied sources and of the target of the
-training source that is nearest by TF-IDF. Without --test the pairs are those of data.val_source.
+training source that is nearest by TF-IDF. Without --test the pairs are all of the run's validation
+split: those of data.val_source, else those that the run held out.
 `--ablate` also trains without each of label smoothing, averaging, dropout and shared
 embeddings, at the first seed. `--section.field value` words reach every run. Seconds are those of
 the training command alone, start-up and compilation included. It takes the metrics extra.
 """
 
 import argparse
+import dataclasses
+import json
 import statistics
 import subprocess
 import sys
@@ -21,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import jaxlm
+from jaxlm.config import Config
 from jaxlm.tasks.baselines import neighbour_answers
 from jaxlm.tasks.inference import RowEvaluation, evaluate_rows, row_task_of, rows_like_the_run
+from jaxlm.tasks.labelled_rows import RowSplits, read_splits
 from jaxlm.tasks.metrics import translation_scores
+from jaxlm.tasks.seq2seq import Seq2SeqTask
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 ABLATIONS = {
@@ -44,26 +50,34 @@ def measure(arguments: argparse.Namespace, seed: int, *overrides: str) -> RowEva
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         loaded = jaxlm.load(run)
-    assert loaded.run_config is not None
-    source, task = arguments.test or loaded.run_config.data.val_source, row_task_of(loaded)
-    if source is None:
-        sys.exit("the recipe has no data.val_source: give the pairs to test on with --test")
-    data = rows_like_the_run(loaded, task, source)
-    found = evaluate_rows(loaded, data, num_beams=arguments.beams)
+        data = rows_like_the_run(loaded, row_task_of(loaded), arguments.test or "")
+        if arguments.test is None:
+            pairs, data = Path(folder) / "held_out.jsonl", dataclasses.replace(data, columns=None)
+            names = data.text_column, data.label_column
+            with pairs.open("w", encoding="utf-8") as out:
+                for pair in splits_of(loaded.run_config).val:
+                    row = dict(zip(names, (pair.content[0], pair.label), strict=True))
+                    out.write(json.dumps(row) + "\n")
+            data = dataclasses.replace(data, source=str(pairs))
+        found = evaluate_rows(loaded, data, num_beams=arguments.beams)
     params = jaxlm.num_params(loaded.config)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
     print(f"  {told}; {params:,} parameters, {seconds:.0f} s", flush=True)
     return found
 
 
+def splits_of(config: Config | None) -> RowSplits:
+    """The pairs that a run of this config learns and holds out."""
+    assert config is not None
+    return read_splits(
+        Seq2SeqTask, config.replace({"data": Seq2SeqTask.missing_columns(config.data)})
+    )
+
+
 def tell_baselines(arguments: argparse.Namespace, found: RowEvaluation) -> None:
     """Scores of copied sources and of the nearest training pair's target."""
-    from jaxlm.tasks.labelled_rows import read_splits
-    from jaxlm.tasks.seq2seq import Seq2SeqTask
-
-    config = jaxlm.load_config(arguments.config, arguments.rest)
-    config = config.replace({"data": Seq2SeqTask.missing_columns(config.data)})
-    train = read_splits(Seq2SeqTask, config).train
+    overrides = [*arguments.rest, "--run.seed", "0"]
+    train = splits_of(jaxlm.load_config(arguments.config, overrides)).train
     asked, truth = [i.content[0] for i in found.items], [i.label for i in found.items]
     near = neighbour_answers([i.content[0] for i in train], [i.label for i in train], asked)
     for name, texts in (("copied source", asked), ("nearest neighbour", near)):

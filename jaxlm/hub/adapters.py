@@ -37,10 +37,16 @@ from jaxlm.hub.directory import (
     with_padding,
     write_json,
 )
-from jaxlm.hub.exchange import leaf_shapes, refuse, rows_for
+from jaxlm.hub.exchange import refuse, rows_for
 from jaxlm.hub.tables import Family, TensorRow
 from jaxlm.hub.weights import WeightFiles, read_json_file, save_tensors
-from jaxlm.models.parameters import adapter_paths, is_kernel, merge_lora, output_dim
+from jaxlm.models.parameters import (
+    adapter_paths,
+    is_kernel,
+    merge_lora,
+    output_dim,
+    shapes_by_path,
+)
 from jaxlm.tokenizer import Tokenizer
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -78,7 +84,7 @@ def write_adapters(
     family = family_of(config, loaded.origin.get("model_type"))
     # PEFT has no adapter beside a module that is saved whole.
     own = flatten_dict(merge_lora(unflatten_dict(dict(own), sep="/")), sep="/")
-    shapes = leaf_shapes(config)
+    shapes = shapes_by_path(config)
     rows, faults = rows_for(family, config, shapes)
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, tuple[int, float]] = {}  # rank and alpha of each module
@@ -202,8 +208,8 @@ def read_adapters(
     family = family_of(base.config, base.origin.get("model_type"))
     config = adapted_config(path, told, base, family, tensors)
     family = family_of(config, family.name)
-    rows, faults = rows_for(family, config, leaf_shapes(config))
-    leaves = adapted_leaves(told, tensors, rows, leaf_shapes(config),
+    rows, faults = rows_for(family, config, shapes_by_path(config))
+    leaves = adapted_leaves(told, tensors, rows, shapes_by_path(config),
                             lambda row: their_name(row, family, config), faults)  # fmt: skip
     # PEFT saves a table that is the head too, but changes what it looks up alone.
     tied = config.head == "lm" and config.tie_embeddings

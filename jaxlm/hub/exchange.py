@@ -15,7 +15,7 @@ from jaxlm.artifact import FIRST_DEVICE, Placement
 from jaxlm.config import JaxlmError, ModelConfig
 from jaxlm.hub.configs import family_of
 from jaxlm.hub.tables import Family, TensorRow
-from jaxlm.models import param_shapes
+from jaxlm.models import shapes_by_path
 
 Leaves = dict[str, Any]
 SHOWN = 8  # faults that an error lists one by one
@@ -65,7 +65,7 @@ def import_tensors(
     """
     tensors = Held(tensors) if isinstance(tensors, Mapping) else tensors
     family = family or family_of(config)
-    shapes = leaf_shapes(config)
+    shapes = shapes_by_path(config)
     rows, faults = rows_for(family, config, shapes)
     check_wrappers(tensors, family, {row.theirs for row in rows})
     sources = source_names(tensors, family, {row.theirs for row in rows}, faults)
@@ -119,7 +119,7 @@ def exported(
     Raises: JaxlmError, before the first tensor, where the params do not fit the config, and at a
     tensor with a value that is not finite in its type.
     """
-    family, shapes = family or family_of(config), leaf_shapes(config)
+    family, shapes = family or family_of(config), shapes_by_path(config)
     rows, faults = rows_for(family, config, shapes)
     leaves: Leaves = flatten_dict(params, sep="/")
     faults += [f"{path} is missing" for path in shapes if path not in leaves]
@@ -171,11 +171,6 @@ def check_wrappers(tensors: Tensors, family: Family, wanted: set[str]) -> None:
                 f"the names of all tensors begin with {prefix!r}, such as {name}: {by} puts that "
                 "there; save the model that is inside it"
             )
-
-
-def leaf_shapes(config: ModelConfig) -> Leaves:
-    """Shape and type of every leaf of our model by path, without allocating it."""
-    return flatten_dict(param_shapes(config), sep="/")
 
 
 def rows_for(

@@ -11,7 +11,7 @@ from jaxlm.models.heads import (
     TokenClassifier,
     make_model,
 )
-from jaxlm.models.parameters import num_params, param_shapes
+from jaxlm.models.parameters import num_params, param_shapes, shapes_by_path
 from jaxlm.models.trunk import Decoder, Encoder
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "num_params",
     "param_shapes",
     "preset",
+    "shapes_by_path",
 ]

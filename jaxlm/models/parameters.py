@@ -8,6 +8,7 @@ adapters is the same model with more params.
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -162,22 +163,32 @@ def is_classifier(path: str) -> bool:
 
 def param_shapes(config: ModelConfig) -> Any:
     """Shape and type of every parameter, as nested dicts, without allocating them."""
+    return unflatten_dict(shapes_by_path(config), sep="/")
+
+
+def shapes_by_path(config: ModelConfig) -> dict[str, Any]:
+    """Shape and type of every parameter by its "/"-joined path, without allocating them."""
     config = config.resolved()
     # All layers of a stack are alike: one of each is traced, however many there are.
     shallow = dataclasses.replace(config, num_layers=1)
     if config.num_encoder_layers is not None:
         shallow = dataclasses.replace(shallow, num_encoder_layers=1)
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(make_model(shallow).init, jax.random.key(0), ids)["params"]
     whole: dict[str, Any] = {}
-    for path, leaf in flatten_dict(shapes, sep="/").items():
+    for path, leaf in flatten_dict(traced_shapes(shallow), sep="/").items():
         stack, in_layer, name = path.partition("layers_0/")
         if not in_layer:
             whole[path] = leaf
             continue
         deep = config.num_encoder_layers if stack.endswith("encoder/") else config.num_layers
         whole |= {f"{stack}layers_{i}/{name}": leaf for i in range(deep)}
-    return unflatten_dict(whole, sep="/")
+    return whole
+
+
+@lru_cache(maxsize=8)  # loading, tuning and writing a model each ask for them
+def traced_shapes(config: ModelConfig) -> Mapping[str, Any]:
+    """The shapes of a resolved config's parameters, by tracing its init."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(make_model(config).init, jax.random.key(0), ids)["params"]
 
 
 def num_params(config: ModelConfig) -> int:

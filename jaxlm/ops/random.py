@@ -1,11 +1,15 @@
 """Random bits cheaper than threefry's, and what is drawn from them: dropout, initial weights."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 
+# Traced once for all arrays of a shape: a model draws for every parameter and every dropout.
+@partial(jax.jit, static_argnames="shape")
 def hash_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """32 random bits an element: its index and the key, mixed twice by MurmurHash3's finaliser.
 
@@ -33,6 +37,7 @@ def unit_interval(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     return ((bits >> 9).astype(jnp.float32) + 0.5) / 2**23
 
 
+@partial(jax.jit, static_argnames="shape")
 def normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Standard normal numbers in fp32, by the inverse of the distribution function."""
     return 2**0.5 * jax.lax.erf_inv(2 * unit_interval(hash_bits(key, shape)) - 1)

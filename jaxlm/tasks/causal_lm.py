@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -32,6 +32,9 @@ from jaxlm.tokenizer import SPECIAL_TOKENS
 
 EVAL_TOKENS = 4096  # tokens in an evaluation batch, at least a training batch
 
+# The same object for the same arguments, so that runs share compiled programs.
+one_partial = lru_cache(maxsize=16)(partial)
+
 
 class RunningTextTask(Task):
     """Language modelling on windows of `data.seq_len` tokens of running text."""
@@ -46,7 +49,7 @@ class RunningTextTask(Task):
         self.description = "; ".join([counts, *data.remarks])
         options = {"smoothing": config.task.label_smoothing, "z_loss": config.task.z_loss}
         if any(options.values()):
-            self.objective = partial(self.objective, **options)
+            self.objective = one_partial(self.objective, **options)
         self.eval_size = max(config.train.batch_size, EVAL_TOKENS // config.data.seq_len)
 
     @classmethod

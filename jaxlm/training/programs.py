@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,14 +12,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array
 
-from jaxlm.config import Config, ConfigError
+from jaxlm.config import Config, ConfigError, FinetuneConfig, OptimConfig, TrainConfig
 from jaxlm.parallel import divided_shapes, place, row_shapes, tree_shardings
 from jaxlm.runtime import memory_limit
 from jaxlm.tasks import Objective
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.counting import bytes_a_device
 from jaxlm.training.guard import make_guard
-from jaxlm.training.optimizers import make_optimizer, make_schedule
+from jaxlm.training.optimizers import Schedule, make_optimizer, make_schedule
 from jaxlm.training.state import Metrics, TrainState, init_state, train_step
 from jaxlm.training.trainable import joined, scale_by_depth
 from jaxlm.training.trainer import Update
@@ -45,6 +46,50 @@ class Programs:
         return self.step.lower(self.shapes, shapes)
 
 
+class Parts(NamedTuple):
+    """What the state at step 0 is made of; runs whose parts are equal share compiled programs."""
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: Schedule | None
+    objective: Objective
+    finetune: FinetuneConfig
+    train: TrainConfig
+    ema_decay: float | None
+    mesh: Mesh | None
+
+
+def start(parts: Parts, key: Array, given: Mapping[str, Array]) -> TrainState:
+    """The state at step 0; `given` are weights, by path, that replace random ones."""
+    train = parts.train
+    return init_state(
+        parts.model,
+        parts.optimizer,
+        parts.objective,
+        key,
+        given=given,
+        finetune=parts.finetune,
+        accumulate_steps=train.accumulate_steps,
+        ema_decay=parts.ema_decay,
+        average_last=train.average_last,
+        schedule=parts.schedule,
+        mesh=parts.mesh,
+        log_norms=train.log_norms,
+        guard=make_guard(train),
+    )
+
+
+@lru_cache(maxsize=16)
+def update_rule_of(
+    optim: OptimConfig, steps: int, layer_decay: float, num_layers: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """The optimizer and the schedule of a run: the same objects for the same settings."""
+    optimizer = make_optimizer(optim, steps)
+    if layer_decay != 1:
+        optimizer = optax.chain(optimizer, scale_by_depth(layer_decay, num_layers))
+    return optimizer, make_schedule(optim, steps, optim.learning_rate)
+
+
 def placed(shapes: Any, device: Any) -> Any:
     """Shapes of arrays that lie on one device, which may be only described."""
     place = SingleDeviceSharding(device)
@@ -64,47 +109,31 @@ def make_programs(
 
     Without a `mesh` they are compiled for one `device`, by default JAX's own.
     """
-    train, optim = config.train, config.optim
-    schedule = None
+    optim, steps, schedule = config.optim, config.train.steps, None
+    depth_scale = config.finetune.layer_decay, config.model.num_layers
     if optimizer is None:
-        optimizer = make_optimizer(optim, train.steps)
-        schedule = make_schedule(optim, train.steps, optim.learning_rate)
-    if config.finetune.layer_decay != 1:
-        slower = scale_by_depth(config.finetune.layer_decay, config.model.num_layers)
-        optimizer = optax.chain(optimizer, slower)
-    own = optimizer
-
-    def start(key: Array, given: Mapping[str, Array]) -> TrainState:
-        return init_state(
-            model,
-            own,
-            objective,
-            key,
-            given=given,
-            finetune=config.finetune,
-            accumulate_steps=train.accumulate_steps,
-            ema_decay=optim.ema_decay,
-            average_last=train.average_last,
-            schedule=schedule,
-            mesh=mesh,
-            log_norms=train.log_norms,
-            guard=make_guard(train),
-        )
-
-    shapes = jax.eval_shape(start, jax.random.key(0), given)
-    for_init: dict[str, Any] = {}
+        # What the user's own code reads may have changed since it was last traced.
+        made = update_rule_of.__wrapped__ if config.run.own else update_rule_of
+        optimizer, schedule = made(optim, steps, *depth_scale)
+    elif config.finetune.layer_decay != 1:
+        optimizer = optax.chain(optimizer, scale_by_depth(*depth_scale))
+    parts = Parts(
+        model, optimizer, schedule, objective, config.finetune, config.train, optim.ema_decay, mesh
+    )
+    options: dict[str, Any] = {"static_argnums": 0, "donate_argnums": 2}
+    init = jax.jit(start, **options)
+    shapes = init.eval_shape(parts, jax.random.key(0), given)
     for_step: dict[str, Any] = {}
     if mesh is not None:
         params = joined(shapes.params, shapes.frozen)
         shapes = divided_shapes(shapes, params, config.model, mesh)
         places = jax.tree.map(lambda x: x.sharding, shapes)
-        for_init = {"out_shardings": places}
+        init = jax.jit(start, out_shardings=places, **options)
         for_step = {"out_shardings": (places, NamedSharding(mesh, PartitionSpec()))}
     elif device is not None:
         shapes = placed(shapes, device)
-    init = jax.jit(start, donate_argnums=1, **for_init)
     step = jax.jit(train_step, donate_argnums=0, **for_step)
-    return Programs(shapes, init, step, mesh, device)
+    return Programs(shapes, partial(init, parts), step, mesh, device)
 
 
 def compile_and_start(

@@ -14,7 +14,7 @@ from jaxlm.config import Config, ConfigError, DataConfig, ModelConfig
 from jaxlm.config.model import POOLED_HEADS
 from jaxlm.config.schema import fields_with_role, require
 from jaxlm.loading import load
-from jaxlm.models import param_shapes
+from jaxlm.models import shapes_by_path
 from jaxlm.models.parameters import is_classifier
 from jaxlm.nn.layers import compute_dtype
 from jaxlm.tasks import TASKS, Objective, Task
@@ -230,7 +230,7 @@ def given_weights(source: Loaded, config: Config) -> dict[str, Array]:
     """
     if config.finetune.random_init:
         return {}
-    shapes: dict[str, Any] = flatten_dict(param_shapes(config.model), sep="/")
+    shapes = shapes_by_path(config.model)
     same = source.config.head == config.model.head and source.config.labels == config.model.labels
     leaves: dict[str, Any] = flatten_dict(source.params, sep="/")
     return {

@@ -14,7 +14,7 @@ from jaxlm.config import ModelConfig
 from jaxlm.generation import beam_search, generate_tokens
 from jaxlm.hub import config_from_reference, config_to_reference, export_tensors, import_tensors
 from jaxlm.hub.configs import FAMILIES
-from jaxlm.models import Seq2SeqLM, make_model, param_shapes
+from jaxlm.models import Seq2SeqLM, make_model, shapes_by_path
 
 FOLDER = Path(__file__).parents[1] / "fixtures"
 MODELS = ("marian", "marian_apart", "marian_untied", "bart", "t5", "t5_gated")
@@ -189,7 +189,7 @@ def torch_params(weights, config):
             path += "/output" if rest else ""
         end = "bias" if kind == "bias" else "kernel" if weight.ndim == 2 else "scale"
         leaves[f"{path}/{end}"] = weight.T
-    shapes = flatten_dict(param_shapes(config), sep="/")
+    shapes = shapes_by_path(config)
     for path, leaf in shapes.items():
         if "embed/" in path:
             leaves[path] = np.zeros(leaf.shape, np.float32)

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from jaxlm.config import ConfigError, ParallelConfig
-from jaxlm.models import param_shapes
+from jaxlm.models import param_shapes, shapes_by_path
 from jaxlm.parallel import make_mesh, partition_spec, tree_shardings
 from jaxlm.parallel.mesh import AXES
 from tests.fixtures.tiny import tiny_config
@@ -19,7 +19,7 @@ KEY = "backbone/layers_0/attention/key/kernel"
 
 def specs(mesh=MESH, structure="learned", **overrides):
     config = tiny_config(structure, **overrides)
-    shapes = flatten_dict(param_shapes(config), sep="/")
+    shapes = shapes_by_path(config)
     return {path: partition_spec(path, x.shape, config, mesh) for path, x in shapes.items()}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,16 @@ def test_a_single_checkpoint_is_complete_in_itself(finished: Path, tmp_path: Pat
         assert loaded.tokenizer.decode(loaded.tokenizer.encode("今天")) == "今天"
     finally:
         copy.rename(finished / "run" / "checkpoints" / "24")
+
+
+def test_a_second_run_of_the_same_settings_traces_nothing_again(finished: Path, tmp_path: Path):
+    called = AssertionError("traced again")
+    init = mock.patch("jaxlm.training.programs.init_state", side_effect=called)
+    with init, mock.patch("jaxlm.training.state.accumulated_gradients", side_effect=called):
+        fit(tiny(tmp_path, run={"seed": 1}, sample={"max_new_tokens": 5}))
+        with pytest.raises(AssertionError, match="traced again"):
+            fit(tiny(tmp_path, run={"dir": str(tmp_path / "other")}, optim={"learning_rate": 0.02}))
+    assert rows(finished / "run")[0]["loss"] != rows(tmp_path / "run")[0]["loss"]
 
 
 def test_a_recipe_by_name_trains_in_runs_of_the_current_folder(tmp_path: Path, monkeypatch):
