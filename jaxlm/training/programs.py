@@ -59,7 +59,7 @@ class Parts(NamedTuple):
     mesh: Mesh | None
 
 
-def start(parts: Parts, key: Array, given: Mapping[str, Array]) -> TrainState:
+def first_state(parts: Parts, key: Array, given: Mapping[str, Array]) -> TrainState:
     """The state at step 0; `given` are weights, by path, that replace random ones."""
     train = parts.train
     return init_state(
@@ -121,14 +121,14 @@ def make_programs(
         model, optimizer, schedule, objective, config.finetune, config.train, optim.ema_decay, mesh
     )
     options: dict[str, Any] = {"static_argnums": 0, "donate_argnums": 2}
-    init = jax.jit(start, **options)
+    init = jax.jit(first_state, **options)
     shapes = init.eval_shape(parts, jax.random.key(0), given)
     for_step: dict[str, Any] = {}
     if mesh is not None:
         params = joined(shapes.params, shapes.frozen)
         shapes = divided_shapes(shapes, params, config.model, mesh)
         places = jax.tree.map(lambda x: x.sharding, shapes)
-        init = jax.jit(start, out_shardings=places, **options)
+        init = jax.jit(first_state, out_shardings=places, **options)
         for_step = {"out_shardings": (places, NamedSharding(mesh, PartitionSpec()))}
     elif device is not None:
         shapes = placed(shapes, device)
