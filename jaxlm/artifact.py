@@ -77,9 +77,23 @@ class Placement:
         return self.sharding(path) if callable(self.sharding) else self.sharding
 
     def put(self, path: str, array: np.ndarray) -> jax.Array:
-        """The array on its devices; each device gets only its own part."""
-        # Copied, because on a CPU the result could share the memory of a mapped file.
-        return jax.device_put(np.array(array, self.dtype), self.of(path))
+        """The array on its devices; each device gets only its own part.
+
+        Raises: JaxlmError for values too large for the type.
+        """
+        with np.errstate(over="ignore"):
+            # Copied, because on a CPU the result could share the memory of a mapped file.
+            cast = np.array(array, self.dtype)
+        return jax.device_put(self.finite({path: cast})[path], self.of(path))
+
+    def finite(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """The weights. Raises: JaxlmError where some, finite before, are infinite in float16."""
+        for path, cast in weights.items() if self.dtype == jnp.float16 else ():
+            if not jnp.isfinite(cast).all():
+                raise JaxlmError(
+                    f"{path} holds values too large for float16: take float32 or bfloat16"
+                )
+        return weights
 
 
 FIRST_DEVICE = Placement()

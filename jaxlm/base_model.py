@@ -108,7 +108,10 @@ def weights_hash(
         digest.update(name.encode())
         known = (merged or {}).get(name, {}).get(dtype)
         if known is None:
-            array = np.asarray(leaves[name]).astype(dtype, copy=False)
+            with np.errstate(
+                over="ignore"
+            ):  # infinite in float16, and so refused when loaded in it
+                array = np.asarray(leaves[name]).astype(dtype, copy=False)
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         else:
             digest.update(known.encode())

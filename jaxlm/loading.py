@@ -213,7 +213,7 @@ def read_saved(
         if meta.get("base") is None or name in meta["trained"]
     }
     saved = restore_items(checkpoint, {PARAMS: unflatten_dict(target, sep="/")})[PARAMS]
-    return flatten_dict(saved, sep="/")
+    return placement.finite(flatten_dict(saved, sep="/"))
 
 
 def load_adapters(

@@ -92,7 +92,8 @@ def import_tensors(
         elif not fits(tensor, placement.dtype):
             faults.append(f"{row.theirs} holds values too large for {placement.dtype}")
         for path, part in zip(row.ours, row.layout.read(tensor), strict=True):
-            leaves[path] = placement.put(path, part)
+            if not faults:
+                leaves[path] = placement.put(path, part)
     refuse(faults, summary)
     return unflatten_dict(leaves, sep="/")
 

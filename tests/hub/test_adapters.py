@@ -195,6 +195,15 @@ def test_adapters_in_half_precision_are_read(gpt2, adapters):
         np.testing.assert_allclose(ours, theirs, atol=0.05)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_adapters_too_large_for_float16_are_told(adapters):
+    file = adapters / "adapter_model.safetensors"
+    save_file({name: 1e6 * tensor for name, tensor in load_file(file).items()}, file)
+    jaxlm.load(adapters)
+    with pytest.raises(JaxlmError, match=r"lora_\w holds values too large for float16"):
+        jaxlm.load(adapters, dtype="float16")
+
+
 def test_a_new_head_gets_its_labels_from_beside_the_adapters_or_numbers(tmp_path):
     base = reference(recorded("BertForSequenceClassification"), tmp_path / "base")
     adapt(base, tmp_path / "adapters", tmp_path / "base")

@@ -170,6 +170,7 @@ def test_a_classifying_decoder_is_written_with_a_padding_token(tmp_path):
     assert theirs["pad_token_id"] == tokenizer.unk_id
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_value_too_large_for_the_type_is_told_and_nothing_is_written(theirs, tmp_path):
     loaded = jaxlm.load(theirs)
     params = jax.tree.map(lambda leaf: leaf, loaded.params)

@@ -8,6 +8,7 @@ import pytest
 
 import jaxlm
 from jaxlm.config import JaxlmError
+from jaxlm.own_weights import write_trained
 from jaxlm.tasks.inference import row_task_of
 from jaxlm.tasks.task import row_step
 from jaxlm.training import fit
@@ -70,3 +71,17 @@ def test_adapters_on_some_blocks_train_with_scanned_layers(home, tmp_path):
     finetune = {"lora_rank": 2, "lora_targets": ["layers_1/attention"]}
     loaded = fit(tuned(home, tmp_path / "run", finetune=finetune, model={"scan_layers": True}))
     assert np.isfinite(loaded.origin["val_loss"])
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_weights_too_large_for_float16_are_told_from_every_source(home, tmp_path):
+    # One step of Adam at this rate moves every weight by about 1e6.
+    huge = {"optim": {"learning_rate": 1e6, "warmup_steps": 0}, "train": {"steps": 1}}
+    frozen = {"finetune": {"freeze": ("backbone",)}}
+    fit(tuned(home, tmp_path / "run", **huge, **frozen))
+    write_trained(tmp_path / "run", tmp_path / "part.safetensors")
+    jaxlm.load(tmp_path / "run", dtype="bfloat16")
+    for source, trained in ((tmp_path / "run", None), (home / "encoder", "part.safetensors")):
+        file = trained and tmp_path / trained
+        with pytest.raises(JaxlmError, match=r"classifier/\w+ holds values too large for float16"):
+            jaxlm.load(source, trained=file, dtype="float16")
