@@ -123,7 +123,8 @@ def first_reason(error: BaseException) -> str:
 
 
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname + record.getMessage()
+    trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+    return "orbax" not in record.pathname + record.getMessage() + trace
 
 
 def quiet_orbax() -> None:
@@ -179,10 +180,7 @@ def is_imported(folder: Path) -> bool:
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """The JSON saved with a checkpoint.
-
-    Raises: DamagedError.
-    """
+    """The JSON saved with a checkpoint. Raises: DamagedError."""
     try:
         meta = json.loads((checkpoint / META / "metadata").read_text(encoding="utf-8"))
         if "config" not in meta:

@@ -1,5 +1,6 @@
 """Which checkpoints are kept, and what is told when one cannot be written."""
 
+import asyncio
 import gc
 import warnings
 
@@ -27,6 +28,27 @@ class Handler:
 
 async def of_the_user():
     pass
+
+
+def leave_failed(loop, file):
+    """A future whose error, raised in a file, nobody asks for."""
+    future = loop.create_future()
+    try:
+        exec(compile("raise OSError(28, 'No space left on device')", file, "exec"))
+    except OSError as error:
+        future.set_exception(error)
+
+
+def test_parts_of_a_failed_write_that_failed_too_are_not_told(tmp_path, caplog):
+    checkpoints, loop = Checkpoints(tmp_path), asyncio.new_event_loop()
+    leave_failed(loop, "site-packages/orbax/checkpoint/async_path.py")
+    gc.collect()
+    assert not caplog.records
+    leave_failed(loop, "my_script.py")
+    gc.collect()
+    assert "never retrieved" in caplog.text
+    loop.close()
+    checkpoints.close()
 
 
 def test_parts_of_a_failed_write_that_never_began_are_not_told(tmp_path):
