@@ -108,9 +108,7 @@ def weights_hash(
         digest.update(name.encode())
         known = (merged or {}).get(name, {}).get(dtype)
         if known is None:
-            with np.errstate(
-                over="ignore"
-            ):  # infinite in float16, and so refused when loaded in it
+            with np.errstate(over="ignore"):  # what is infinite in float16 is not loaded in it
                 array = np.asarray(leaves[name]).astype(dtype, copy=False)
             digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         else:

@@ -50,15 +50,15 @@ def measure(arguments: argparse.Namespace, seed: int, *overrides: str) -> RowEva
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         loaded = jaxlm.load(run)
-        data = rows_like_the_run(loaded, row_task_of(loaded), arguments.test or "")
+        pairs = Path(folder) / "held_out.jsonl"
+        data = rows_like_the_run(loaded, row_task_of(loaded), arguments.test or str(pairs))
         if arguments.test is None:
-            pairs, data = Path(folder) / "held_out.jsonl", dataclasses.replace(data, columns=None)
+            data = dataclasses.replace(data, columns=())
             names = data.text_column, data.label_column
             with pairs.open("w", encoding="utf-8") as out:
                 for pair in splits_of(loaded.run_config).val:
                     row = dict(zip(names, (pair.content[0], pair.label), strict=True))
                     out.write(json.dumps(row) + "\n")
-            data = dataclasses.replace(data, source=str(pairs))
         found = evaluate_rows(loaded, data, num_beams=arguments.beams)
     params = jaxlm.num_params(loaded.config)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
