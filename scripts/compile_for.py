@@ -12,11 +12,18 @@ compiled program. `--device cpu` needs no plugin.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
-from jaxlm.config import load_config
+from jaxlm.config import JaxlmError, load_config
 from jaxlm.runtime import expect_described_devices
+
+
+def refuse(mistake: str) -> int:
+    """Say a mistake in one sentence; the exit status."""
+    print(f"error: {mistake}", file=sys.stderr)
+    return 2
 
 
 def main() -> None:
@@ -36,11 +43,17 @@ def main() -> None:
 
     usual = ["--model.compute_dtype", "bfloat16", "--train.accumulate_steps", "1"]
     usual += ["--train.batch_size", str(8 * number)]
-    resolved, _ = resolve_or_stand_in(load_config(arguments.config, [*usual, *words]))
-    devices = jax.devices()[:number] if name == "cpu" else described_devices(name, number)
-    batch = resolved.task.train_batch(0)
-    began = time.perf_counter()
-    compiled = compile_step(resolved, batch, devices)
+    try:
+        resolved, _ = resolve_or_stand_in(load_config(arguments.config, [*usual, *words]))
+        devices = jax.devices()[:number] if name == "cpu" else described_devices(name, number)
+        began = time.perf_counter()
+        compiled = compile_step(resolved, resolved.task.train_batch(0), devices)
+    except JaxlmError as error:
+        sys.exit(refuse(str(error)))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(refuse(f"XLA finds no room for the step: {str(error).splitlines()[0]}"))
     seconds = round(time.perf_counter() - began, 1)
     told = {"device": name, "devices": number, "seconds": seconds}
     print(json.dumps(told | describe(compiled), indent=1))
