@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -136,6 +139,16 @@ def test_figures_of_a_device_that_cannot_be_compiled_for_are_counted_and_say_so(
 )
 def test_a_mistake_is_one_sentence(capsys, words, sentence):
     assert sentence in refused(capsys, "plan", "--config", "gpt_tiny", *words)
+
+
+def test_the_script_that_compiles_for_other_chips_says_a_mistake_in_one_sentence():
+    script = Path(__file__).parents[2] / "scripts/compile_for.py"
+    words = ["--config", "gpt2_124m", "--parallel.fsdp", "-1"]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: parallel must be sizes of which one at most is -1, got [-1, -1, 1]\n"
+    )
 
 
 def test_a_vocabulary_that_only_the_hub_could_tell_is_asked_for():
