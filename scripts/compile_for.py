@@ -15,15 +15,16 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from jaxlm.config import JaxlmError, load_config
 from jaxlm.runtime import expect_described_devices
 
 
-def refuse(mistake: str) -> int:
-    """Say a mistake in one sentence; the exit status."""
+def refuse(mistake: str) -> NoReturn:
+    """Say a mistake in one sentence and exit with status 2."""
     print(f"error: {mistake}", file=sys.stderr)
-    return 2
+    sys.exit(2)
 
 
 def main() -> None:
@@ -49,11 +50,11 @@ def main() -> None:
         began = time.perf_counter()
         compiled = compile_step(resolved, resolved.task.train_batch(0), devices)
     except JaxlmError as error:
-        sys.exit(refuse(str(error)))
+        refuse(str(error))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sys.exit(refuse(f"XLA finds no room for the step: {str(error).splitlines()[0]}"))
+        refuse(f"XLA finds no room for the step: {str(error).splitlines()[0]}")
     seconds = round(time.perf_counter() - began, 1)
     told = {"device": name, "devices": number, "seconds": seconds}
     print(json.dumps(told | describe(compiled), indent=1))

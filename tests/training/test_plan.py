@@ -143,12 +143,10 @@ def test_a_mistake_is_one_sentence(capsys, words, sentence):
 
 def test_the_script_that_compiles_for_other_chips_says_a_mistake_in_one_sentence():
     script = Path(__file__).parents[2] / "scripts/compile_for.py"
-    words = ["--config", "gpt2_124m", "--parallel.fsdp", "-1"]
+    words = ["--config", "gpt2_124m", "--train.stps", "1"]
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: parallel must be sizes of which one at most is -1, got [-1, -1, 1]\n"
-    )
+    assert done.stderr == "error: train.stps is not a known field; did you mean train.steps?\n"
 
 
 def test_a_vocabulary_that_only_the_hub_could_tell_is_asked_for():
