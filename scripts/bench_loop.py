@@ -16,6 +16,8 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -37,48 +39,81 @@ def now() -> Times:
 
 
 class Alternation:
-    """What the loop asks after each step, whether to stop, and where the bare step has its turn."""
+    """What the loop asks after each step, whether to stop, and where another program has its turn.
 
-    def __init__(self, trainer: Trainer, turn: int):
-        self.trainer, self.turn = trainer, turn
-        self.batch = jax.device_put(dict(trainer.task.train_batch(0)))
+    The first `warm` steps of a turn of the loop are not timed.
+    """
+
+    def __init__(self, trainer: Trainer, turn: int, other: Callable[[], None], warm: int = 0):
+        self.trainer, self.turn, self.other, self.warm = trainer, turn, other, warm
         self.loop: list[Times] = []
-        self.bare: list[Times] = []
-        self.step, self.began = 0, now()
+        self.others: list[Times] = []
+        self.began = now()
 
     def __call__(self, step: int) -> bool:
-        if step % self.turn == 0 and step > self.step:
-            self.step = step
-            state = jax.block_until_ready(self.trainer.state)
+        done = (step - 1) % self.turn + 1
+        if done == self.warm:
+            jax.block_until_ready(self.trainer.state)
+            self.began = now()
+        if done == self.turn:
+            jax.block_until_ready(self.trainer.state)
             between = now()
-            for _ in range(self.turn):
-                state, _ = self.trainer.update(state, self.batch)
-            self.trainer.state = jax.block_until_ready(state)
+            self.other()
             ended = now()
             self.loop.append((between[0] - self.began[0], between[1] - self.began[1]))
-            self.bare.append((ended[0] - between[0], ended[1] - between[1]))
+            self.others.append((ended[0] - between[0], ended[1] - between[1]))
             self.began = now()
         return False
 
 
-def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
+def alternate_with(
+    other: Callable[[Trainer], Callable[[], None]],
+    config: str,
+    words: list[str],
+    rounds: int,
+    turn: int,
+    warm: int = 0,
+    rows: int = 0,
+) -> Alternation:
+    """Train a recipe for so many turns of steps, each followed by one of the other program.
+
+    `rows` of metrics stand before the first step.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--run.dir", str(Path(folder) / "run"), "--sample.every", "0"]
-        words += ["--train.steps", str((rounds + 1) * turn), "--train.eval_every", "1000000"]
-        config = load_config(name, words)
-        with RunDirectory(config) as run:
-            config, task, given, heritage = resolve(config, None, None)
-            model, first = make_model(config.model), task.train_batch(0)
-            objective = task.objective
-            state, update = compile_and_start(config, model, objective, first, None, given)
-            run.start(config, task.tokenizer)
-            trainer = Trainer(run, config, task, state, update, heritage)
+        words = [*words, "--run.dir", str(Path(folder) / "run"), "--sample.every", "0"]
+        words += ["--train.steps", str(rounds * turn), "--train.eval_every", "1000000"]
+        loaded = load_config(config, words)
+        with RunDirectory(loaded) as run:
+            resolved, task, given, heritage = resolve(loaded, None, None)
+            model, first = make_model(resolved.model), task.train_batch(0)
+            state, update = compile_and_start(resolved, model, task.objective, first, None, given)
+            run.start(resolved, task.tokenizer)
+            trainer = Trainer(run, resolved, task, state, update, heritage)
             row = {"step": 0, "split": "train", "loss": 1.0, "seconds": 0.0}
             trainer.history.rows += [row] * rows
-            turns = Alternation(trainer, turn)
+            turns = Alternation(trainer, turn, other(trainer), warm)
             trainer.train(turns)
             trainer.close()
-    loop, bare = turns.loop[1:], turns.bare[1:]  # the first turn imports what saving needs
+    return turns
+
+
+def bare_steps(trainer: Trainer, turn: int) -> Callable[[], None]:
+    """A turn of the compiled step, on the loop's own state."""
+    batch = jax.device_put(dict(trainer.task.train_batch(0)))
+
+    def steps() -> None:
+        state = trainer.state
+        for _ in range(turn):
+            state, _ = trainer.update(state, batch)
+        trainer.state = jax.block_until_ready(state)
+
+    return steps
+
+
+def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
+    bare_turns = partial(bare_steps, turn=turn)
+    turns = alternate_with(bare_turns, name, [], rounds + 1, turn, rows=rows)
+    loop, bare = turns.loop[1:], turns.others[1:]  # the first turn imports what saving needs
     steps = turn * len(loop)
     sums = [[sum(times) for times in zip(*side, strict=True)] for side in (loop, bare)]
     return {

@@ -1,73 +1,79 @@
-"""Training tokens/s of jaxlm beside the same GPT-2 in PyTorch, alternated in one run.
+"""Training tokens/s of the training command beside the same GPT-2 in PyTorch, alternated.
 
-    pip install -e ".[parity]" && python scripts/bench_train.py [--rounds 12] [--json]
+    pip install -e ".[parity]" && python -m scripts.bench_train [--rounds 12] [--json]
 
-Both train the same shape on the same batch with AdamW and clipping, in fp32, without dropout:
-transformers' GPT2LMHeadModel eagerly, jaxlm as `train.py` does. Each round times a few steps of
-each, so that a change in the machine's speed meets both; the ratio is the median of the rounds'.
-The first step of a turn is not timed: the other library's threads still spin while it begins.
+All train the same shape with AdamW and clipping, in fp32, without dropout. jaxlm does it by the
+loop of `train.py`, with all that this does between two evaluations; transformers' GPT2LMHeadModel
+eagerly and, where there is a C++ compiler, by torch.compile, on one batch that lies ready. Each
+round gives each a turn of some steps, so that a change in the machine's speed meets all; the ratio
+is the median of the rounds'. The first fifth of a turn is not timed: the other library's threads
+still spin while it begins.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
-import jax
 import torch
 import transformers
 
-from jaxlm.config import ModelConfig, OptimConfig
-from jaxlm.models import CausalLM
-from jaxlm.runtime import keep_freed_memory
-from jaxlm.tasks.causal_lm import causal_lm
-from jaxlm.training.optimizers import make_optimizer
-from jaxlm.training.state import init_state, train_step
+from jaxlm.runtime import keep_freed_memory, set_up
+from jaxlm.training.trainer import Trainer
+from scripts.bench_loop import alternate_with
 
+# What makes gpt_tiny.yaml the recipe of a shape, and the steps of a turn.
 SHAPES = {
-    "tiny": {"num_layers": 4, "num_heads": 4, "d_model": 128, "T": 64, "B": 12, "V": 65},
-    "small": {"num_layers": 6, "num_heads": 6, "d_model": 384, "T": 256, "B": 4, "V": 4096},
+    "tiny": ("", 50),
+    "small": (
+        "--model.num_layers 6 --model.num_heads 6 --model.d_model 384 --data.seq_len 256 "
+        "--train.batch_size 4 --data.tokenizer bpe --data.vocab_size 4096",
+        10,
+    ),
 }
-TURN = 4  # timed steps of one library before the other has its turn
+OPTIMIZER = (
+    "--optim.name adamw --optim.learning_rate 1e-3 --optim.schedule constant "
+    "--optim.warmup_steps 0 --optim.weight_decay 0.1 --optim.clip_norm 1"
+)
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.1, 1.0
+TURN = 4  # timed steps of `alternate`
 
 
-def jaxlm_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
-    config = ModelConfig(
-        vocab_size=shape["V"],
-        max_seq_len=shape["T"],
-        d_model=shape["d_model"],
-        num_layers=shape["num_layers"],
-        num_heads=shape["num_heads"],
-    )
-    optim = OptimConfig(
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        weight_decay=WEIGHT_DECAY,
-        clip_norm=CLIP_NORM,
-    )
-    optimizer = make_optimizer(optim, 1000)
-    init = jax.jit(lambda key: init_state(CausalLM(config), optimizer, causal_lm, key))
-    states = [init(jax.random.key(0))]
-    tokens = ids.numpy().astype("int32")
-    batch = {"ids": tokens[:, :-1], "targets": tokens[:, 1:]}
-    update = jax.jit(train_step, donate_argnums=0)
+class TorchTurns:
+    """Turns of PyTorch's training step of a trainer's shape: eager and, if possible, compiled."""
 
-    def step() -> float:
-        states[0], metrics = update(states[0], batch)
-        return float(metrics["loss"])
+    def __init__(self, trainer: Trainer, turn: int):
+        self.turn, self.warm = turn, turn // 5
+        self.seconds: dict[str, list[float]] = {}
+        compilers = {"PyTorch": lambda model: model}
+        if shutil.which("g++"):
+            compilers["torch.compile"] = torch.compile
+        torch.manual_seed(0)
+        self.steps = {name: torch_step(trainer, done) for name, done in compilers.items()}
 
-    return step
+    def __call__(self) -> None:
+        for name, step in self.steps.items():
+            for _ in range(self.warm):
+                step()
+            began = time.perf_counter()
+            for _ in range(self.turn - self.warm):
+                step()
+            taken = (time.perf_counter() - began) / (self.turn - self.warm)
+            self.seconds.setdefault(name, []).append(taken)
 
 
-def torch_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
+def torch_step(trainer: Trainer, compiled: Callable) -> Callable[[], float]:
+    shape, data = trainer.config.model.resolved(), trainer.config.data
+    V, T, B = shape.vocab_size, data.seq_len, trainer.config.train.batch_size
+    ids = torch.randint(0, V, (B, T + 1))
     config = transformers.GPT2Config(
-        vocab_size=shape["V"],
-        n_positions=shape["T"],
-        n_embd=shape["d_model"],
-        n_layer=shape["num_layers"],
-        n_head=shape["num_heads"],
+        vocab_size=V,
+        n_positions=T,
+        n_embd=shape.d_model,
+        n_layer=shape.num_layers,
+        n_head=shape.num_heads,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -75,7 +81,7 @@ def torch_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
         bos_token_id=None,
         eos_token_id=None,
     )
-    model = transformers.GPT2LMHeadModel(config).train()
+    model = compiled(transformers.GPT2LMHeadModel(config).train())
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY
     )
@@ -84,13 +90,35 @@ def torch_step(shape: dict[str, int], ids: torch.Tensor) -> Callable[[], float]:
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         logits = model(inputs).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, shape["V"]), targets)
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, V), targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         return loss.item()
 
     return step
+
+
+def compare(words: str, turn: int, rounds: int) -> dict[str, float]:
+    """Median tokens/s of all, and the median ratio of a round to each of PyTorch's."""
+    others: list[TorchTurns] = []
+
+    def turns_of(trainer: Trainer) -> TorchTurns:
+        others.append(TorchTurns(trainer, turn))
+        return others[0]
+
+    given, warm = [*words.split(), *OPTIMIZER.split()], turn // 5
+    # The first turn imports what saving needs, and PyTorch compiles in it.
+    alternation = alternate_with(turns_of, "gpt_tiny", given, rounds + 1, turn, warm)
+    config = alternation.trainer.config
+    tokens = config.train.batch_size * config.data.seq_len
+    ours = [wall / (turn - warm) for wall, _ in alternation.loop[1:]]
+    result = {"jaxlm": tokens / statistics.median(ours)}
+    for name, seconds in others[0].seconds.items():
+        pairs = list(zip(seconds[1:], ours, strict=True))
+        result[name] = tokens / statistics.median(seconds[1:])
+        result[f"jaxlm / {name}"] = statistics.median(theirs / own for theirs, own in pairs)
+    return result
 
 
 def alternate(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -108,19 +136,6 @@ def alternate(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     return seconds
 
 
-def compare(shape: dict[str, int], rounds: int) -> dict[str, float]:
-    """Median tokens/s of both, and the median ratio of a round."""
-    torch.manual_seed(0)
-    ids = torch.randint(0, shape["V"], (shape["B"], shape["T"] + 1))
-    seconds = alternate(
-        {"jaxlm": jaxlm_step(shape, ids), "pytorch": torch_step(shape, ids)}, rounds
-    )
-    tokens = shape["B"] * shape["T"]
-    result = {name: tokens / statistics.median(times) for name, times in seconds.items()}
-    pairs = zip(seconds["pytorch"], seconds["jaxlm"], strict=True)
-    return result | {"ratio": statistics.median(theirs / ours for theirs, ours in pairs)}
-
-
 def start(doc: str | None, rounds: int) -> argparse.Namespace:
     """The arguments of a training benchmark, in a process that allocates as `train.py` does."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
@@ -133,15 +148,17 @@ def start(doc: str | None, rounds: int) -> argparse.Namespace:
 
 def main() -> None:
     arguments = start(__doc__, rounds=12)
-    for name, shape in SHAPES.items():
-        result = compare(shape, arguments.rounds)
+    set_up()
+    for name, (words, turn) in SHAPES.items():
+        result = compare(words, turn, arguments.rounds)
         if arguments.json:
             print(json.dumps({"shape": name} | result))
-        else:
-            print(
-                f"{name}: jaxlm {result['jaxlm']:,.0f} tokens/s, PyTorch "
-                f"{result['pytorch']:,.0f} tokens/s, ratio {result['ratio']:.2f}"
-            )
+            continue
+        print(f"{name}: jaxlm {result['jaxlm']:,.0f} tokens/s")
+        for other in ("PyTorch", "torch.compile"):
+            if other in result:
+                ratio = result[f"jaxlm / {other}"]
+                print(f"  {other} {result[other]:,.0f} tokens/s, ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
+from jaxlm.nn.block import AttendingModule, Block, KVCache, LayerCache, SourceCache, source_keys
 from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.nn.layers import Embeddings, Norm, Tap, compute_dtype, identity, is_uniform, scoped
 from jaxlm.ops.attention import Segments, attention, position_mask
@@ -103,7 +103,7 @@ class Trunk(AttendingModule):
         x, block_args = self._enter(
             ids, positions, positions, token_type_ids, deterministic, tap, tokens
         )
-        block_args |= {"mask": mask, "causal": self.causal}
+        block_args |= {"mask": mask, "causal": self.causal, "deterministic": deterministic}
         if context_mask is not None:
             block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
         if context is not None:
@@ -140,7 +140,7 @@ class Trunk(AttendingModule):
     ):
         """The embedded tokens, and the arguments that every block shares."""
         x = tap("embeddings", self.embed(ids, positions, types, deterministic, tokens))
-        shared: dict[str, Any] = {"deterministic": deterministic}
+        shared: dict[str, Any] = {}
         if self.config.positions == "rotary":
             shared["rotation"] = rotary_angles(positions, model_frequencies(self.config))
         elif self.config.positions == "relative":
@@ -251,11 +251,20 @@ class Decoder(Trunk):
         source, filled = cache.source, []
         if source is not None:
             block_args["context_mask"] = source.mask[:, None, :]
+        block = Block(self.config, self.attention, self.has_context, parent=None)
+
+        @jax.jit
+        def pure(params: Any, x: Array, block_args: dict) -> tuple[Array, LayerCache]:
+            return block.apply({"params": params}, x, **block_args, tap=tap)  # pyright: ignore
+
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            context = None if source is None else source.layers[i]
-            x, new = layer(
-                x, **block_args, cache=old, context=context, tap=part_tap(tap, f"layers_{i}")
-            )
+            name, context = f"layers_{i}", None if source is None else source.layers[i]
+            arguments = block_args | {"cache": old, "context": context}
+            if is_uniform(tap):
+                # Traced for the first layer alone, which takes a third off a first call.
+                x, new = pure(self.variables["params"][name], x, arguments)
+            else:
+                x, new = layer(x, **arguments, tap=part_tap(tap, name))
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
         return self._leave(x, tap), KVCache(tuple(filled), start + added, source)

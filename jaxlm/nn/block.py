@@ -144,10 +144,10 @@ class Attention(AttendingModule):
     def setup(self):
         config = self.config
         H, num_queries = config.head_dim, config.num_heads * config.head_dim
-        self.query = Dense(config, num_queries, config.qkv_bias)
-        self.key = Dense(config, config.num_kv_heads * H, config.qkv_bias)
-        self.value = Dense(config, config.num_kv_heads * H, config.qkv_bias)
-        self.output = Dense(config, config.d_model, config.bias, residual=True)
+        self.query = Dense(config, num_queries, config.qkv_bias, heads="out")
+        self.key = Dense(config, config.num_kv_heads * H, config.qkv_bias, heads="out")
+        self.value = Dense(config, config.num_kv_heads * H, config.qkv_bias, heads="out")
+        self.output = Dense(config, config.d_model, config.bias, residual=True, heads="in")
         if config.qk_norm:
             self.query_norm = self.param("query_norm", nn.initializers.ones, (H,))
             self.key_norm = self.param("key_norm", nn.initializers.ones, (H,))
@@ -156,11 +156,8 @@ class Attention(AttendingModule):
         self, source: Float[Array, "B S D"], rotation: Rotation | None = None
     ) -> LayerCache:
         """The keys and values of what is attended to."""
-        key = self._placed(self._heads(self.key(source)), "key_norm", rotation)
-        return LayerCache(key, self._heads(self.value(source)))
-
-    def _heads(self, y: Float[Array, "B T NH"]) -> Float[Array, "B N T H"]:
-        return y.reshape(*y.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+        key = self._placed(self.key(source), "key_norm", rotation)
+        return LayerCache(key, self.value(source))
 
     def _placed(
         self, y: Float[Array, "B N T H"], norm: str, rotation: Rotation | None
@@ -187,7 +184,7 @@ class Attention(AttendingModule):
         config = self.config
         B, T, _ = x.shape
         K, G, H = config.num_kv_heads, config.num_heads // config.num_kv_heads, config.head_dim
-        query = self._placed(self._heads(self.query(x)), "query_norm", rotation)
+        query = self._placed(self.query(x), "query_norm", rotation)
         query = tap("query", query).reshape(B, K, G, T, H)
         if not config.scale_attention:
             query *= H**0.5  # which the attention function divides by
@@ -210,8 +207,7 @@ class Attention(AttendingModule):
             tap=None if tap is identity else over_heads(tap),
             **added,
         )
-        out = tap("mixed", out.reshape(B, K * G, T, H)).swapaxes(1, 2).reshape(B, T, K * G * H)
-        return self.output(out), cache
+        return self.output(tap("mixed", out.reshape(B, K * G, T, H))), cache
 
 
 def source_keys(config: ModelConfig, params: Any, source: Float[Array, "B C D"]) -> LayerCache:

@@ -83,7 +83,39 @@ def matmul(
         return kernel.product(x).astype(dtype)
     if x.dtype != dtype:
         return wide_product(x, kernel, 0).astype(dtype)
-    return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=dtype)
+    # As rows of a matrix: XLA's CPU backward of a 3-D product is slower.
+    rows = x.reshape(-1, x.shape[-1])
+    y = jnp.matmul(rows, kernel.astype(x.dtype), preferred_element_type=dtype)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def matmul_to_heads(
+    x: Float[Array, "B T I"],
+    kernel: Float[Array, "I NH"] | Int8Matrix,
+    dtype: Any,
+    *,
+    head_dim: int,
+) -> Float[Array, "B N T H"]:
+    """`matmul` with a result in heads.
+
+    They are dims of the product itself: a TPU copies a result whose dims are moved behind it.
+    """
+    if isinstance(kernel, Int8Matrix):
+        y = matmul(x, kernel, dtype)
+        return y.reshape(*y.shape[:2], -1, head_dim).swapaxes(1, 2)
+    split = kernel.astype(x.dtype).reshape(x.shape[-1], -1, head_dim)
+    return jnp.einsum("bti,inh->bnth", x, split, preferred_element_type=dtype)
+
+
+def matmul_from_heads(
+    x: Float[Array, "B N T H"], kernel: Float[Array, "NH O"] | Int8Matrix, dtype: Any
+) -> Float[Array, "B T O"]:
+    """`matmul` of what is in heads; see `matmul_to_heads`."""
+    B, N, T, H = x.shape
+    if isinstance(kernel, Int8Matrix):
+        return matmul(x.swapaxes(1, 2).reshape(B, T, N * H), kernel, dtype)
+    split = kernel.astype(x.dtype).reshape(N, H, -1)
+    return jnp.einsum("bnth,nho->bto", x, split, preferred_element_type=dtype)
 
 
 def matmul_transposed(

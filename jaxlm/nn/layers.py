@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -9,7 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.int8 import Int8Matrix, matmul, matmul_transposed, weight
+from jaxlm.nn.int8 import (
+    Int8Matrix,
+    matmul,
+    matmul_from_heads,
+    matmul_to_heads,
+    matmul_transposed,
+    weight,
+)
 from jaxlm.ops.positions import relative_buckets, sinusoids
 from jaxlm.ops.random import dropout, normal
 from jaxlm.ops.reductions import layer_norm, rms_norm
@@ -92,27 +101,33 @@ class ConfiguredModule(nn.Module):
 class Dense(ConfiguredModule):
     """y = x @ kernel + bias; kernel (in, out) is kept in fp32, the product in the compute dtype.
 
+    x is (*batch, I) and y (*batch, O); `heads` says which of them, "in" or "out", is in heads,
+    (B, N, T, H) in place of (B, T, NH).
     Where its params hold a low-rank adapter (see `jaxlm.models.parameters`), that product is added.
     """
 
     features: int
     use_bias: bool
     residual: bool = False
+    heads: Literal["in", "out"] | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O={self.features}"]:
-        dtype = compute_dtype(self.config)
+    def __call__(self, x: Float[Array, "*input"]) -> Float[Array, "*output"]:
+        dtype, H = compute_dtype(self.config), self.config.head_dim
+        from_x = matmul_from_heads if self.heads == "in" else matmul
+        to_y = partial(matmul_to_heads, head_dim=H) if self.heads == "out" else matmul
+        product = to_y if self.heads == "out" else from_x
+        width = x.shape[-1] * (x.shape[1] if self.heads == "in" else 1)
         init = kernel_init(self.config, residual=self.residual)
-        kernel = weight(self, "kernel", init, (x.shape[-1], self.features))
-        # As rows of a matrix: XLA's CPU backward of a 3-D product is slower.
-        rows = x.astype(dtype).reshape(-1, x.shape[-1])
-        y = matmul(rows, kernel, dtype)
+        x = x.astype(dtype)
+        y = product(x, weight(self, "kernel", init, (width, self.features)), dtype)
         if self.has_variable("params", "lora_a"):
             a, b, scale = (self.get_variable("params", f"lora_{n}") for n in ("a", "b", "scale"))
-            y += rows @ a.astype(dtype) @ (scale * b).astype(dtype)
+            y += to_y(from_x(x, a, dtype), scale * b, dtype)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+            y += bias.reshape(-1, 1, H) if self.heads == "out" else bias
+        return y
 
 
 class Norm(ConfiguredModule):
@@ -147,13 +162,23 @@ class FeedForward(ConfiguredModule):
     def __call__(self, x: Float[Array, "B T D"], tap: Tap = identity) -> Float[Array, "B T D"]:
         config = self.config
         up = Dense(config, config.d_ff, config.bias, name="up")(x)
-        activation = ACTIVATIONS[config.activation]
-        if config.gated:
-            hidden = activation(Dense(config, config.d_ff, config.bias, name="gate")(x)) * up
-        else:
-            hidden = activation(up)
-        hidden = tap("hidden", hidden)
+        gate = Dense(config, config.d_ff, config.bias, name="gate")(x) if config.gated else None
+        activated = partial(activate, ACTIVATIONS[config.activation])
+        if compute_dtype(config) == jnp.bfloat16:
+            # Otherwise XLA keeps the tanh of a GELU for the backward pass, as large as the up-
+            # projection; an accelerator computes it again in no time.
+            activated = jax.checkpoint(activated)
+        hidden = tap("hidden", activated(up, gate))
         return Dense(config, config.d_model, config.bias, residual=True, name="down")(hidden)
+
+
+def activate(
+    activation: Callable[[Array], Array],
+    up: Float[Array, "B T F"],
+    gate: Float[Array, "B T F"] | None,
+) -> Float[Array, "B T F"]:
+    """The hidden values of a feed-forward, gated if there is a gate."""
+    return activation(up) if gate is None else activation(gate) * up
 
 
 class Embeddings(ConfiguredModule):

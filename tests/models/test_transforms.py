@@ -1,13 +1,17 @@
 """A model is a pure function: it is differentiated forwards and twice, its attention swapped."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from jaxlm.generation.prefill import extend
 from jaxlm.models import CausalLM, make_model
-from jaxlm.ops.attention import attention, causal_mask
+from jaxlm.nn.block import init_cache
+from jaxlm.ops.attention import AttentionFunction, attention, causal_mask
 from jaxlm.ops.reductions import cross_entropy
 from jaxlm.tasks.causal_lm import causal_lm
 from jaxlm.training.state import init_state, train_step
@@ -83,6 +87,16 @@ def test_a_model_attends_by_a_function_of_ones_own_and_learns_with_it():
     assert losses[-1] < losses[0] - 0.5
 
 
+def counted(calls: list) -> AttentionFunction:
+    """Attention that adds to the calls."""
+
+    def count(*inputs, **keywords):
+        calls.append(1)
+        return attention(*inputs, **keywords)
+
+    return count
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -98,14 +112,19 @@ def test_a_model_attends_by_a_function_of_ones_own_and_learns_with_it():
 )
 def test_every_model_hands_its_attention_down_to_each_block(overrides):
     calls = []
-
-    def counted(*inputs, **keywords):
-        calls.append(1)
-        return attention(*inputs, **keywords)
-
-    model = make_model(tiny_config(**overrides)).clone(attention=counted)
+    model = make_model(tiny_config(**overrides)).clone(attention=counted(calls))
     params = params_of(model, IDS)
     calls.clear()
     jax.eval_shape(model.apply, {"params": params}, IDS)
     once = "scan_layers" in overrides or "remat" in overrides  # both blocks are traced as one
     assert len(calls) == (1 if once else 2)
+
+
+def test_a_step_of_decoding_is_traced_for_one_layer_alone():
+    calls = []
+    model = make_model(tiny_config(num_layers=5)).clone(attention=counted(calls))
+    params, cache = params_of(model, IDS), init_cache(model.config, len(IDS), 4)
+    calls.clear()
+    _, longer = jax.eval_shape(partial(extend, model), params, IDS[:, :1], cache)
+    assert len(calls) == 1
+    assert len(longer.layers) == 5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import ConfigError
+from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.nn.layers import ACTIVATIONS, Dense, Embeddings, FeedForward, Norm, kernel_init
 from jaxlm.ops.reductions import layer_norm, rms_norm
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
@@ -46,6 +47,25 @@ def test_dense_is_an_affine_map_of_the_last_dim(use_bias):
     np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("held", ["floats", "int8", "adapted"])
+@pytest.mark.parametrize("heads", ["in", "out"])
+def test_dense_in_heads_is_the_same_map(heads, held):
+    plain, apart = Dense(tiny_config(), 24, True), Dense(tiny_config(), 24, True, heads=heads)
+    x = random_input(2, 3, 24)
+    params = params_of(plain, x)
+    if held == "adapted":
+        params |= {"lora_a": random_input(24, 2), "lora_b": random_input(2, 24), "lora_scale": 0.5}
+    if held == "int8":
+        params["kernel"] = Int8Matrix.of(params["kernel"].T)
+
+    def in_heads(y):
+        return y.reshape(2, 3, 4, 6).swapaxes(1, 2)  # of four heads of six
+
+    y = plain.apply({"params": params}, x)
+    out = apart.apply({"params": params}, in_heads(x) if heads == "in" else x)
+    np.testing.assert_allclose(out, in_heads(y) if heads == "out" else y, atol=1e-5)
+
+
 def test_dense_computes_in_bfloat16_with_float32_params():
     x, module = random_input(2, 4), Dense(tiny_config(compute_dtype="bfloat16"), 5, True)
     params = params_of(module, x)
@@ -81,6 +101,16 @@ def test_the_feed_forward_gates_what_it_activates(gated):
     hidden = np.maximum(dense(x, "gate"), 0) * hidden if gated else np.maximum(hidden, 0)
     out = module.apply({"params": params}, x)
     np.testing.assert_allclose(out, dense(hidden, "down"), atol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_in_bfloat16_a_feed_forward_keeps_no_more_than_its_products_for_the_backward_pass(gated):
+    config = tiny_config(gated=gated, activation="gelu_tanh", compute_dtype="bfloat16")
+    x, module = random_input(5, 7, 16), FeedForward(config)
+    params = params_of(module, x)
+    _, pullback = jax.vjp(lambda params: module.apply({"params": params}, x), params)
+    kept = [leaf for leaf in jax.tree.leaves(pullback) if leaf.size == 5 * 7 * 28]
+    assert len(kept) == (3 if gated else 2)  # the hidden values, and what they are made of
 
 
 def test_embeddings_add_position_vectors():
