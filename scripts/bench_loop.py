@@ -13,6 +13,7 @@ it the same for the processor time of all threads, which other programs disturb 
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
@@ -28,6 +29,7 @@ from jaxlm.runtime import set_up
 from jaxlm.training.programs import compile_and_start
 from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
+from jaxlm.training.state import train_step
 from jaxlm.training.trainer import Trainer
 
 Times = tuple[float, float]
@@ -97,21 +99,24 @@ def alternate_with(
     return turns
 
 
-def bare_steps(trainer: Trainer, turn: int) -> Callable[[], None]:
+def bare_steps(trainer: Trainer, turn: int, guarded: bool) -> Callable[[], None]:
     """A turn of the compiled step, on the loop's own state."""
     batch = jax.device_put(dict(trainer.task.train_batch(0)))
+    update = trainer.update if guarded else jax.jit(train_step, donate_argnums=0)
 
     def steps() -> None:
-        state = trainer.state
+        state, guard = trainer.state, trainer.state.guard
+        state = state if guarded else dataclasses.replace(state, guard=None)
         for _ in range(turn):
-            state, _ = trainer.update(state, batch)
+            state, _ = update(state, batch)
+        state = state if guarded else dataclasses.replace(state, guard=guard)
         trainer.state = jax.block_until_ready(state)
 
     return steps
 
 
-def measure(name: str, rounds: int, turn: int, rows: int) -> dict[str, float]:
-    bare_turns = partial(bare_steps, turn=turn)
+def measure(name: str, rounds: int, turn: int, rows: int, guarded: bool) -> dict[str, float]:
+    bare_turns = partial(bare_steps, turn=turn, guarded=guarded)
     turns = alternate_with(bare_turns, name, [], rounds + 1, turn, rows=rows)
     loop, bare = turns.loop[1:], turns.others[1:]  # the first turn imports what saving needs
     steps = turn * len(loop)
@@ -132,10 +137,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--turn", type=int, default=50)
     parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--guarded", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     set_up()
-    result = measure(arguments.config, arguments.rounds, arguments.turn, arguments.rows)
+    given = arguments.config, arguments.rounds, arguments.turn, arguments.rows, arguments.guarded
+    result = measure(*given)
     if arguments.json:
         print(json.dumps({"config": arguments.config} | result))
         return

@@ -1,5 +1,6 @@
 """Small modules of every model: dense, norm, dropout, feed-forward, embeddings."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,36 @@ from jaxlm.ops.reductions import layer_norm, rms_norm
 
 Tap = Callable[[str, Array], Array]
 
+
+def gelu_tanh_slope(x: Array) -> Array:
+    """The derivative of GELU's approximation by tanh."""
+    a, b = 2 * (2 / math.pi) ** 0.5, 0.044715
+    sigmoid = nn.sigmoid(a * (x + b * x**3))  # (1 + tanh) / 2
+    return sigmoid + a * x * (1 + 3 * b * x**2) * sigmoid * (1 - sigmoid)
+
+
+def silu_slope(x: Array) -> Array:
+    """The derivative of x times its sigmoid."""
+    sigmoid = (1 + jnp.tanh(x / 2)) / 2
+    return sigmoid * (1 + x * (1 - sigmoid))
+
+
+def with_slope(
+    function: Callable[[Array], Array], slope: Callable[[Array], Array]
+) -> Callable[[Array], Array]:
+    """The function with this derivative, which has nothing in common with it but x.
+
+    What they have in common, such as the tanh of a GELU, XLA keeps for the backward pass.
+    """
+    whole = jax.custom_jvp(function)
+    whole.defjvps(lambda dx, _, x: slope(x) * dx)
+    return whole
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "gelu_tanh": with_slope(partial(nn.gelu, approximate=True), gelu_tanh_slope),
     "gelu": lambda x: nn.gelu(x, approximate=False),
-    "silu": nn.silu,
+    "silu": with_slope(nn.silu, silu_slope),
     "relu": nn.relu,
     "relu_squared": lambda x: jnp.square(nn.relu(x)),
 }
@@ -162,23 +189,13 @@ class FeedForward(ConfiguredModule):
     def __call__(self, x: Float[Array, "B T D"], tap: Tap = identity) -> Float[Array, "B T D"]:
         config = self.config
         up = Dense(config, config.d_ff, config.bias, name="up")(x)
-        gate = Dense(config, config.d_ff, config.bias, name="gate")(x) if config.gated else None
-        activated = partial(activate, ACTIVATIONS[config.activation])
-        if compute_dtype(config) == jnp.bfloat16:
-            # Otherwise XLA keeps the tanh of a GELU for the backward pass, as large as the up-
-            # projection; an accelerator computes it again in no time.
-            activated = jax.checkpoint(activated)
-        hidden = tap("hidden", activated(up, gate))
+        activation = ACTIVATIONS[config.activation]
+        if config.gated:
+            hidden = activation(Dense(config, config.d_ff, config.bias, name="gate")(x)) * up
+        else:
+            hidden = activation(up)
+        hidden = tap("hidden", hidden)
         return Dense(config, config.d_model, config.bias, residual=True, name="down")(hidden)
-
-
-def activate(
-    activation: Callable[[Array], Array],
-    up: Float[Array, "B T F"],
-    gate: Float[Array, "B T F"] | None,
-) -> Float[Array, "B T F"]:
-    """The hidden values of a feed-forward, gated if there is a gate."""
-    return activation(up) if gate is None else activation(gate) * up
 
 
 class Embeddings(ConfiguredModule):
