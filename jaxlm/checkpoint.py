@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxlm.config import JaxlmError
 from jaxlm.files import WriteError, damage, seal, sync
 from jaxlm.processes import agreed, is_first
+from jaxlm.runtime import is_out_of_memory
 
 STATE, PARAMS, META = "state", "params", "meta"
 UNFINISHED = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a step that is being written
@@ -234,7 +235,7 @@ def restore_items(checkpoint: Path, targets: dict[str, Any]) -> dict[str, Any]:
                 for name, target in targets.items()
             }
     except Exception as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        if is_out_of_memory(error):
             raise CheckpointError(f"there is too little memory to load {checkpoint}") from None
         if hashed or "tree structures do not match" in str(error):
             raise CheckpointError(

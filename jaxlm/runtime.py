@@ -143,6 +143,11 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that the host or a device has too little memory."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)  # as JAX says it
+
+
 def memory_limit() -> int:
     """Bytes of memory that the first device has; on a CPU, that the machine has."""
     import jax

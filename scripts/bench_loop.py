@@ -4,7 +4,8 @@
 
 The loop is that of `train.py` with all that it does between two evaluations: batches, metrics, the
 checks of them, progress, checkpoints. After each turn of so many steps the bare step has its turn:
-the loop's own state, one batch that lies on the device, nothing else. (On a copy of the state the
+the loop's own state, one batch that lies on the device, nothing else, nor the guard that skips
+updates (with `--guarded` it has that too: the loop's own program). (On a copy of the state the
 same program was up to 7 % faster or slower: where arrays lie in memory matters as much.) The
 overhead is the time of all the turns of the loop over that of all the bare ones, less one; beside
 it the same for the processor time of all threads, which other programs disturb less.

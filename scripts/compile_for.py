@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxlm.config import JaxlmError, load_config
-from jaxlm.runtime import expect_described_devices
+from jaxlm.runtime import expect_described_devices, is_out_of_memory
 
 
 def refuse(mistake: str) -> NoReturn:
@@ -52,7 +52,7 @@ def main() -> None:
     except JaxlmError as error:
         refuse(str(error))
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         refuse(f"XLA finds no room for the step: {str(error).splitlines()[0]}")
     seconds = round(time.perf_counter() - began, 1)

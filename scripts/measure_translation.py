@@ -7,9 +7,10 @@ Trains once a seed with the training command, translates the test pairs by beam 
 BLEU and chrF with sacrebleu's signatures, beside those of copied sources and of the target of the
 training source that is nearest by TF-IDF. Without --test the pairs are all of the run's validation
 split: those of data.val_source, else those that the run held out.
-`--ablate` also trains without each of label smoothing, averaging, dropout and shared
-embeddings, at the first seed. `--section.field value` words reach every run. Seconds are those of
-the training command alone, start-up and compilation included. It takes the metrics extra.
+`--ablate` also trains without each of label smoothing, averaging, dropout (where the recipe has
+none, with 0.1) and shared embeddings, at the first seed. `--section.field value` words reach every
+run. Seconds are those of the training command alone, start-up and compilation included. It takes
+the metrics extra.
 """
 
 import argparse
@@ -35,7 +36,6 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 ABLATIONS = {
     "no label smoothing": ["--task.label_smoothing", "0"],
     "no averaging": ["--train.average_last", "null"],
-    "no dropout": ["--model.dropout", "0"],
     "separate embeddings": ["--model.share_embeddings", "false", "--model.tie_embeddings", "false"],
 }
 
@@ -108,7 +108,10 @@ def main() -> None:
         values = [row[name] for row in scores]
         error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
         print(f"{name}: mean {statistics.mean(values):.2f} +- {error:.2f} (standard error)")
-    for name, overrides in ABLATIONS.items() if arguments.ablate else ():
+    config = jaxlm.load_config(arguments.config, arguments.rest)
+    dropout = "0" if config.model.dropout else "0.1"
+    ablations = ABLATIONS | {f"dropout {dropout}": ["--model.dropout", dropout]}
+    for name, overrides in ablations.items() if arguments.ablate else ():
         print(name)
         measure(arguments, 0, *overrides)
 

@@ -25,7 +25,7 @@ from jaxlm.cli.predict import PREDICT
 from jaxlm.cli.sweep import SWEEP
 from jaxlm.cli.translate import TRANSLATE
 from jaxlm.config import JaxlmError
-from jaxlm.runtime import INTERRUPTED, exit_on_interrupt
+from jaxlm.runtime import INTERRUPTED, exit_on_interrupt, is_out_of_memory
 
 TRAIN = "train"  # takes dotted config fields, which argparse cannot parse
 VERBS = {
@@ -133,7 +133,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"error: {told}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
+        if not is_out_of_memory(error):
             raise
         print("error: the device has too little memory for this; ask for less", file=sys.stderr)
         return 2

@@ -22,7 +22,7 @@ from jaxlm.loading import load
 from jaxlm.models import make_model
 from jaxlm.parallel import make_mesh, mesh_sizes
 from jaxlm.processes import SharedError, first_alone, of_all, stop_requests
-from jaxlm.runtime import memory_limit, refuse_late_determinism
+from jaxlm.runtime import is_out_of_memory, memory_limit, refuse_late_determinism
 from jaxlm.tasks import TASKS, Objective, Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.dry_run import rehearse, run_place
@@ -211,7 +211,7 @@ def device_errors_told(config: Config) -> Iterator[None]:
             "leave train.deterministic out, or take another version of JAX"
         ) from None
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             if jax.process_count() == 1:
                 raise
             raise TrainingError(

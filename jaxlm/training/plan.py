@@ -25,7 +25,7 @@ from jaxlm.parallel import (
     make_mesh,
     mesh_shape,
 )
-from jaxlm.runtime import memory_limit
+from jaxlm.runtime import is_out_of_memory, memory_limit
 from jaxlm.tasks import Task
 from jaxlm.tasks.task import Arrays
 from jaxlm.training.counting import (
@@ -125,7 +125,7 @@ def make_plan(config: Config, device: str | None = None, devices: int | None = N
     except TopologyError as error:
         why = str(error)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         why = "XLA finds no room for it"
     # Of a loop XLA counts one round.
