@@ -264,7 +264,7 @@ class Decoder(Trunk):
                 # Traced for the first layer alone, which takes a third off a first call.
                 x, new = pure(self.variables["params"][name], x, arguments)
             else:
-                x, new = layer(x, **arguments, tap=part_tap(tap, name))
+                x, new = layer(x, **arguments, tap=scoped(tap, name))
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
         return self._leave(x, tap), KVCache(tuple(filled), start + added, source)

@@ -86,7 +86,7 @@ def matmul(
     # As rows of a matrix: XLA's CPU backward of a 3-D product is slower.
     rows = x.reshape(-1, x.shape[-1])
     y = jnp.matmul(rows, kernel.astype(x.dtype), preferred_element_type=dtype)
-    return y.reshape(*x.shape[:-1], -1)
+    return y.reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def matmul_to_heads(
