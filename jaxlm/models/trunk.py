@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.block import AttendingModule, Block, KVCache, LayerCache, SourceCache, source_keys
+from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
 from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.nn.layers import Embeddings, Norm, Tap, compute_dtype, identity, is_uniform, scoped
 from jaxlm.ops.attention import Segments, attention, position_mask
@@ -103,11 +103,10 @@ class Trunk(AttendingModule):
         x, block_args = self._enter(
             ids, positions, positions, token_type_ids, deterministic, tap, tokens
         )
-        block_args |= {"mask": mask, "causal": self.causal, "deterministic": deterministic}
+        block_args |= {"mask": mask, "causal": self.causal, "context": context}
+        block_args["deterministic"] = deterministic
         if context_mask is not None:
             block_args["context_mask"] = context_mask.astype(bool)[:, None, :]
-        if context is not None:
-            block_args["context"] = context
         apart = (config.scan_layers or config.remat != "none") and not self.is_initializing()
         if apart and is_uniform(tap):
             return self._leave(self._run_pure(x, block_args | {"tap": tap}), tap)
@@ -156,8 +155,7 @@ class Trunk(AttendingModule):
         Params stay one tree a layer, so a checkpoint does not depend on `scan_layers`; the scan
         stacks them inside the compiled step.
         """
-        config = self.config
-        num_layers = self.num_layers
+        config, num_layers = self.config, self.num_layers
         block = Block(config, self.attention, self.has_context, parent=None)
         params = [self.variables["params"][f"layers_{i}"] for i in range(num_layers)]
         # Blocks of which only some have adapters cannot be stacked.
@@ -251,20 +249,16 @@ class Decoder(Trunk):
         source, filled = cache.source, []
         if source is not None:
             block_args["context_mask"] = source.mask[:, None, :]
-        block = Block(self.config, self.attention, self.has_context, parent=None)
-
-        @jax.jit
-        def pure(params: Any, x: Array, block_args: dict) -> tuple[Array, LayerCache]:
-            return block.apply({"params": params}, x, **block_args, tap=tap)  # pyright: ignore
-
+        block: Any = Block(self.config, self.attention, self.has_context, parent=None)
+        # Traced for the first layer alone, which takes a third off a first call.
+        pure = jax.jit(lambda params, x, args: block.apply({"params": params}, x, tap=tap, **args))
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            name, context = f"layers_{i}", None if source is None else source.layers[i]
-            arguments = block_args | {"cache": old, "context": context}
+            args = block_args | {"cache": old, "context": source and source.layers[i]}
+            name = f"layers_{i}"
             if is_uniform(tap):
-                # Traced for the first layer alone, which takes a third off a first call.
-                x, new = pure(self.variables["params"][name], x, arguments)
+                x, new = pure(self.variables["params"][name], x, args)
             else:
-                x, new = layer(x, **arguments, tap=scoped(tap, name))
+                x, new = layer(x, **args, tap=scoped(tap, name))
             filled.append(new)
         added = ids.shape[1] if lengths is None else lengths
         return self._leave(x, tap), KVCache(tuple(filled), start + added, source)

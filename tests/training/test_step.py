@@ -71,7 +71,8 @@ def test_accumulated_gradients_equal_those_of_one_batch():
     np.testing.assert_allclose(part_sums["loss"], sums["loss"], rtol=1e-6)
     assert part_sums["count"] == sums["count"]
     for ours, theirs in zip(*map(jax.tree.leaves, (parts, whole)), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max() + 1e-7)
+        # That of a key's bias is zero but for rounding.
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max() + 1e-6)
 
 
 def test_micro_batches_draw_different_randomness():
