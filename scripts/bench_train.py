@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 import torch
 import transformers
 
-from jaxlm.runtime import keep_freed_memory, set_up
+from jaxlm.runtime import keep_freed_memory
 from jaxlm.training.trainer import Trainer
 from scripts.bench_loop import alternate_with
 
@@ -33,11 +33,11 @@ SHAPES = {
         10,
     ),
 }
-OPTIMIZER = (
-    "--optim.name adamw --optim.learning_rate 1e-3 --optim.schedule constant "
-    "--optim.warmup_steps 0 --optim.weight_decay 0.1 --optim.clip_norm 1"
-)
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.1, 1.0
+OPTIMIZER = (
+    f"--optim.name adamw --optim.learning_rate {LEARNING_RATE} --optim.schedule constant "
+    f"--optim.warmup_steps 0 --optim.weight_decay {WEIGHT_DECAY} --optim.clip_norm {CLIP_NORM}"
+)
 TURN = 4  # timed steps of `alternate`
 
 
@@ -148,7 +148,6 @@ def start(doc: str | None, rounds: int) -> argparse.Namespace:
 
 def main() -> None:
     arguments = start(__doc__, rounds=12)
-    set_up()
     for name, (words, turn) in SHAPES.items():
         result = compare(words, turn, arguments.rounds)
         if arguments.json:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxlm.config import ConfigError, ModelConfig
-from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, source_keys
+from jaxlm.nn.block import AttendingModule, Block, KVCache, SourceCache, run_block, source_keys
 from jaxlm.nn.int8 import Int8Matrix
 from jaxlm.nn.layers import Embeddings, Norm, Tap, compute_dtype, identity, is_uniform, scoped
 from jaxlm.ops.attention import Segments, attention, position_mask
@@ -249,14 +249,12 @@ class Decoder(Trunk):
         source, filled = cache.source, []
         if source is not None:
             block_args["context_mask"] = source.mask[:, None, :]
-        block: Any = Block(self.config, self.attention, self.has_context, parent=None)
-        # Traced for the first layer alone, which takes a third off a first call.
-        pure = jax.jit(lambda params, x, args: block.apply({"params": params}, x, tap=tap, **args))
+        block = Block(self.config, self.attention, self.has_context, parent=None)
         for i, (layer, old) in enumerate(zip(self.layers, cache.layers, strict=True)):
             args = block_args | {"cache": old, "context": source and source.layers[i]}
             name = f"layers_{i}"
             if is_uniform(tap):
-                x, new = pure(self.variables["params"][name], x, args)
+                x, new = run_block(block, tap, self.variables["params"][name], x, args)
             else:
                 x, new = layer(x, **args, tap=scoped(tap, name))
             filled.append(new)

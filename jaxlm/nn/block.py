@@ -1,5 +1,6 @@
 """The one attention and the one Block, for training and decoding, and the KV cache they fill."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -287,3 +288,11 @@ class Block(AttendingModule):
         )
         x = add(x, branch, "feed_forward")
         return tap("residual", x), cache
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def run_block(
+    block: Block, tap: Tap, params: Any, x: Float[Array, "B T D"], block_args: dict[str, Any]
+) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+    """A Block as a pure function, which is traced for the first of several layers alone."""
+    return block.apply({"params": params}, x, tap=tap, **block_args)  # pyright: ignore

@@ -39,15 +39,36 @@ def test_activations_equal_their_formulas(name, formula):
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
+written_out = pytest.mark.parametrize(
     ("name", "formula"),
     [("gelu_tanh", lambda x: nn.gelu(x, approximate=True)), ("silu", nn.silu)],
 )
+
+
+@written_out
 def test_derivatives_that_are_written_out_are_those_of_the_formula(name, formula):
     x, derived = jnp.linspace(-20, 20, 401), ACTIVATIONS[name]
     for tolerance in (5e-6, 5e-5):  # the first and the second; fp32 is no nearer to the truth
         derived, formula = jax.grad(derived), jax.grad(formula)
         np.testing.assert_allclose(jax.vmap(derived)(x), jax.vmap(formula)(x), atol=tolerance)
+
+
+@written_out
+def test_nothing_but_its_input_is_kept_for_the_derivative_of_an_activation(name, formula):
+    rows, width, hidden, layers = 256, 16, 128, 6
+
+    def memory(activation):
+        def loss(kernels, x):
+            for up, down in kernels:
+                x = x + activation(x @ up) @ down
+            return x.sum()
+
+        x, up, down = map(jnp.zeros, ((rows, width), (width, hidden), (hidden, width)))
+        compiled = jax.jit(jax.grad(loss)).lower([(up, down)] * layers, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    of_hidden = 4 * rows * hidden  # bytes
+    assert memory(ACTIVATIONS[name]) <= memory(formula) - (layers - 1) * of_hidden
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
