@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import ConfigError
-from jaxlm.nn.int8 import Int8Matrix
+from jaxlm.nn.int8 import Int8Matrix, matmul, matmul_from_heads, matmul_to_heads
 from jaxlm.nn.layers import ACTIVATIONS, Dense, Embeddings, FeedForward, Norm, kernel_init
 from jaxlm.ops.reductions import layer_norm, rms_norm
 from tests.fixtures.tiny import params_of, random_ids, tiny_config
@@ -176,3 +176,15 @@ def test_initial_weights_are_wider_in_narrow_models_and_smaller_in_residual_outp
     key, shape, config = jax.random.key(0), (64, 512), tiny_config(d_model=768 // 4, num_layers=8)
     assert kernel_init(config)(key, shape).std() == pytest.approx(0.04, rel=0.02)
     assert kernel_init(config, residual=True)(key, shape).std() == pytest.approx(0.01, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_heads_in_a_product_are_parts_of_its_width(dtype):
+    B, T, N, H = 2, 3, 4, 5
+    x, kernel = random_input(B, T, 7).astype(dtype), random_input(7, N * H).astype(dtype)
+    heads = matmul_to_heads(x, kernel, jnp.float32, head_dim=H)
+    flat = matmul(x, kernel, jnp.float32)
+    for n in range(N):
+        np.testing.assert_allclose(heads[:, n], flat[..., n * H : (n + 1) * H], rtol=1e-5)
+    back = matmul_from_heads(heads.astype(dtype), kernel.T, jnp.float32)
+    np.testing.assert_allclose(back, matmul(flat.astype(dtype), kernel.T, jnp.float32), rtol=1e-5)
