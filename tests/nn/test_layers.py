@@ -185,6 +185,10 @@ def test_heads_in_a_product_are_parts_of_its_width(dtype):
     heads = matmul_to_heads(x, kernel, jnp.float32, head_dim=H)
     flat = matmul(x, kernel, jnp.float32)
     for n in range(N):
-        np.testing.assert_allclose(heads[:, n], flat[..., n * H : (n + 1) * H], rtol=1e-5)
+        np.testing.assert_allclose(
+            heads[:, n], flat[..., n * H : (n + 1) * H], rtol=1e-5, atol=1e-5
+        )
     back = matmul_from_heads(heads.astype(dtype), kernel.T, jnp.float32)
-    np.testing.assert_allclose(back, matmul(flat.astype(dtype), kernel.T, jnp.float32), rtol=1e-5)
+    np.testing.assert_allclose(
+        back, matmul(flat.astype(dtype), kernel.T, jnp.float32), rtol=1e-5, atol=1e-5
+    )
