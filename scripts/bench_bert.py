@@ -28,6 +28,7 @@ from jaxlm.ops.reductions import target_sums
 from jaxlm.tasks import Objective
 from jaxlm.tasks.masked_lm import masked_lm
 from jaxlm.training.optimizers import make_optimizer
+from jaxlm.training.programs import cpu_options
 from jaxlm.training.state import init_state, train_step
 from scripts.bench_train import alternate, start
 from scripts.reference_models import adamw, update
@@ -65,7 +66,7 @@ def jaxlm_step(objective: Objective, batch: Batch) -> Callable[[], float]:
     optimizer = make_optimizer(optim, 1000)
     init = jax.jit(lambda key: init_state(make_model(config), optimizer, objective, key))
     states = [init(jax.random.key(0))]
-    step = jax.jit(train_step, donate_argnums=0)
+    step = jax.jit(train_step, donate_argnums=0, compiler_options=cpu_options())
 
     def run() -> float:
         states[0], metrics = step(states[0], batch)

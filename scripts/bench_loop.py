@@ -27,7 +27,7 @@ import jax
 from jaxlm.config import load_config
 from jaxlm.models import make_model
 from jaxlm.runtime import set_up
-from jaxlm.training.programs import compile_and_start
+from jaxlm.training.programs import compile_and_start, cpu_options
 from jaxlm.training.resolve import resolve
 from jaxlm.training.run_directory import RunDirectory
 from jaxlm.training.state import train_step
@@ -103,7 +103,8 @@ def alternate_with(
 def bare_steps(trainer: Trainer, turn: int, guarded: bool) -> Callable[[], None]:
     """A turn of the compiled step, on the loop's own state."""
     batch = jax.device_put(dict(trainer.task.train_batch(0)))
-    update = trainer.update if guarded else jax.jit(train_step, donate_argnums=0)
+    bare = jax.jit(train_step, donate_argnums=0, compiler_options=cpu_options())
+    update = trainer.update if guarded else bare
 
     def steps() -> None:
         state, guard = trainer.state, trainer.state.guard

@@ -26,6 +26,7 @@ from jaxlm.models import make_model
 from jaxlm.runtime import keep_freed_memory
 from jaxlm.tasks.teacher_forcing import TeacherForcing
 from jaxlm.training.optimizers import make_optimizer
+from jaxlm.training.programs import cpu_options
 from jaxlm.training.state import init_state, train_step
 
 BATCH, LENGTH, V, PAIRS = 32, 32, 4000, 64  # batches of pairs
@@ -116,7 +117,7 @@ def training(steps: int) -> dict[str, Callable[[], None]]:
     ours, objective = make_model(TRAINED), TeacherForcing()
     init = jax.jit(lambda key: init_state(ours, optimizer, objective, key))
     states = [init(jax.random.key(0))]
-    update = jax.jit(train_step, donate_argnums=0)
+    update = jax.jit(train_step, donate_argnums=0, compiler_options=cpu_options())
 
     def jax_steps() -> None:
         for batch in islice(batches, steps):
