@@ -44,11 +44,14 @@ def now() -> Times:
 class Alternation:
     """What the loop asks after each step, whether to stop, and where another program has its turn.
 
-    The first `warm` steps of a turn of the loop are not timed.
+    It stops after so many `rounds`. The first `warm` steps of a turn of the loop are not timed.
     """
 
-    def __init__(self, trainer: Trainer, turn: int, other: Callable[[], None], warm: int = 0):
-        self.trainer, self.turn, self.other, self.warm = trainer, turn, other, warm
+    def __init__(
+        self, trainer: Trainer, rounds: int, turn: int, other: Callable[[], None], warm: int
+    ):
+        self.trainer, self.rounds, self.turn = trainer, rounds, turn
+        self.other, self.warm = other, warm
         self.loop: list[Times] = []
         self.others: list[Times] = []
         self.began = now()
@@ -66,7 +69,7 @@ class Alternation:
             self.loop.append((between[0] - self.began[0], between[1] - self.began[1]))
             self.others.append((ended[0] - between[0], ended[1] - between[1]))
             self.began = now()
-        return False
+        return len(self.loop) == self.rounds
 
 
 def alternate_with(
@@ -84,7 +87,8 @@ def alternate_with(
     """
     with tempfile.TemporaryDirectory() as folder:
         words = [*words, "--run.dir", str(Path(folder) / "run"), "--sample.every", "0"]
-        words += ["--train.steps", str(rounds * turn), "--train.eval_every", "1000000"]
+        # Of so many steps, the run is compiled as a long one is.
+        words += ["--train.steps", "1000000", "--train.eval_every", "1000000"]
         loaded = load_config(config, words)
         with RunDirectory(loaded) as run:
             resolved, task, given, heritage = resolve(loaded, None, None)
@@ -94,8 +98,12 @@ def alternate_with(
             trainer = Trainer(run, resolved, task, state, update, heritage)
             row = {"step": 0, "split": "train", "loss": 1.0, "seconds": 0.0}
             trainer.history.rows += [row] * rows
-            turns = Alternation(trainer, turn, other(trainer), warm)
-            trainer.train(turns)
+            turns = Alternation(trainer, rounds, turn, other(trainer), warm)
+            try:
+                trainer.train(turns)
+            except KeyboardInterrupt:
+                if len(turns.loop) < rounds:
+                    raise
             trainer.close()
     return turns
 
