@@ -128,7 +128,9 @@ def matmul_transposed(
         return table.product(x).astype(dtype)
     if x.dtype != dtype:
         return wide_product(x, table, 1).astype(dtype)
-    return jnp.einsum("...i,oi->...o", x, table.astype(x.dtype), preferred_element_type=dtype)
+    rows = x.reshape(-1, x.shape[-1])  # as in `matmul`
+    y = jnp.einsum("ri,oi->ro", rows, table.astype(x.dtype), preferred_element_type=dtype)
+    return y.reshape(*x.shape[:-1], len(table))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
