@@ -115,7 +115,7 @@ def cpu_options() -> dict[str, Any]:
     return ONEDNN
 
 
-def pays_onednn(shapes: TrainState, batch: Arrays, config: Config) -> bool:
+def onednn_pays(shapes: TrainState, batch: Arrays, config: Config) -> bool:
     """Whether a run is on a CPU and LONG, at 6 FLOPs a parameter and token."""
     params = sum(x.size for x in jax.tree.leaves((shapes.params, shapes.frozen)))
     tokens = max(x.size for x in jax.tree.leaves(batch))
@@ -199,7 +199,7 @@ def compile_and_start(
     if mesh is not None:
         params = joined(shapes.params, shapes.frozen)
         given = jax.tree.map(place, given, tree_shardings(given, params, config.model, mesh))
-    options = cpu_options() if mesh is None and pays_onednn(shapes, batch, config) else {}
+    options = cpu_options() if mesh is None and onednn_pays(shapes, batch, config) else {}
     compiled: dict[tuple, Update] = {}
 
     def shape_of(batch: Arrays) -> tuple:

@@ -62,7 +62,7 @@ def test_the_recipe_gpt_tiny_is_a_long_run():
     config = load_config("gpt_tiny", ["--model.vocab_size", "65", "--model.max_seq_len", "64"])
     ids = jax.ShapeDtypeStruct((12, 64), jnp.int32)
     made = programs.make_programs(config, make_model(config.model), causal_lm, None, {})
-    assert programs.pays_onednn(made.shapes, {"ids": ids}, config)
+    assert programs.onednn_pays(made.shapes, {"ids": ids}, config)
 
 
 def test_a_version_of_xla_without_these_options_compiles_without_them(monkeypatch):
