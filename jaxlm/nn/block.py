@@ -20,6 +20,7 @@ from jaxlm.nn.layers import (
     compute_dtype,
     identity,
     scoped,
+    with_summed_gradient,
 )
 from jaxlm.ops.attention import AttentionFunction, Segments, attention
 from jaxlm.ops.positions import Rotation, rotate
@@ -249,7 +250,8 @@ class Block(AttendingModule):
             return tap(f"{name}_norm", Norm(config, name=f"{name}_norm")(x))
 
         def add(x: Array, branch: Array, name: str) -> Float[Array, "B T D"]:
-            x = x + tap(name, Dropout(config.dropout)(branch, deterministic))
+            branch = tap(name, Dropout(config.dropout)(branch, deterministic))
+            x = with_summed_gradient(x + branch)
             return x if pre else norm(x, name)
 
         def normed(x: Array, name: str) -> Float[Array, "B T D"]:

@@ -52,6 +52,21 @@ def with_slope(
     return whole
 
 
+@jax.custom_jvp
+def with_summed_gradient(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """x; its gradient is summed up before it is passed on.
+
+    It has a part from each later branch, and XLA's CPU backend would add them all up again in each
+    layer, in time that grows with the square of the depth, and keep them until then.
+    """
+    return x
+
+
+@with_summed_gradient.defjvp
+def summed_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return primals[0], jax.lax.optimization_barrier(tangents[0])
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": with_slope(partial(nn.gelu, approximate=True), gelu_tanh_slope),
     "gelu": lambda x: nn.gelu(x, approximate=False),

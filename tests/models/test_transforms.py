@@ -1,5 +1,6 @@
 """A model is a pure function: it is differentiated forwards and twice, its attention swapped."""
 
+import re
 from functools import partial
 
 import jax
@@ -48,6 +49,19 @@ def test_the_hessian_is_symmetric(along):
     curvature = dot(v, along(VARIABLES, u)[1])
     np.testing.assert_allclose(curvature, dot(u, along(VARIABLES, v)[1]), rtol=1e-3)
     assert abs(curvature) > 1e-3
+
+
+def most_operands(num_layers):
+    """The largest number of arrays that one loop of the compiled gradient reads."""
+    model, variables = tiny_model(num_layers=num_layers)
+    gradient = jax.jit(jax.grad(lambda v: cross_entropy(model.apply(v, IDS), IDS).mean()))
+    program = gradient.lower(variables).compile().as_text()
+    loops = re.findall(r" fusion\((.*?)\), kind=kLoop", program)
+    return max(operands.count("%") for operands in loops)
+
+
+def test_no_layer_adds_up_the_gradients_of_all_later_ones_again():
+    assert most_operands(5) == most_operands(2)
 
 
 def test_forward_and_reverse_jacobians_agree():
